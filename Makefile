@@ -1,0 +1,40 @@
+# Every target makes its own .venv when there is none, and does not repeat the set-up when nothing changed.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+STAMP := $(VENV)/installed
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "setting up $(VENV) (about a minute, 6 GB)"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(RUN) pip install --quiet --constraint constraints.txt uv
+	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+.PHONY: help setup demo test test-all check format clean
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv
+
+demo: $(STAMP) ## train a conditional VAE on real digits, about a minute
+	@$(RUN) vae_exp experiment=quickstart
+
+test: $(STAMP) ## the fast tests: no network, no GPU, no data
+	@$(RUN) pytest -q -n 2 -m "not slow and not data"
+
+test-all: $(STAMP) ## all tests, those on whole runs and real data too
+	@$(RUN) pytest -q -n 2
+
+check: $(STAMP) ## lint, format, types
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+
+format: $(STAMP) ## put the code into form
+	@$(RUN) ruff check --fix
+	@$(RUN) ruff format
+
+clean: ## remove .venv and caches; outputs/ and data/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""vae_exp: a bench for variational autoencoders."""

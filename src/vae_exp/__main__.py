@@ -1,0 +1,35 @@
+"""`python -m vae_exp`: trains one model, or a sweep of them with `-m`."""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from vae_exp.config import CONF, check_overrides, job, register_resolvers, report
+
+
+@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
+def _train(cfg: DictConfig) -> float | None:
+    with job():
+        check_overrides(cfg, "train")
+        from vae_exp.train import train_job  # torch is imported when the config is known to be sound
+
+        return train_job(cfg)
+
+
+def main() -> None:
+    """Entry point of `python -m vae_exp` and of the console script."""
+    if sys.argv[1:2] == ["--rank-of"]:  # one of the processes that DDP starts, see train.py
+        from vae_exp.runs import load_config
+        from vae_exp.train import train
+
+        folder = Path(sys.argv[2])
+        train(load_config(folder), folder)
+        return
+    register_resolvers()
+    sys.exit(report(_train, "train"))
+
+
+if __name__ == "__main__":
+    main()

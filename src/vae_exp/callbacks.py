@@ -1,0 +1,201 @@
+"""What happens beside training: pictures, curves, the use of the latents, the progress bar."""
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
+
+from vae_exp import plots
+from vae_exp.draws import Draw
+from vae_exp.ledger import Mean
+from vae_exp.models import CVAE, VAE, NonFiniteError
+
+__all__ = ["Curves", "Last", "Latents", "Pictures", "Progress", "Speed"]
+
+
+class Last(ModelCheckpoint):
+    """`last.ckpt`: every epoch, and when the run is interrupted, but never with weights that gave no finite loss."""
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, NonFiniteError):
+            super().on_exception(trainer, pl_module, exception)
+
+
+class Latents(Callback):
+    """The KL of each latent dimension, nats per image, and the number of active dimensions.
+
+    Logs `val/active_units` (and `test/`), the dimensions in which the posterior mean varies over the images with
+    variance above `threshold` (Burda et al., 2016), and keeps the KL per dimension of every validation in
+    `kl_per_dim.csv`, one row an epoch. Either is left out where the distributions do not provide it.
+
+    Arguments:
+        threshold: Variance above which a dimension counts as active.
+    """
+
+    def __init__(self, threshold: float = 0.01) -> None:
+        self.threshold = threshold
+        self._means = Mean()
+        self._has_kl = True
+        self._rows: list[list[float]] = []
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any
+    ) -> None:
+        self._update(outputs["draw"])
+
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        self._update(outputs["draw"])
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        active, kl_per_dim = self._compute(trainer)
+        pl_module.log("val/active_units", active, sync_dist=True)
+        if kl_per_dim is None or trainer.state.fn != "fit":
+            return
+        self._rows.append([trainer.current_epoch, trainer.global_step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
+        if trainer.is_global_zero:
+            with (Path(trainer.default_root_dir) / "kl_per_dim.csv").open("w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["epoch", "step", *(f"z{d}" for d in range(len(kl_per_dim)))])
+                writer.writerows(self._rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far: a resumed run continues the table from its checkpoint."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the rows of a checkpoint."""
+        self._rows = state_dict["rows"]
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        active, _ = self._compute(trainer)
+        pl_module.log("test/active_units", active, sync_dist=True)
+
+    def _update(self, draw: Draw) -> None:
+        mean = draw.q.mean.double() if draw.q.mean.device.type != "mps" else draw.q.mean
+        totals = [mean.sum(dim=0), mean.square().sum(dim=0)]
+        self._has_kl = draw.kl_per_dim is not None
+        if draw.kl_per_dim is not None:
+            totals.append(draw.kl_per_dim.sum(dim=0))
+        self._means.update(torch.cat(totals), len(mean))
+
+    def _compute(self, trainer: pl.Trainer) -> tuple[float, Tensor | None]:
+        means = self._means.compute(lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
+        mean, square, *kl = means.chunk(3 if self._has_kl else 2)
+        active = (square - mean.square() > self.threshold).sum()
+        return float(active), kl[0] if kl else None
+
+
+class Pictures(Callback):
+    """`images/samples.png`, `images/reconstructions.png` and, for a CVAE, `images/classes.png`.
+
+    Drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
+
+    Arguments:
+        title: Stands above each picture.
+        every_n_epochs: Validations between two drawings.
+    """
+
+    def __init__(self, title: str, every_n_epochs: int = 5) -> None:
+        self.title = title
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer, pl_module)
+
+    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        assert isinstance(model, VAE)
+        split = trainer.datamodule.splits.get("val")  # type: ignore[attr-defined]
+        if split is None:
+            return
+        folder = Path(trainer.default_root_dir) / "images"
+        folder.mkdir(exist_ok=True)
+        x = split.x[:10].to(model.device)
+        x = x / 255 if x.dtype == torch.uint8 else x
+        y = split.y[:10].to(model.device)
+        num_classes = model.context_dim if isinstance(model, CVAE) else None
+        when = f"{self.title}, epoch {trainer.current_epoch}"
+        was_training = model.training
+        model.eval()
+        # The same latents at every drawing show what training changes, and leave its own noise alone.
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
+            paths = [
+                plots.grid(
+                    model.sample(100, labels),
+                    f"{when}\nsamples: means of p(x|z), z from the prior",
+                    folder / "samples.png",
+                ),
+                plots.reconstructions(
+                    x,
+                    model.reconstruct(x, y),
+                    f"{when}\nvalidation images and their reconstructions",
+                    folder / "reconstructions.png",
+                ),
+            ]
+            if num_classes is not None:
+                labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
+                images = model.sample(len(labels), labels)
+                title = f"{when}\nsamples of each class: means of p(x|z,y)"
+                paths.append(
+                    plots.grid(images, title, folder / "classes.png", rows=[f"y = {k}" for k in range(num_classes)])
+                )
+        model.train(was_training)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                for path in paths:
+                    logger.log_image(f"images/{path.stem}", [str(path)])
+
+
+class Curves(Callback):
+    """`images/elbo.png`: the ELBO over the steps, from `metrics.csv`."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and (folder / "metrics.csv").exists():
+            (folder / "images").mkdir(exist_ok=True)
+            assert isinstance(pl_module, VAE)
+            plots.elbo_curve(folder / "metrics.csv", self.title, pl_module.bounds, folder / "images" / "elbo.png")
+
+
+class Speed(Callback):
+    """`train/images_per_second` of each epoch, validation and pictures left out."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._start = time.perf_counter()
+        self._step = trainer.fit_loop.epoch_loop.total_batch_idx
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        batches = trainer.fit_loop.epoch_loop.total_batch_idx - self._step
+        images = batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        pl_module.log("train/images_per_second", images / self._seconds)
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar without the number of the logger's version."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics

@@ -1,0 +1,165 @@
+"""Where the config lies, and what a user is told when it is wrong. Imports nothing heavy: errors come at once."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+__all__ = ["CONF", "ConfigError", "check_overrides", "job", "register_resolvers", "report"]
+
+_package = Path(__file__).parent
+CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
+
+log = logging.getLogger("vae_exp")
+failed_jobs: list[str] = []  # of a sweep, for its last words
+
+
+class ConfigError(CompactHydraException):
+    """Something a user can mend; shown in a few lines without a stack trace, exit code 2."""
+
+
+def register_resolvers() -> None:
+    """What `conf/` interpolates beside Hydra's own."""
+
+    def choices() -> list[str]:
+        chosen = HydraConfig.get().runtime.choices
+        return [f"{group}={name}" for group, name in chosen.items() if name and "/" not in group]
+
+    def sweep_name() -> str | None:
+        config = HydraConfig.get()
+        return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
+
+    def run_folder(resume: str | None, new: str) -> str:
+        return resume if resume and (Path(resume) / "config.yaml").is_file() else new
+
+    for resolver in (choices, sweep_name, run_folder):
+        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def report(main: Callable[[], Any], config_name: str) -> int:
+    """Runs a Hydra main function and puts what a user can mend into a few lines on stderr.
+
+    Returns:
+        The exit code: 0, or 2 after such an error. Any other error leaves with its stack trace.
+    """
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the report to us
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        if wants_trace:
+            raise
+        print(f"error: {_explain(error, config_name)}", file=sys.stderr)  # noqa: T201
+        return 2
+    finally:
+        if len(failed_jobs) > 1:
+            print("\n".join(["all failed jobs:", *failed_jobs]), file=sys.stderr)  # noqa: T201
+    return 0
+
+
+@contextmanager
+def job() -> Iterator[None]:
+    """Around one job: what fails is written down at once, for a sweep goes on with the others."""
+    try:
+        yield
+    except Exception as error:
+        hydra, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
+        if hydra.mode == RunMode.MULTIRUN:
+            failed_jobs.append(
+                f"{folder} ({hydra.job.override_dirname}): {_explain(error, str(hydra.job.config_name))}"
+            )
+            log.error("error: job %s", failed_jobs[-1])
+        elif isinstance(error, ConfigError) and not any(folder.glob("*.json")):
+            # Nothing began: a folder with an empty log would only be in the way.
+            for file in folder.glob("*.log"):
+                file.unlink()
+            folder.rmdir()
+        raise
+
+
+def check_overrides(cfg: DictConfig, config_name: str) -> None:
+    """Holds each value set on the command line against its default.
+
+    Raises:
+        ConfigError: For a value of another type, and for a new key that nothing reads.
+    """
+    hydra = HydraConfig.get()
+    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
+    defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
+    for override in overrides:
+        key = override.key_or_group
+        if override in groups or override.is_delete():
+            continue
+        if override.is_add() and "." not in key:
+            raise ConfigError(f"{override.input_line}: nothing reads {key}{_nearest(key, _keys(defaults))}")
+        given, default = OmegaConf.select(cfg, key), OmegaConf.select(defaults, key)
+        kind = _needed(default)
+        if given is not None and kind is not None and not isinstance(given, kind[0]):
+            raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
+
+
+def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
+    """The type that replaces a default, and its name; None where any may."""
+    if isinstance(default, bool):
+        return bool, "true or false"
+    if isinstance(default, int):
+        return int, "a whole number"
+    if isinstance(default, float):
+        return (int, float), "a number"
+    return None
+
+
+def _explain(error: BaseException, config_name: str) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, given = str(error.missing_cfg_file).rpartition("/")
+        options = ", ".join(error.options)
+        return f"{group}={given}: no such option{_nearest(given, error.options)}\n{group} is one of: {options}"
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(cause, MissingMandatoryValue):
+        return f"{cause.full_key} must be given: {cause.full_key}=..."
+    key = getattr(cause, "full_key", None)
+    if key and not isinstance(error, OverrideParseException):
+        known = _known_keys(config_name)
+        return f"{key}: no such key{_nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
+    return "\n".join(line.strip() for line in str(error).splitlines()[:5] if line.strip())
+
+
+def _known_keys(config_name: str) -> list[str]:
+    """Groups and dotted keys of the config, with the groups that the command line chooses where they exist."""
+    chosen = [arg for arg in sys.argv[1:] if (Path(CONF) / f"{arg.replace('=', '/', 1)}.yaml").is_file()]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(config_name, overrides=chosen)
+    return [*_keys(cfg), *(path.name for path in Path(CONF).iterdir() if path.is_dir())]
+
+
+def _keys(node: DictConfig, prefix: str = "") -> list[str]:
+    keys = []
+    for key in node:
+        name = f"{prefix}{key!s}"
+        child = node._get_node(key)
+        keys += [
+            name,
+            *(_keys(child, f"{name}.") if isinstance(child, DictConfig) and not child._is_none() else []),
+        ]
+    return keys
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    close = get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

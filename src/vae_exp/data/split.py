@@ -1,0 +1,29 @@
+"""What a source of images is, and what it gives."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Split(NamedTuple):
+    """Images and labels in the distributor's order."""
+
+    x: Tensor  # uint8 (N, C, H, W), 0..255
+    y: Tensor  # int64 (N,), -1 where there is no label
+
+
+class Source(Protocol):
+    """One data set. Its constructor touches no file."""
+
+    def fetch(self, root: Path) -> None:
+        """Make sure the files are there, downloading what is missing; call it on one process.
+
+        Raises FileNotFoundError where they are missing and cannot be downloaded.
+        """
+
+    def load(self, root: Path) -> dict[str, Split]:
+        """Read the split "train" and, only where the distributor defines them, "val" and "test".
+
+        Raises ValueError where a file is corrupt.
+        """

@@ -1,0 +1,130 @@
+"""Loggers: `metrics.csv`, W&B that never waits for a network, MLflow."""
+
+import csv
+import logging
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+__all__ = ["CSV", "make_mlflow", "make_wandb"]
+
+log = logging.getLogger("vae_exp")
+
+
+class CSV(Logger):
+    """`metrics.csv`, a row each time something is logged, written at once.
+
+    Lightning's own CSVLogger deletes the file when a run is resumed; this one goes on in it.
+
+    Arguments:
+        save_dir: The run folder.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._keys: list[str] = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self._keys = next(csv.reader(file), [])
+
+    @property
+    def name(self) -> str:
+        """Empty: Lightning then puts checkpoints right into the run folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Empty, likewise."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the config lies beside the file."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Appends one row; a new kind of metric rewrites the file with one more column."""
+        row = {"step": step, **metrics}
+        new = [key for key in row if key not in self._keys]
+        if new:
+            self._rewrite(self._read(), [*self._keys, *new])
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self._keys).writerow(row)
+
+    @rank_zero_only
+    def truncate(self, step: int) -> None:
+        """Keeps the rows of the first `step` steps."""
+        self._rewrite([row for row in self._read() if int(row["step"]) < step], self._keys)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _rewrite(self, rows: list[dict[str, str]], keys: list[str]) -> None:
+        self._keys = keys
+        part = self.path.with_suffix(".part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, keys)
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.path)
+
+
+def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: Any) -> WandbLogger:
+    """A W&B logger that goes offline by itself where there is no account or no network.
+
+    Arguments:
+        save_dir: The run folder.
+        run_id: The same for every resume of the run, so that its curves continue.
+        hparams: The resolved config.
+        kwargs: For `WandbLogger`.
+    """
+    import wandb
+
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_answers() else "offline")
+    # For a server that answered and then does not.
+    settings = wandb.Settings(init_timeout=20, silent=True)
+    kwargs |= {"id": run_id, "resume": "allow", "config": hparams, "mode": mode, "settings": settings}
+    logger = WandbLogger(save_dir=save_dir, **kwargs)
+    # Each curve has its own step axis (Lightning's), and the summary shows the best bound, not the last.
+    for name in ("train/elbo", "val/elbo", "test/elbo"):
+        logger.experiment.define_metric(name, step_metric="trainer/global_step", summary="max")
+    return logger
+
+
+def _wandb_answers() -> bool:
+    """Whether there is a key and a server that takes it; without a server this is known after ten seconds."""
+    import wandb
+
+    try:
+        return wandb.login(prompt=False)
+    except (wandb.Error, OSError) as error:
+        log.warning("W&B does not answer, logging offline: %s", error)
+        return False
+
+
+def make_mlflow(save_dir: str, run_id: str, hparams: dict[str, Any], tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
+    """An MLflow logger whose runs bear our run id as a tag.
+
+    Arguments:
+        save_dir: The run folder.
+        run_id: Of our run.
+        hparams: The resolved config.
+        tracking_uri: Of the store; a local database is made where it is missing.
+        kwargs: For `MLFlowLogger`.
+    """
+    logger = MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)
+    logger.log_hyperparams(hparams)
+    return logger

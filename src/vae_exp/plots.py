@@ -1,0 +1,75 @@
+"""Pictures: grids of images and curves, as PNG files."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["elbo_curve", "grid", "reconstructions"]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    # Without pyplot: no window system is asked for and no figure lives on in a global.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, int]:
+    """Draws `(N, C, H, W)` in [0, 1], row by row; returns the rows and columns of the grid in pixels a cell."""
+    from torchvision.utils import make_grid
+
+    picture = make_grid(images.float().cpu().clamp(0, 1), nrow=columns, padding=pad, pad_value=0.5)
+    axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return images.shape[-2] + pad, images.shape[-1] + pad
+
+
+def grid(images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10) -> Path:
+    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row."""
+    num_rows = -(-len(images) // columns)
+    figure, axes = _figure(6, 0.5 + 5.6 * num_rows / columns * images.shape[-2] / images.shape[-1])
+    height, _ = _show(axes, images, columns)
+    axes.set_yticks([height * (k + 0.5) for k in range(len(rows))], rows)
+    axes.tick_params(length=0)
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path)
+    return path
+
+
+def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
+    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, in one row of pairs."""
+    return grid(torch.cat([x, recon]), title, path, rows=["x", "recon"], columns=len(x))
+
+
+def elbo_curve(metrics: Path, title: str, bounds: str, path: Path) -> Path:
+    """`train/elbo` and `val/elbo` of a `metrics.csv` over the steps."""
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure, axes = _figure(6, 4)
+    values: list[float] = []
+    for key, style in (("train/elbo", {"alpha": 0.6}), ("val/elbo", {"marker": "o", "markersize": 3})):
+        points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=key, **style)
+            values += [y for _, y in points]
+    if values:
+        # The first steps are far below all others: leave them off the scale, not the curve.
+        values.sort()
+        low, high = values[len(values) // 10], values[-1]
+        margin = 0.05 * (high - low) + 1e-6
+        axes.set_ylim(low - 3 * margin, high + margin)
+        axes.legend()
+    axes.set_xlabel("step")
+    axes.set_ylabel(f"ELBO, nats per image (bounds {bounds})")
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+    return path

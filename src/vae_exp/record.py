@@ -1,0 +1,103 @@
+"""`run.json`: where a run comes from, what its numbers bound and how it ended."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Record", "write_json"]
+
+PACKAGES = ("vae_exp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "zuko", "numpy", "wandb")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either the old one or the new one, never half of it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+class Record:
+    """The record of a run, written when it starts and again when it ends.
+
+    A resumed run keeps its identity and appends to the list of its `starts`.
+
+    Arguments:
+        folder: The run folder.
+        run_id: For a new run.
+        content: What the caller knows of the run.
+    """
+
+    def __init__(self, folder: Path, run_id: str, **content: Any) -> None:
+        self.path = folder / "run.json"
+        earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.content: dict[str, Any] = {"run_id": run_id, **earlier, **content, "status": "running"}
+        self.content.pop("error", None)
+        start = {"time": time.strftime("%Y-%m-%d %H:%M:%S%z"), "argv": sys.argv, "git": _git(), **_machine()}
+        self.content["starts"] = [*earlier.get("starts", []), start]
+        self._clock = time.perf_counter()
+        write_json(self.path, self.content)
+
+    @property
+    def run_id(self) -> str:
+        """The same through all resumes."""
+        return self.content["run_id"]
+
+    def finish(self, error: BaseException | None, **content: Any) -> None:
+        """Writes how the run ended.
+
+        Arguments:
+            error: What stopped it, None if nothing did.
+            content: Results.
+        """
+        # Sums over the starts of a resumed run.
+        seconds = self.content.get("wall_seconds", 0.0) + time.perf_counter() - self._clock
+        self.content |= {"wall_seconds": round(seconds, 2), **content}
+        if error is None:
+            self.content["status"] = "finished"
+        else:
+            self.content["status"] = "failed" if isinstance(error, Exception) else "interrupted"
+            self.content["error"] = f"{type(error).__name__}: {error}"
+        write_json(self.path, self.content)
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the checkout the package runs from and whether it was changed since; None outside a checkout."""
+
+    def git(*args: str) -> str:
+        folder = Path(__file__).parent
+        command = ["git", "-C", str(folder), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    return names[0] if names else platform.processor()

@@ -1,0 +1,217 @@
+"""A run and its folder: the parts built from a config, and what of a run can be found again."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.conf import HydraConf
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from vae_exp.config import ConfigError
+from vae_exp.data import Images
+from vae_exp.likelihoods import SUPPORTS
+from vae_exp.models import VAE
+
+__all__ = [
+    "bound",
+    "build",
+    "checkpoint",
+    "load_config",
+    "load_weights",
+    "make",
+    "make_trainer",
+    "prepare",
+    "resumed_config",
+]
+
+# Lightning tells of every device it looked for; its warnings are kept.
+for _name in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning 2.6.6 with torch 2.15
+
+PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
+# What a resumed run may exchange; all else makes it the run it is.
+FREE_GROUPS = ("trainer", "logger", "callbacks")
+
+
+def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
+    """Instantiates the node `key` of the config: the one place where names in yaml become objects.
+
+    Raises:
+        ConfigError: If it cannot be made; the message names the key.
+    """
+    node = OmegaConf.select(cfg, key)
+    if node is None:
+        raise ConfigError(f"{key} is missing from the config: choose one with {key}=... (see --help)")
+    try:
+        # Plain lists and dicts: OmegaConf's own would end up in checkpoints, which then do not load. What the
+        # config does not say is given to the object itself: Hydra would look for targets in it.
+        made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
+        return made(**kwargs) if kwargs else made
+    except (InstantiationException, MisconfigurationException, ImportError, TypeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        reason = "\n".join(str(cause).splitlines()[:4])
+        raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
+
+
+def build(cfg: DictConfig) -> tuple[VAE, Images]:
+    """Puts model and data together and checks that they fit, before any data are read.
+
+    Raises:
+        ConfigError: If a part cannot be made or does not fit the others.
+    """
+    if OmegaConf.select(cfg, "model.context_dim", default=0) is None:
+        raise ConfigError(
+            f"{cfg.name}: this model conditions on labels, and the data have none (data.num_classes=null).\n"
+            "Ways out: model=vae, or data with labels such as data=mnist"
+        )
+    data = make(cfg, "data")
+    try:
+        model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
+        if not _fits(data, model) and not getattr(model.likelihood, "allow_grey", False):
+            raise ValueError(
+                f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels, "
+                f"the data are {data.representation} ({data.values}).\n"
+                "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
+                "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+            )
+        model.check_fit(data.image_shape)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return model, data
+
+
+def prepare(data: Images) -> None:
+    """Fetches and reads the images of training.
+
+    Raises:
+        ConfigError: If files are missing or corrupt, or not what the config says.
+    """
+    try:
+        data.prepare_data()
+        data.setup("fit")
+    except (OSError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+
+
+def _fits(data: Images, model: VAE) -> bool:
+    return SUPPORTS.index(data.values) <= SUPPORTS.index(model.likelihood.support)
+
+
+def bound(model: VAE, data: Images) -> dict[str, Any]:
+    """What the run's ELBO bounds; ELBOs compare where these agree."""
+    return {
+        "of": model.bounds,
+        "representation": data.representation,
+        "kind": "mass" if model.likelihood.support in ("binary", "levels") else "density",
+        "is_bound": _fits(data, model),
+        "units": "nats per image",
+    }
+
+
+def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    """The trainer of a run, writing into its folder; it has no loggers yet.
+
+    Raises:
+        ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
+    """
+    precision, accelerator = str(cfg.trainer.precision), cfg.trainer.accelerator
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if precision in ("16", "16-true") and on_cpu:
+        raise ConfigError(f"trainer.precision={precision} trains to NaN on a CPU: choose bf16-mixed or 32-true")
+    if precision in ("16", "16-mixed") and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+        raise ConfigError(
+            "trainer.precision=16-mixed cannot clip the gradients of a fused optimizer: set optimizer.fused=false"
+        )
+    names = [name for name, node in (cfg.callbacks or {}).items() if node]
+    if not cfg.trainer.enable_progress_bar:
+        names = [name for name in names if name != "progress"]
+    callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    # The folder is no config key: a run that was moved is resumed where it lies.
+    return make(cfg, "trainer", callbacks=callbacks, logger=False, default_root_dir=str(folder), plugins=[AtomicIO()])
+
+
+def load_config(folder: str | Path) -> DictConfig:
+    """The resolved config of a run.
+
+    Raises:
+        ConfigError: If the folder is no run folder.
+    """
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{folder} is no run folder: it holds no config.yaml. Runs are under outputs/")
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
+    """The config of the run `cfg.resume`, changed by what the command line sets.
+
+    Raises:
+        ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
+    """
+    saved = load_config(cfg.resume)
+    checkpoint(cfg.resume, "last")
+    cfg.name = saved.name
+    for override in hydra.overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        if key in FREE_GROUPS:
+            saved[key] = cfg[key]
+        elif key in hydra.runtime.choices:
+            raise ConfigError(
+                f"{override}: a resumed run keeps its parts. "
+                f"For others start a new run, or one with init_from={cfg.resume}"
+            )
+        else:
+            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+    return saved
+
+
+def checkpoint(folder: str | Path, name: str) -> Path:
+    """The checkpoint `best` or `last` of a run.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    load_config(folder)
+    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no checkpoints/{name}.ckpt: the run stopped before it wrote one")
+    return path
+
+
+def load_weights(model: VAE, path: Path) -> None:
+    """Loads the weights of a checkpoint into a model of the same parts.
+
+    Raises:
+        ConfigError: If the parts differ or the file is corrupt.
+    """
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    except Exception as error:  # a corrupt file can fail in any way
+        reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
+        raise ConfigError(f"{path} is corrupt, or of a model with other parts: {reason}") from error
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there: written beside their place, then moved to it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes, flushes to the disk, renames."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)

@@ -1,0 +1,161 @@
+"""Trains one model from a config, in a run folder of its own."""
+
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from vae_exp.config import ConfigError
+from vae_exp.loggers import CSV
+from vae_exp.models import NonFiniteError
+from vae_exp.record import Record
+from vae_exp.runs import (
+    bound,
+    build,
+    checkpoint,
+    load_weights,
+    make,
+    make_trainer,
+    prepare,
+    resumed_config,
+)
+
+__all__ = ["train", "train_job"]
+
+log = logging.getLogger("vae_exp")
+
+
+def train_job(cfg: DictConfig) -> float | None:
+    """Trains what the command line asked for; returns the monitored metric, for sweepers that optimise."""
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if cfg.resume:
+        cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume)
+    OmegaConf.resolve(cfg)
+    return train(cfg, folder).get(cfg.monitor)
+
+
+def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
+    """Trains a model.
+
+    Arguments:
+        cfg: A resolved config. With `resume` set, `folder` holds a run that is continued.
+        folder: The run folder.
+
+    Returns:
+        The last value of every metric, those of the test split among them; nats per image.
+
+    Raises:
+        ConfigError: If the config is wrong, data are missing or corrupt, or a loss is no number.
+    """
+    pl.seed_everything(cfg.seed, verbose=False)
+    model, data = build(cfg)
+    if cfg.init_from:
+        load_weights(model, checkpoint(cfg.init_from, "best"))
+    last = checkpoint(folder, "last") if cfg.resume else None
+    trainer = make_trainer(cfg, folder)
+    record = None
+    is_zero = trainer.is_global_zero
+    if is_zero:
+        prepare(data)  # before the run begins: missing files are the first thing a user hears of, not the last
+        folder.mkdir(parents=True, exist_ok=True)
+        cfg.data.root = str(Path(cfg.data.root).resolve())
+        OmegaConf.save(cfg, folder / "config.yaml")
+        record = Record(folder, run_id=secrets.token_hex(4), seed=cfg.seed, bound=bound(model, data))
+    metrics: dict[str, float] = {}
+    error: BaseException | None = None
+    try:
+        trainer.loggers = _make_loggers(cfg, folder, record)
+        if last is not None and is_zero:
+            _rewind(trainer.loggers, last)
+        with _argv_of_ranks(folder):
+            trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
+        metrics |= _values(trainer)
+        if cfg.test:
+            best = folder / "checkpoints" / "best.ckpt"
+            path = str(best) if best.exists() else None
+            trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
+            metrics |= _values(trainer)
+    except SIGTERMException as caught:
+        error = caught
+        raise SystemExit(143) from caught  # as a shell reports it; Lightning alone would exit with 0
+    except NonFiniteError as caught:
+        error = caught
+        raise ConfigError(str(caught)) from caught
+    except BaseException as caught:
+        error = caught
+        raise
+    finally:
+        if record is not None:
+            record.finish(error, metrics=metrics or _values(trainer), data=data.checksums)
+        _close_wandb(exit_code=0 if error is None else 1)
+    if is_zero:
+        _summarise(cfg, folder, metrics)
+    return metrics
+
+
+def _values(trainer: pl.Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _make_loggers(cfg: DictConfig, folder: Path, record: Record | None) -> list[Logger]:
+    hparams = OmegaConf.to_container(cfg)
+    loggers = []
+    for name in cfg.logger or {}:
+        kwargs: dict[str, Any] = {"save_dir": str(folder)}
+        if name in ("wandb", "mlflow"):
+            kwargs |= {"run_id": record.run_id if record else None, "hparams": hparams}
+        loggers.append(make(cfg, f"logger.{name}", **kwargs))
+    return loggers
+
+
+def _rewind(loggers: list[Logger], last: Path) -> None:
+    """Drops what was logged after the checkpoint: the resumed run goes through these steps again."""
+    for logger in loggers:
+        if isinstance(logger, CSV):
+            logger.truncate(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+
+
+@contextmanager
+def _argv_of_ranks(folder: Path) -> Iterator[None]:
+    """Lightning starts the other processes of DDP with this one's argv, `-m a=1,2` included.
+
+    They must run this job, not the sweep: they are sent to the resolved config in its folder.
+    """
+    argv = sys.argv
+    sys.argv = [argv[0], "--rank-of", str(folder.resolve())]
+    try:
+        yield
+    finally:
+        sys.argv = argv
+
+
+def _close_wandb(exit_code: int) -> None:
+    """Closes the run, or the next job of a sweep would log into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=exit_code)
+
+
+def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
+    python = Path(sys.executable)
+    python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    for name in (cfg.monitor, "test/elbo", "test/recon", "test/kl"):
+        if name in metrics:
+            log.info("%-10s %10.2f nats per image", name, metrics[name])
+    if cfg.expected:
+        value, tolerance = cfg.expected["value"], cfg.expected["tolerance"]
+        log.info("expected   %10.2f ± %s: %s of %s", value, tolerance, cfg.expected["metric"], cfg.name)
+    log.info("pictures   %s", folder / "images")
+    log.info("next       %s -m vae_exp.evaluate run=%s", python, folder)

@@ -1,0 +1,510 @@
+"""The models: exact log-likelihoods, exact gradients, and who is told what."""
+
+from functools import partial
+from itertools import product
+from math import sqrt
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import nn
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.utils.data import DataLoader, TensorDataset
+from zuko.flows import MAF
+from zuko.mixtures import GMM
+
+from vae_exp import decoders, encoders, likelihoods
+from vae_exp.models import CVAE, VAE, BetaVAE, NonFiniteError
+from vae_exp.objectives import ELBO, BetaELBO
+from vae_exp.posteriors import DiagonalNormal
+from vae_exp.priors import StandardNormal
+
+B, K, D, FEATURES, CLASSES = 5, 3, 3, 6, 4
+IMAGE = (1, 8, 8)
+NETWORKS = {"mlp": ("MLP", {"hidden": [7]}), "conv": ("Conv", {"channels": [2, 3]})}
+PRIORS = {
+    "standard_normal": lambda d, c: StandardNormal(d),
+    "mixture": partial(GMM, components=2, covariance_type="diagonal", activation=nn.Tanh),
+}
+
+networks = pytest.mark.parametrize("network", NETWORKS)
+models = pytest.mark.parametrize("cls", [VAE, CVAE, BetaVAE])
+priors = pytest.mark.parametrize("prior", PRIORS)
+num_samples = pytest.mark.parametrize("k", [1, K])
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def make(cls=VAE, encoder="mlp", decoder="mlp", prior="standard_normal", image=IMAGE, d=D, **parts):
+    """A small model; `parts` replace the arguments of VAE."""
+    context_dim = CLASSES if cls is CVAE else 0
+    (encoder, sizes), (decoder, sizes_) = NETWORKS[encoder], NETWORKS[decoder]
+    default = {
+        "encoder": getattr(encoders, encoder)(image, context_dim, out_features=FEATURES, activation="Tanh", **sizes),
+        "decoder": getattr(decoders, decoder)(d, image, context_dim, activation="Tanh", **sizes_),
+        "posterior": DiagonalNormal(FEATURES, d),
+        "prior": PRIORS[prior](d, context_dim),
+        "likelihood": likelihoods.Bernoulli(),
+        "objective": BetaELBO(4.0) if cls is BetaVAE else ELBO(),
+    }
+    return cls(**{**default, **parts}, context_dim=context_dim)
+
+
+def make_batch(b=B, image=IMAGE):
+    return torch.rand(b, *image).round(), torch.arange(b) % CLASSES
+
+
+# --- The linear-Gaussian model: everything is known -------------------------------------------------------------
+
+N, LATENTS = 4, 2
+
+
+class Flat(nn.Linear):
+    """An encoder: the pixels, through one linear map."""
+
+    def forward(self, x, c=None):
+        return super().forward(x.flatten(1))
+
+
+class Affine(nn.Linear):
+    """A decoder: x = W z + b."""
+
+    def forward(self, z, c=None):
+        return super().forward(z).unflatten(1, (1, 1, self.out_features))
+
+
+def make_linear(scale):
+    """`p(x | z) = N(W z + b, scale^2 I)` with a random posterior."""
+    return VAE(
+        Flat(N, N), Affine(LATENTS, N), DiagonalNormal(N, LATENTS), StandardNormal(LATENTS),
+        likelihoods.Normal(scale), ELBO(),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def exact(model, x):
+    """`log p(x) (B,)` and `p(z | x)`, in float64."""
+    w, b, v = model.decoder.weight.double(), model.decoder.bias.double(), model.likelihood.scale**2
+    x = x.flatten(1).double()
+    log_p = stats.multivariate_normal(b, w @ w.T + v * torch.eye(N)).logpdf(x)
+    cov = torch.linalg.inv(torch.eye(LATENTS) + w.T @ w / v)
+    return torch.from_numpy(log_p), MultivariateNormal((x - b) @ w @ cov / v, cov)
+
+
+@torch.no_grad()
+def set_exact_posterior(model):
+    """Orthogonal columns in W make p(z | x) diagonal; the posterior becomes it."""
+    w, v = model.decoder.weight, model.likelihood.scale**2
+    w.copy_(torch.linalg.qr(torch.randn(N, LATENTS))[0] * torch.tensor([0.5, 2.0]))
+    var = 1 / (1 + (w**2).sum(0) / v)
+    model.encoder.weight.copy_(torch.eye(N))
+    model.encoder.bias.copy_(-model.decoder.bias)
+    model.posterior.mu.weight.copy_(var[:, None] * w.T / v)
+    model.posterior.mu.bias.zero_()
+    model.posterior.logvar.weight.zero_()
+    model.posterior.logvar.bias.copy_(var.log())
+
+
+@torch.no_grad()
+def expected_elbo(model, x):
+    """The ELBO without noise: log p(x | z) is quadratic in z, so 2 D points of variance sigma^2 give its mean."""
+    q = model.encode(x)
+    steps = sqrt(LATENTS) * torch.cat([torch.eye(LATENTS), -torch.eye(LATENTS)])
+    return model.draw(x, z=q.mean + steps[:, None] * q.stddev).elbo.double()
+
+
+scales = pytest.mark.parametrize("scale", [0.3, sqrt(0.5), 2.0])
+
+
+@scales
+def test_linear_elbo_misses_log_px_by_the_kl_to_the_true_posterior(scale):
+    for _ in range(5):
+        model, x = make_linear(scale), torch.randn(B, 1, 1, N)
+        log_px, true = exact(model, x)
+        with torch.no_grad():
+            q = model.encode(x)
+        q = MultivariateNormal(q.mean.double(), torch.diag_embed(q.variance.double()))
+        gap = log_px - expected_elbo(model, x)
+        assert (gap > 0).all()
+        torch.testing.assert_close(gap, kl_divergence(q, true), rtol=1e-5, atol=1e-4)
+
+
+@scales
+def test_linear_elbo_of_samples_is_the_expected_one(scale):
+    model, x, samples = make_linear(scale), torch.randn(B, 1, 1, N), 20_000
+    with torch.no_grad():
+        draw = model.draw(x, num_samples=samples)
+    error = draw.log_px.std(0) / sqrt(samples)
+    assert ((draw.elbo - expected_elbo(model, x)).abs() < 4 * error).all()
+
+
+@scales
+def test_linear_elbo_with_the_exact_posterior_is_log_px(scale):
+    model, x = make_linear(scale), torch.randn(B, 1, 1, N)
+    set_exact_posterior(model)
+    log_px, _ = exact(model, x)
+    torch.testing.assert_close(expected_elbo(model, x), log_px, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        draw = model.draw(x, num_samples=100)
+    each = (draw.log_px + draw.log_pz - draw.log_qz).double()  # Bayes: the same for every z
+    torch.testing.assert_close(each, log_px.expand(100, B), rtol=0, atol=1e-4)
+
+
+# --- Brute force: every image, every latent ---------------------------------------------------------------------
+
+
+@models
+@priors
+def test_elbo_bounds_a_likelihood_that_sums_to_one_over_all_images(cls, prior):
+    image, samples = (1, 2, 2), 1000
+    model = make(cls, prior=prior, image=image, d=2).requires_grad_(False)
+    x = torch.tensor(list(product([0.0, 1.0], repeat=4))).view(16, *image)
+    side = torch.linspace(-12, 12, 161)  # the widest component of the mixtures has a scale below 3
+    z = torch.cartesian_prod(side, side)[:, None].expand(-1, 16, -1)
+    for label in range(CLASSES if cls is CVAE else 1):
+        y = torch.full((16,), label)
+        grid = model.draw(x, y, z=z)
+        log_px = (grid.log_px + grid.log_pz).double().logsumexp(0) + 2 * (side[1] - side[0]).double().log()
+        assert log_px.exp().sum().item() == pytest.approx(1, abs=1e-4)  # p(x), for a CVAE p(x | y)
+        draw = model.draw(x, y, samples)
+        error = (draw.log_px + draw.log_pz - draw.log_qz).std(0) / sqrt(samples)
+        assert (draw.elbo < log_px + 4 * error).all()
+        # E_q[p(x, z) / q(z)] = p(x), within four standard errors
+        weights = (draw.log_px + draw.log_pz - draw.log_qz).double().exp()
+        error = weights.std(0) / sqrt(samples)
+        if prior == "standard_normal":  # q covers the prior; a mixture's tails it does not
+            assert ((weights.mean(0) - log_px.exp()).abs() < 4 * error).all()
+
+
+# --- Draws ------------------------------------------------------------------------------------------------------
+
+
+@models
+@networks
+@priors
+def test_every_term_of_an_image_and_latent_is_that_of_the_image_and_latent_alone(cls, network, prior):
+    model = make(cls, network, network, prior).requires_grad_(False)
+    x, y = make_batch()
+    draw = model.draw(x, y, K)
+    assert draw.z.shape == (K, B, D)
+    for k, b in product(range(K), range(B)):
+        one = model.draw(x[b : b + 1], y[b : b + 1], z=draw.z[k : k + 1, b : b + 1])
+        for term in ("log_px", "log_pz", "log_qz"):
+            torch.testing.assert_close(getattr(draw, term)[k, b], getattr(one, term)[0, 0], rtol=1e-4, atol=1e-4)
+
+
+@num_samples
+@priors
+def test_elbo_is_the_mean_over_latents(prior, k):
+    model, (x, y) = make(prior=prior, objective=ELBO(k)), make_batch()
+    loss, draw = model.objective(model, x, y)
+    assert draw.z.shape == (k, B, D)
+    logits = torch.stack([model.decoder(z) for z in draw.z])
+    log_px = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").flatten(2).sum(2)
+    if prior == "standard_normal":
+        mu, var = draw.q.mean, draw.q.variance
+        kl = -0.5 * (1 + var.log() - mu**2 - var).sum(-1)
+    else:
+        kl = (draw.q.log_prob(draw.z) - model.prior().log_prob(draw.z)).mean(0)
+    torch.testing.assert_close(draw.recon, -log_px.mean(0))
+    torch.testing.assert_close(draw.elbo, log_px.mean(0) - kl)
+    torch.testing.assert_close(loss, -(log_px.mean(0) - kl).mean())
+
+
+@pytest.mark.parametrize("objective", [ELBO, partial(BetaELBO, 1.0)])
+@pytest.mark.parametrize("k", [0, -1])
+def test_at_least_one_latent_is_needed(objective, k):
+    with pytest.raises(ValueError, match=r"objective\.num_samples"):
+        objective(num_samples=k)
+
+
+# --- Gradients --------------------------------------------------------------------------------------------------
+
+OBJECTIVES = {"elbo": ELBO, "elbo_k3": partial(ELBO, K), "beta_elbo": partial(BetaELBO, 4.0)}
+
+
+@models
+@pytest.mark.parametrize("encoder", NETWORKS)
+@pytest.mark.parametrize("decoder", NETWORKS)
+@priors
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_gradient_reaches_every_parameter_and_is_that_of_the_loss(cls, encoder, decoder, prior, objective):
+    if cls is BetaVAE and objective != "beta_elbo":
+        pytest.skip("refused, see below")
+    model = make(cls, encoder, decoder, prior, objective=OBJECTIVES[objective]())
+    x, y = make_batch(16)
+
+    def loss():
+        torch.manual_seed(1)  # the same noise
+        return model.objective(model, x, y)[0]
+
+    loss().backward()
+    parameters = dict(model.named_parameters())
+    untouched = [name for name, p in parameters.items() if p.grad is None or not p.grad.all()]
+    assert untouched == []
+
+    # The slope along the gradient, by central differences, is its length.
+    gradient = [p.grad for p in parameters.values()]
+    length = torch.sqrt(sum((g**2).sum() for g in gradient))
+    ahead_and_behind = []
+    with torch.no_grad():
+        for step in (1e-2, -2e-2):
+            for p, g in zip(parameters.values(), gradient, strict=True):
+                p += step * g / length
+            ahead_and_behind.append(loss())
+    slope = (ahead_and_behind[0] - ahead_and_behind[1]) / 2e-2
+    torch.testing.assert_close(slope, length, rtol=5e-3, atol=0)
+
+
+# --- The conditional VAE ----------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def make_blind(vae, network):
+    """A CVAE with the weights of `vae` and zeros wherever a label enters."""
+    cvae = make(CVAE, network, network)
+    state = vae.state_dict()
+    for name in ("encoder.layers.0.weight", "decoder.layers.0.weight"):
+        zeros = torch.zeros_like(state[name][:, :1]).repeat_interleave(CLASSES, dim=1)
+        state[name] = torch.cat([state[name], zeros], dim=1)
+    cvae.load_state_dict(state)
+    return cvae
+
+
+@networks
+@num_samples
+def test_a_cvae_blind_to_labels_is_a_vae(network, k):
+    vae, (x, y) = make(VAE, network, network), make_batch()
+    cvae, draws = make_blind(vae, network), []
+    for model in (vae, cvae):
+        torch.manual_seed(1)
+        draws.append(model.draw(x, y, k))
+    for term in ("z", "log_px", "log_pz", "log_qz", "kl", "elbo"):
+        torch.testing.assert_close(getattr(draws[0], term), getattr(draws[1], term), rtol=1e-5, atol=1e-5)
+
+
+@networks
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_cvae_that_sees_labels_depends_on_them_in_that_part(network, part):
+    model, (x, y) = make_blind(make(VAE, network, network), network).requires_grad_(False), make_batch()
+    getattr(model, part).layers[0].weight[:, -CLASSES:].normal_()
+    z = torch.randn(K, B, D)
+    one, other = (model.draw(x, labels, z=z) for labels in (y, (y + 1) % CLASSES))
+    changed, same = ("log_qz", "log_px") if part == "encoder" else ("log_px", "log_qz")
+    assert ((getattr(one, changed) - getattr(other, changed)).abs() > 1e-3).all()
+    torch.testing.assert_close(getattr(one, same), getattr(other, same))
+
+
+def test_the_context_of_a_cvae_is_the_one_hot_label():
+    assert make(CVAE).context(torch.tensor([2, 0])).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    assert make(VAE).context(torch.tensor([2, 0])) is None
+
+
+@pytest.mark.parametrize("call", ["draw", "encode", "reconstruct"])
+def test_a_cvae_without_labels_is_an_error(call):
+    with pytest.raises(ValueError, match="labels y"):
+        getattr(make(CVAE), call)(make_batch()[0])
+    with pytest.raises(ValueError, match="labels y"):
+        make(CVAE).sample(2)
+
+
+# --- The beta-VAE -----------------------------------------------------------------------------------------------
+
+
+def train(model, steps=5):
+    """Every parameter after `steps` steps of Adam."""
+    torch.manual_seed(1)
+    optimizer = model.configure_optimizers()
+    for i in range(steps):
+        optimizer.zero_grad()
+        model.training_step(make_batch(), i).backward()
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_beta_one_is_a_vae_step_for_step():
+    vae, one, four = make(VAE), make(BetaVAE, objective=BetaELBO(1.0)), make(BetaVAE)
+    for model in (one, four):
+        model.load_state_dict(vae.state_dict())
+    expected = train(vae)
+    torch.testing.assert_close(train(one), expected, rtol=0, atol=1e-6)
+    assert (train(four) - expected).abs().max() > 1e-3
+
+
+@num_samples
+@pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
+def test_beta_weights_the_kl_in_the_loss_and_nothing_in_the_draw(beta, k):
+    model, (x, y) = make(BetaVAE, objective=BetaELBO(beta, k)), make_batch()
+    loss, draw = model.objective(model, x, y)
+    q = draw.q
+    kl = kl_divergence(q, Independent(Normal(torch.zeros(B, D), 1.0), 1))
+    torch.testing.assert_close(draw.kl, kl)
+    torch.testing.assert_close(draw.elbo, draw.log_px.mean(0) - kl)
+    torch.testing.assert_close(loss, (-draw.log_px.mean(0) + beta * kl).mean())
+
+
+def test_a_beta_vae_on_another_objective_names_the_model_to_choose():
+    with pytest.raises(ValueError, match="model=vae"):
+        make(BetaVAE, objective=ELBO())
+    with pytest.raises(ValueError, match=r"objective\.beta"):
+        BetaELBO(-1.0)
+
+
+# --- The ledger -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize("beta", [1.0, 4.0])
+def test_validation_logs_means_over_images_when_the_last_batch_is_smaller(beta, tmp_path):
+    model = make(BetaVAE, objective=BetaELBO(beta))
+    nn.init.constant_(model.posterior.logvar.bias, -60.0)  # no noise to speak of, so that batches do not matter
+    x, y = make_batch(11)
+    x[8:] = 1 - x[8:] * 0.5  # the last images score differently
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    data = DataLoader(TensorDataset(x, y), batch_size=4)
+    logged = trainer.validate(model, data, verbose=False)[0]
+    with torch.no_grad():
+        q = model.encode(x)
+        recon = F.binary_cross_entropy_with_logits(model.decoder(q.mean), x, reduction="none").sum((1, 2, 3))
+    kl = -0.5 * (1 + q.variance.log() - q.mean**2 - q.variance).sum(-1)
+    expected = {"elbo": -(recon + kl), "recon": recon, "kl": kl, "loss": recon + beta * kl}
+    uneven = recon.split(4)
+    assert abs(sum(r.mean() for r in uneven) / 3 - recon.mean()) > 0.1  # what the mean of batch means would give
+    assert logged == {f"val/{name}": pytest.approx(v.mean().item(), rel=1e-5) for name, v in expected.items()}
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_names_the_term():
+    model, (x, y) = make(), make_batch()
+    nn.init.constant_(model.posterior.logvar.bias, torch.inf)
+    with pytest.raises(NonFiniteError, match=r"batch 7.*kl is inf for 5 of 5 images"):
+        model.training_step((x, y), 7)
+
+
+# --- Mixed precision --------------------------------------------------------------------------------------------
+
+
+@models
+@networks
+@priors
+def test_densities_are_float32_under_bf16_autocast(cls, network, prior):
+    model, (x, y) = make(cls, network, network, prior), make_batch()
+    seen = {}
+    for part in ("encoder", "decoder"):
+        getattr(model, part).register_forward_hook(lambda _, args, out, part=part: seen.setdefault(part, out))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, draw = model.objective(model, x, y)
+        terms = (draw.log_px, draw.log_pz, draw.log_qz, draw.kl, draw.recon, draw.elbo)
+    assert seen["encoder"].dtype == seen["decoder"].dtype == torch.bfloat16
+    assert {t.dtype for t in (draw.z, loss, *terms)} == {torch.float32}
+    # The same numbers in float32, from what the networks gave in bf16
+    expected = F.binary_cross_entropy_with_logits(seen["decoder"].float(), x, reduction="none").sum((1, 2, 3))
+    torch.testing.assert_close(draw.recon, expected, rtol=1e-6, atol=0)
+    q, p = model.posterior(seen["encoder"].float()), model.prior(model.context(y))
+    torch.testing.assert_close(draw.log_qz, q.log_prob(draw.z), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(draw.log_pz, p.log_prob(draw.z), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.xfail(strict=True, reason="Draw's lazy log_prob runs the flow's networks inside the caller's autocast")
+def test_a_flow_is_float32_under_bf16_autocast():
+    model, (x, y) = make(prior="flow"), make_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        draw = model.draw(x, y, K)
+        log_pz = draw.log_pz
+    torch.testing.assert_close(log_pz, draw.p.log_prob(draw.z), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="encode runs the posterior's heads inside the caller's autocast, draw does not")
+def test_encode_and_draw_mean_the_same_posterior_under_bf16_autocast():
+    model, (x, y) = make(), make_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        q, expected = model.encode(x), model.draw(x).q
+    torch.testing.assert_close(q.mean, expected.mean)
+
+
+# --- Samples and reconstructions --------------------------------------------------------------------------------
+
+
+@models
+@networks
+@priors
+def test_samples_and_reconstructions_are_mean_images(cls, network, prior):
+    model, (x, y) = make(cls, network, network, prior), make_batch()
+    for images in (model.reconstruct(x, y), model.sample(B, y)):
+        assert images.shape == (B, *IMAGE)
+        assert not images.requires_grad
+        assert ((images > 0) & (images < 1)).all()
+    with torch.no_grad():
+        logits = model.decoder(model.encode(x, y).mean, model.context(y))
+    torch.testing.assert_close(model.reconstruct(x, y), logits.sigmoid())
+
+
+def test_samples_of_a_linear_model_have_its_moments():
+    model, num = make_linear(1.0), 40_000
+    w, b = (t.detach().double() for t in (model.decoder.weight, model.decoder.bias))
+    images = model.sample(num).flatten(1).double()
+    deviations = images - b
+    products = deviations[:, :, None] * deviations[:, None]
+    for values, expected in ((images, b), (products, w @ w.T)):
+        assert ((values.mean(0) - expected).abs() < 5 * values.std(0) / sqrt(num)).all()
+
+
+class Island(nn.Module):
+    """A prior: a narrow normal around 10 times the label's one-hot code."""
+
+    def forward(self, c):
+        return Independent(Normal(10 * c, 0.01), 1)
+
+
+def test_samples_come_from_the_prior_of_their_own_label():
+    decoder = Affine(CLASSES, CLASSES)
+    with torch.no_grad():
+        decoder.weight.copy_(torch.eye(CLASSES))
+        decoder.bias.zero_()
+    posterior = DiagonalNormal(FEATURES, CLASSES)
+    model = make(CVAE, decoder=decoder, posterior=posterior, prior=Island(), likelihood=likelihoods.Normal(1.0))
+    y = torch.tensor([2, 0, 3, 3, 1])
+    images = model.sample(5, y).flatten(1)
+    torch.testing.assert_close(images, 10 * F.one_hot(y, CLASSES).float(), rtol=0, atol=0.1)
+
+
+# --- The fit of the parts ---------------------------------------------------------------------------------------
+
+
+def frozen(model):
+    """Everything a check may not change: weights, buffers, modes."""
+    return (
+        {name: t.clone() for name, t in model.state_dict().items()},
+        {name: module.training for name, module in model.named_modules()},
+    )
+
+
+@models
+@pytest.mark.parametrize("encoder", NETWORKS)
+@pytest.mark.parametrize("decoder", NETWORKS)
+@pytest.mark.parametrize("prior", [*PRIORS, "flow"])
+@pytest.mark.parametrize("image", [(1, 8, 8), (3, 9, 5)])
+def test_parts_that_fit_are_accepted(cls, encoder, decoder, prior, image):
+    make(cls, encoder, decoder, prior, image).check_fit(image)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_check_changes_nothing(training):
+    layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(FEATURES), nn.BatchNorm1d(FEATURES), nn.Dropout())
+    encoder = Told(layers)
+    encoder(torch.rand(2, *IMAGE))
+    model = make(encoder=encoder).train(training)
+    weights, modes = frozen(model)
+    model.check_fit(IMAGE)
+    weights_after, modes_after = frozen(model)
+    torch.testing.assert_close(weights_after, weights, rtol=0, atol=0)
+    assert modes_after == modes
+    assert all(p.grad is None for p in model.parameters())
