@@ -4,7 +4,6 @@ from functools import partial
 from itertools import product
 from math import sqrt
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -24,15 +23,24 @@ from vae_exp.priors import StandardNormal
 
 B, K, D, FEATURES, CLASSES = 5, 3, 3, 6, 4
 IMAGE = (1, 8, 8)
-NETWORKS = {"mlp": ("MLP", {"hidden": [7]}), "conv": ("Conv", {"channels": [2, 3]})}
+NETWORKS = ["mlp", "conv"]
+ENCODERS = {
+    "mlp": partial(encoders.MLP, hidden=[7], out_features=FEATURES, activation="Tanh"),
+    "conv": partial(encoders.Conv, channels=[2, 3], out_features=FEATURES, activation="Tanh"),
+}
+DECODERS = {
+    "mlp": partial(decoders.MLP, hidden=[7], activation="Tanh"),
+    "conv": partial(decoders.Conv, channels=[3, 2], hidden=7, activation="Tanh"),
+}
 PRIORS = {
     "standard_normal": lambda d, c: StandardNormal(d),
     "mixture": partial(GMM, components=2, covariance_type="diagonal", activation=nn.Tanh),
+    "flow": partial(MAF, transforms=2, hidden_features=[8]),
 }
 
 networks = pytest.mark.parametrize("network", NETWORKS)
 models = pytest.mark.parametrize("cls", [VAE, CVAE, BetaVAE])
-priors = pytest.mark.parametrize("prior", PRIORS)
+priors = pytest.mark.parametrize("prior", ["standard_normal", "mixture"])
 num_samples = pytest.mark.parametrize("k", [1, K])
 
 
@@ -42,18 +50,20 @@ def seed():
 
 
 def make(cls=VAE, encoder="mlp", decoder="mlp", prior="standard_normal", image=IMAGE, d=D, **parts):
-    """A small model; `parts` replace the arguments of VAE."""
+    """A small model; encoder, decoder and prior are names of the above or modules, `parts` whatever else differs."""
     context_dim = CLASSES if cls is CVAE else 0
-    (encoder, sizes), (decoder, sizes_) = NETWORKS[encoder], NETWORKS[decoder]
     default = {
-        "encoder": getattr(encoders, encoder)(image, context_dim, out_features=FEATURES, activation="Tanh", **sizes),
-        "decoder": getattr(decoders, decoder)(d, image, context_dim, activation="Tanh", **sizes_),
         "posterior": DiagonalNormal(FEATURES, d),
-        "prior": PRIORS[prior](d, context_dim),
         "likelihood": likelihoods.Bernoulli(),
         "objective": BetaELBO(4.0) if cls is BetaVAE else ELBO(),
     }
-    return cls(**{**default, **parts}, context_dim=context_dim)
+    return cls(
+        encoder=ENCODERS[encoder](image, context_dim) if isinstance(encoder, str) else encoder,
+        decoder=DECODERS[decoder](d, image, context_dim) if isinstance(decoder, str) else decoder,
+        prior=PRIORS[prior](d, context_dim) if isinstance(prior, str) else prior,
+        context_dim=context_dim,
+        **{**default, **parts},
+    )
 
 
 def make_batch(b=B, image=IMAGE):
@@ -226,18 +236,24 @@ def test_at_least_one_latent_is_needed(objective, k):
 
 # --- Gradients --------------------------------------------------------------------------------------------------
 
-OBJECTIVES = {"elbo": ELBO, "elbo_k3": partial(ELBO, K), "beta_elbo": partial(BetaELBO, 4.0)}
+TRAININGS = {
+    "vae": (VAE, ELBO()),
+    "vae_k3": (VAE, ELBO(K)),
+    "vae_beta": (VAE, BetaELBO(4.0)),
+    "cvae": (CVAE, ELBO()),
+    "cvae_k3": (CVAE, ELBO(K)),
+    "cvae_beta": (CVAE, BetaELBO(4.0)),
+    "beta_vae": (BetaVAE, BetaELBO(4.0)),
+    "beta_vae_k3": (BetaVAE, BetaELBO(4.0, K)),
+}
 
 
-@models
+@pytest.mark.parametrize(("cls", "objective"), TRAININGS.values(), ids=TRAININGS)
 @pytest.mark.parametrize("encoder", NETWORKS)
 @pytest.mark.parametrize("decoder", NETWORKS)
 @priors
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_gradient_reaches_every_parameter_and_is_that_of_the_loss(cls, encoder, decoder, prior, objective):
-    if cls is BetaVAE and objective != "beta_elbo":
-        pytest.skip("refused, see below")
-    model = make(cls, encoder, decoder, prior, objective=OBJECTIVES[objective]())
+def test_gradient_reaches_every_parameter_and_is_that_of_the_loss(cls, objective, encoder, decoder, prior):
+    model = make(cls, encoder, decoder, prior, objective=objective)
     x, y = make_batch(16)
 
     def loss():
@@ -365,7 +381,8 @@ def test_validation_logs_means_over_images_when_the_last_batch_is_smaller(beta, 
     model = make(BetaVAE, objective=BetaELBO(beta))
     nn.init.constant_(model.posterior.logvar.bias, -60.0)  # no noise to speak of, so that batches do not matter
     x, y = make_batch(11)
-    x[8:] = 1 - x[8:] * 0.5  # the last images score differently
+    nn.init.constant_(model.decoder.layers[-1].bias, 1.0)
+    x[8:] = 0  # the smaller last batch is far worse
     trainer = pl.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
@@ -377,15 +394,14 @@ def test_validation_logs_means_over_images_when_the_last_batch_is_smaller(beta, 
         recon = F.binary_cross_entropy_with_logits(model.decoder(q.mean), x, reduction="none").sum((1, 2, 3))
     kl = -0.5 * (1 + q.variance.log() - q.mean**2 - q.variance).sum(-1)
     expected = {"elbo": -(recon + kl), "recon": recon, "kl": kl, "loss": recon + beta * kl}
-    uneven = recon.split(4)
-    assert abs(sum(r.mean() for r in uneven) / 3 - recon.mean()) > 0.1  # what the mean of batch means would give
+    assert abs(sum(part.mean() for part in recon.split(4)) / 3 - recon.mean()) > 1  # the mean of batch means
     assert logged == {f"val/{name}": pytest.approx(v.mean().item(), rel=1e-5) for name, v in expected.items()}
 
 
 def test_a_loss_that_is_no_number_stops_the_training_and_names_the_term():
     model, (x, y) = make(), make_batch()
-    nn.init.constant_(model.posterior.logvar.bias, torch.inf)
-    with pytest.raises(NonFiniteError, match=r"batch 7.*kl is inf for 5 of 5 images"):
+    nn.init.constant_(model.decoder.layers[-1].bias, torch.nan)
+    with pytest.raises(NonFiniteError, match=r"batch 7\): recon is nan for 5 of 5 images\."):
         model.training_step((x, y), 7)
 
 
@@ -424,7 +440,7 @@ def test_a_flow_is_float32_under_bf16_autocast():
 
 @pytest.mark.xfail(strict=True, reason="encode runs the posterior's heads inside the caller's autocast, draw does not")
 def test_encode_and_draw_mean_the_same_posterior_under_bf16_autocast():
-    model, (x, y) = make(), make_batch()
+    model, (x, _) = make(), make_batch()
     with torch.autocast("cpu", torch.bfloat16):
         q, expected = model.encode(x), model.draw(x).q
     torch.testing.assert_close(q.mean, expected.mean)
@@ -490,7 +506,7 @@ def frozen(model):
 @models
 @pytest.mark.parametrize("encoder", NETWORKS)
 @pytest.mark.parametrize("decoder", NETWORKS)
-@pytest.mark.parametrize("prior", [*PRIORS, "flow"])
+@pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("image", [(1, 8, 8), (3, 9, 5)])
 def test_parts_that_fit_are_accepted(cls, encoder, decoder, prior, image):
     make(cls, encoder, decoder, prior, image).check_fit(image)
@@ -498,13 +514,56 @@ def test_parts_that_fit_are_accepted(cls, encoder, decoder, prior, image):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_check_changes_nothing(training):
-    layers = nn.Sequential(nn.Flatten(), nn.LazyLinear(FEATURES), nn.BatchNorm1d(FEATURES), nn.Dropout())
-    encoder = Told(layers)
-    encoder(torch.rand(2, *IMAGE))
-    model = make(encoder=encoder).train(training)
+    model = make()
+    model.encoder.layers.extend([nn.BatchNorm1d(FEATURES), nn.Dropout()])
+    model.train(training)
     weights, modes = frozen(model)
     model.check_fit(IMAGE)
     weights_after, modes_after = frozen(model)
     torch.testing.assert_close(weights_after, weights, rtol=0, atol=0)
     assert modes_after == modes
     assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.xfail(strict=True, reason="check_fit sets every module to the mode of the whole")
+def test_a_check_leaves_a_frozen_part_frozen():
+    model = make()
+    model.encoder.eval()
+    model.check_fit(IMAGE)
+    assert not model.encoder.training
+    assert model.decoder.training
+
+
+@pytest.mark.xfail(strict=True, reason="check_fit restores the mode only when the parts fit")
+def test_a_check_that_fails_leaves_the_mode():
+    model = make(posterior=DiagonalNormal(FEATURES + 1, D))
+    with pytest.raises(ValueError, match="posterior"):
+        model.check_fit(IMAGE)
+    assert model.training
+
+
+no_attribute_error = pytest.mark.xfail(strict=True, raises=AttributeError, reason="zuko's GMM raises AttributeError")
+MISFITS = [
+    ("encoder", VAE, {"encoder": encoders.MLP((1, 8, 7))}),
+    ("encoder", VAE, {"encoder": encoders.Conv((3, 8, 8), channels=[2])}),
+    ("encoder", VAE, {"encoder": nn.Module()}),
+    ("encoder", CVAE, {"encoder": encoders.MLP(IMAGE)}),
+    ("posterior", VAE, {"posterior": DiagonalNormal(FEATURES + 1, D)}),
+    ("prior", VAE, {"prior": StandardNormal(D + 1)}),
+    ("prior", VAE, {"prior": StandardNormal(1)}),
+    ("prior", VAE, {"prior": GMM(D + 1)}),
+    ("prior", CVAE, {"prior": GMM(D, CLASSES + 1)}),
+    pytest.param("prior", CVAE, {"prior": GMM(D)}, marks=no_attribute_error),
+    pytest.param("prior", VAE, {"prior": GMM(D, CLASSES)}, marks=no_attribute_error),
+    ("decoder", VAE, {"decoder": decoders.MLP(D + 1, IMAGE)}),
+    ("decoder", VAE, {"decoder": decoders.MLP(D, (1, 8, 7))}),
+    ("decoder", VAE, {"decoder": decoders.Conv(D, (3, 8, 8))}),
+    ("decoder", VAE, {"decoder": decoders.MLP(D, IMAGE, params_per_pixel=2)}),
+    ("decoder", CVAE, {"decoder": decoders.MLP(D, IMAGE)}),
+]
+
+
+@pytest.mark.parametrize(("part", "cls", "parts"), MISFITS)
+def test_parts_that_do_not_fit_are_named(part, cls, parts):
+    with pytest.raises(ValueError, match=f"^{part} "):
+        make(cls, **parts).check_fit(IMAGE)

@@ -26,6 +26,10 @@ class Last(ModelCheckpoint):
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        # Lightning's count of the steps it logs is one too far when a run is resumed between two of them.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
 
 class Latents(Callback):
     """The KL of each latent dimension, nats per image, and the number of active dimensions.
@@ -177,19 +181,23 @@ class Curves(Callback):
 
 
 class Speed(Callback):
-    """`train/images_per_second` of each epoch, validation and pictures left out."""
+    """`train/images_per_second` of each epoch, from its first step to its last; validation is left out."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._start = time.perf_counter()
-        self._step = trainer.fit_loop.epoch_loop.total_batch_idx
+    def __init__(self) -> None:
+        self._start: float | None = None
+        self._seconds, self._steps = 0.0, 0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        self._start = self._start or time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self._seconds = time.perf_counter() - self._start
+        assert self._start is not None
+        self._seconds, self._steps = time.perf_counter() - self._start, self._steps + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        batches = trainer.fit_loop.epoch_loop.total_batch_idx - self._step
-        images = batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        images = self._steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
         pl_module.log("train/images_per_second", images / self._seconds)
+        self._start, self._seconds, self._steps = None, 0.0, 0
 
 
 class Progress(TQDMProgressBar):

@@ -82,7 +82,7 @@ def job() -> Iterator[None]:
                 f"{folder} ({hydra.job.override_dirname}): {_explain(error, str(hydra.job.config_name))}"
             )
             log.error("error: job %s", failed_jobs[-1])
-        elif isinstance(error, ConfigError) and not any(folder.glob("*.json")):
+        elif isinstance(error, HydraException | OmegaConfBaseException) and not any(folder.glob("*.json")):
             # Nothing began: a folder with an empty log would only be in the way.
             for file in folder.glob("*.log"):
                 file.unlink()

@@ -1,5 +1,6 @@
 """A run and its folder: the parts built from a config, and what of a run can be found again."""
 
+import json
 import logging
 import os
 import warnings
@@ -35,7 +36,14 @@ __all__ = [
 # Lightning tells of every device it looked for; its warnings are kept.
 for _name in ("pytorch_lightning", "lightning_fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")  # Lightning 2.6.6 with torch 2.15
+# It also warns of a deprecation of its own, of a folder that a resumed run is meant to write to, and of a loader
+# without the state that our data module keeps.
+for _message in (
+    r".isinstance\(treespec, LeafSpec\)",
+    "Checkpoint directory .* exists",
+    "You're resuming from a checkpoint",
+):
+    warnings.filterwarnings("ignore", _message)
 
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
 # What a resumed run may exchange; all else makes it the run it is.
@@ -160,6 +168,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
         ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
     """
     saved = load_config(cfg.resume)
+    before = saved.copy()
     checkpoint(cfg.resume, "last")
     cfg.name = saved.name
     for override in hydra.overrides.task:
@@ -173,6 +182,12 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             )
         else:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+    record = json.loads((Path(cfg.resume) / "run.json").read_text())
+    if record["status"] == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
+        raise ConfigError(
+            f"{cfg.resume} was trained to its end, trainer.max_epochs={saved.trainer.max_epochs} at most: "
+            "to go on give it more, or another callbacks.early_stopping.patience"
+        )
     return saved
 
 

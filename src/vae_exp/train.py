@@ -41,8 +41,9 @@ def train_job(cfg: DictConfig) -> float | None:
     folder = Path(hydra.runtime.output_dir)
     if cfg.resume:
         cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume)
-    OmegaConf.resolve(cfg)
-    return train(cfg, folder).get(cfg.monitor)
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    return train(OmegaConf.create(resolved), folder).get(cfg.monitor)
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:

@@ -143,13 +143,15 @@ class Images(pl.LightningDataModule):
         return self._loader("test", self.eval_batch_size, self.seed)
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands in the data. Lightning keeps the loaders' own state in the middle of epochs alone."""
-        batches = self._batches.get("train")
-        if batches is None or self.trainer is None:
+        """The epoch, and the number of its batches that were trained on."""
+        if self.trainer is None or "train" not in self._batches:
             return self._start
-        if self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            return {"epoch": batches.epoch + 1, "position": 0}
-        return {"epoch": batches.epoch, "position": batches.position}
+        # Not what the loader has given: an interrupted step is done again.
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        epoch = self._batches["train"].epoch
+        if progress.is_last_batch and progress.current.completed == progress.current.ready:
+            return {"epoch": epoch + 1, "position": 0}
+        return {"epoch": epoch, "position": progress.current.completed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Makes training continue where the state was taken."""

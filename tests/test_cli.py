@@ -1,0 +1,194 @@
+"""The command line, as a user types it, in processes of their own."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import SMALL, command
+
+TESTS = str(Path(__file__).parent)
+
+
+def run_folders(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob("run.json"))
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_help_names_every_group(tmp_path):
+    done = command("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for group in ("model: beta_vae, cvae, vae", "encoder: conv, mlp", "likelihood: bce, sse", "prior: mixture"):
+        assert group in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_imports_nothing_heavy_to_show_help_and_typos(tmp_path):
+    """A torch that cannot be imported is not missed."""
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    for args in (["--help"], ["--cfg", "job"], ["model=cvea"], ["latent_dim=abc"], ["likelihod=bce"]):
+        done = command(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+        assert "torch was imported" not in done.stderr
+    assert command("logger=csv", cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["model=cvea"], "did you mean cvae?"),
+        (["likelihod=bce"], "did you mean likelihood?"),
+        (["encoder=conv", "encoder.chanels=[3]"], "did you mean encoder.channels?"),
+        (["+foo=3"], "nothing reads foo"),
+        (["latent_dim=abc"], "latent_dim=abc: a whole number is needed"),
+        (["latent_dim=["], "no viable alternative"),
+        (["latent_dim"], "missing EQUAL"),
+        (["resume=/nowhere"], "/nowhere is no run folder"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_few_lines(tmp_path, args, said):
+    done = command(*args, "trainer=debug", "logger=none", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) <= 8
+    assert not list(tmp_path.rglob("*.log")), "an error before anything began leaves no folder"
+
+
+def test_malformed_yaml_is_an_error_of_a_few_lines(tmp_path):
+    (tmp_path / "conf" / "encoder").mkdir(parents=True)
+    (tmp_path / "conf" / "encoder" / "broken.yaml").write_text("a: [1\nb: }")
+    done = command("--config-dir", "conf", "encoder=broken", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 8
+    assert "broken.yaml" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_whole_trace_is_shown_on_demand(tmp_path):
+    done = command("latent_dim=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["model=cvae", "data=frey_face"], "Ways out: model=vae"),
+        (["likelihood=bce", "data=cifar10"], "Ways out: data.binarize=dynamic"),
+        (["data=mnist", "data.root=nothing_here"], "nothing_here"),
+        (["trainer=gpu"], "gpu"),
+        (["trainer.precision=16-true"], "choose bf16-mixed"),
+        (["trainer.precision=often"], "often"),
+        (["encoder.out_features=8", "posterior.in_features=9"], "posterior"),
+        (["init_from=/nowhere"], "/nowhere is no run folder"),
+        (["~model"], "model"),
+    ],
+)
+def test_what_does_not_fit_is_said_in_a_few_lines(tmp_path, args, said):
+    done = command("trainer=debug", "logger=none", *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) <= 12
+    assert not list(tmp_path.rglob("*.log"))
+
+
+@pytest.mark.slow
+def test_train_evaluate_resume(tmp_path):
+    """The whole life of a run, from the shell."""
+    done = command(*SMALL, "model=cvae", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(tmp_path / "outputs")
+    assert folder.parent.name == "cvae_fake"
+    assert "pictures   " in done.stdout
+    assert (folder / "train.log").read_text().count("test/elbo") == 1
+
+    (folder.parent / "moved").mkdir()
+    moved = folder.rename(folder.parent / "moved" / "run")  # a run lives in its folder, wherever that is
+    done = command(f"run={moved}", module="vae_exp.evaluate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    test_elbo = json.loads((moved / "run.json").read_text())["metrics"]["test/elbo"]
+    assert json.loads((moved / "evaluation.json").read_text())["elbo"] == test_elbo
+
+    done = command(f"resume={moved}", "trainer.max_epochs=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert run_folders(tmp_path / "outputs") == [moved]
+    assert [row["epoch"] for row in rows(moved) if row["val/elbo"]] == ["0", "1", "2"]
+
+    done = command(f"resume={moved}", "model=vae", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "keeps its parts" in done.stderr
+    done = command(f"resume={moved}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "trainer.max_epochs" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_loses_no_job(tmp_path):
+    """The middle job fails; the others are as they would be alone."""
+    done = command("-m", *SMALL, "model=vae", "likelihood.scale=0.5,-1,0.7", "logger=csv", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "likelihood.scale=-1" in done.stderr
+    assert "Traceback" not in done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert [folder.name for folder in run_folders(sweep)] == ["0", "2"]
+    assert "likelihood.scale" in (sweep / "1" / "train.log").read_text()
+
+    alone = command(*SMALL, "model=vae", "likelihood.scale=0.7", "hydra.run.dir=alone", cwd=tmp_path)
+    assert alone.returncode == 0
+    elbos = [[row["val/elbo"] for row in rows(folder)] for folder in (sweep / "2", tmp_path / "alone")]
+    assert elbos[0] == elbos[1]
+
+
+# Noise that hangs on the image, not on the process that draws it: what is left of DDP is arithmetic.
+BY_IMAGE = (
+    "encoder._target_=by_image.Encoder",
+    "posterior._target_=by_image.Posterior",
+    "posterior.in_features=11",
+    "data.binarize=threshold",
+    "likelihood=bce",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [False, True])
+def test_two_processes_compute_what_one_does(tmp_path, sweep):
+    ddp = ("trainer=ddp", "trainer.devices=2", "+callbacks.seeds._target_=by_image.Seeds")
+    single = command(*SMALL, *BY_IMAGE, "hydra.run.dir=one", cwd=tmp_path, PYTHONPATH=TESTS)
+    assert single.returncode == 0, single.stderr
+    where = ("-m", "hydra.sweep.dir=two", "hydra.sweep.subdir=.") if sweep else ("hydra.run.dir=two",)
+    double = command(*where, *SMALL, *BY_IMAGE, *ddp, cwd=tmp_path, PYTHONPATH=TESTS)
+    assert double.returncode == 0, double.stderr
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert len(one) == len(two)
+    for expected, row in zip(one, two, strict=True):
+        for key in expected:
+            if expected[key] and key.split("/")[-1] in ("elbo", "recon", "kl", "loss"):
+                assert float(row[key]) == pytest.approx(float(expected[key]), rel=1e-5), (key, expected["step"])
+    # Each process draws its own noise, in every step.
+    seeds = [(tmp_path / "two" / f"seeds{rank}.txt").read_text().split() for rank in (0, 1)]
+    assert len(seeds[0]) == len(seeds[1]) == 6
+    assert len(set(seeds[0]) | set(seeds[1])) == 12
+    assert len(run_folders(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_a_terminated_run_says_so_and_can_be_resumed(tmp_path):
+    done = command(
+        *SMALL, "+callbacks.stop._target_=by_image.Terminate", "hydra.run.dir=run", cwd=tmp_path, PYTHONPATH=TESTS
+    )
+    assert done.returncode == 143
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+    done = command("resume=run", "+callbacks.stop=null", cwd=tmp_path, PYTHONPATH=TESTS)
+    assert done.returncode == 0, done.stderr
+    whole = command(*SMALL, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.returncode == 0
+    curves = [
+        [(row["step"], row["train/elbo"], row["val/elbo"]) for row in rows(tmp_path / run)] for run in ("run", "whole")
+    ]
+    assert curves[0] == curves[1]

@@ -1,0 +1,190 @@
+"""The data module: splits, bits, noise, batches."""
+
+from collections import Counter
+
+import pytest
+import torch
+from conftest import composed
+
+from vae_exp.data import Batches, Images, Split
+from vae_exp.runs import make
+
+
+class Grey:
+    """Images of one level each: 0, 1, ..., 255, 0, ... in two classes; `official` names splits of its own."""
+
+    def __init__(self, size=1000, official=()):
+        self.size, self.official = size, official
+
+    def fetch(self, root): ...
+
+    def load(self, root):
+        level = (torch.arange(self.size) % 256).byte()
+        x = level[:, None, None, None].expand(-1, 1, 4, 4).contiguous()
+        y = torch.arange(self.size) * 2 // self.size  # sorted by class
+        return {name: Split(x.clone(), y.clone()) for name in ("train", *self.official)}
+
+
+def images(**options) -> Images:
+    options = {"source": Grey(), "val_size": 100, "test_size": 200, "batch_size": 50} | options
+    data = Images(root=".", image_shape=[1, 4, 4], num_classes=2, **options)
+    data.setup("fit")
+    data.setup("test")
+    return data
+
+
+def test_splits_are_disjoint_complete_and_by_class():
+    data = Images(Grey(size=256), ".", [1, 4, 4], num_classes=2, val_size=32, test_size=64, batch_size=16)
+    data.setup("fit")
+    data.setup("test")
+    levels = {name: split.x[:, 0, 0, 0].tolist() for name, split in data.splits.items()}
+    assert sorted(levels["train"] + levels["val"] + levels["test"]) == list(range(256))
+    assert {name: len(level) for name, level in levels.items()} == {"train": 160, "val": 32, "test": 64}
+    for split in data.splits.values():
+        count = Counter(split.y.tolist())
+        assert count[0] == count[1]
+
+
+def test_the_seed_of_the_data_fixes_the_split():
+    def val(seed):
+        return images(seed=seed).splits["val"].x
+
+    assert torch.equal(val(0), val(0))
+    assert not torch.equal(val(0), val(1))
+
+
+def test_official_splits_are_kept():
+    data = images(source=Grey(official=("val", "test")), val_size=None, test_size=None)
+    assert [len(data.splits[name].x) for name in ("train", "val", "test")] == [1000, 1000, 1000]
+
+
+def test_test_images_are_touched_by_test_alone():
+    data = Images(Grey(), ".", [1, 4, 4], num_classes=2, val_size=100, test_size=200, batch_size=50)
+    data.setup("fit")
+    assert set(data.splits) == {"train", "val"}
+
+
+@pytest.mark.parametrize("binarize", ["static", "dynamic"])
+def test_evaluation_bits_are_fixed_and_fair(binarize):
+    """P(bit = 1) is the grey level: each level's share of ones within 4.5 standard errors."""
+    source = Grey(size=256 * 40, official=("test",))
+    split = images(source=source, binarize=binarize, test_size=None).splits["test"]
+    assert set(split.x.unique().tolist()) == {0, 255}
+    p = torch.arange(256) / 255
+    share = split.x.view(40, 256, 16).double().div(255).mean(dim=(0, 2))
+    assert share[0] == 0
+    assert share[255] == 1
+    error = (p * (1 - p) / (40 * 16)).sqrt()
+    assert ((share - p).abs() <= 4.5 * error).all()
+    assert torch.equal(split.x, images(source=source, binarize=binarize, test_size=None).splits["test"].x)
+
+
+def visits(data: Images, times: int = 2) -> list[torch.Tensor]:
+    """Training images as the model sees them, sorted by level and visit."""
+    seen = []
+    loader = data.train_dataloader()
+    for _ in range(times):
+        batches = [data.on_after_batch_transfer(batch, 0)[0] for batch in loader]
+        seen.append(torch.cat(batches))
+    return seen
+
+
+def test_dynamic_bits_are_drawn_anew_at_each_visit_and_static_ones_are_not():
+    first, second = visits(images(binarize="dynamic"))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert first.mean() == pytest.approx(0.5, abs=0.03)
+    assert not torch.equal(first, second)
+    static = images(binarize="static").splits["train"].x
+    assert set(static.unique().tolist()) == {0, 255}
+    threshold = images(binarize="threshold").splits["val"]
+    assert set(threshold.x.unique().tolist()) == {0, 255}
+
+
+def test_levels_become_floats_in_the_unit_interval():
+    (seen,) = visits(images(), times=1)
+    assert seen.dtype == torch.float32
+    assert seen.min() == 0
+    assert seen.max() == 1
+    assert torch.equal((seen * 255).round() / 255, seen)
+
+
+def test_dequantised_levels_stay_in_their_bins_and_fill_them():
+    data = images(dequantize=True)
+    first, second = visits(data)
+    assert not torch.equal(first, second)
+    assert first.max() <= 1
+    val = data.splits["val"].x
+    assert val.dtype == torch.float32
+    fraction = (val * 256) % 1
+    assert fraction.mean() == pytest.approx(0.5, abs=4 / (12 * fraction.numel()) ** 0.5)
+    assert torch.equal(val, images(dequantize=True).splits["val"].x)
+
+
+def test_each_epoch_has_every_image_once_in_another_order():
+    batches = Batches(Split(torch.arange(12).view(-1, 1, 1, 1), torch.arange(12)), 4, train=True, seed=0)
+    orders = [[y for _, ys in batches for y in ys.tolist()] for _ in range(3)]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 3
+    assert all(x.flatten().tolist() == y.tolist() for x, y in batches)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_processes_share_each_global_batch(train):
+    split = Split(torch.arange(21).view(-1, 1, 1, 1), torch.arange(21))
+    whole = [sorted(y.tolist()) for _, y in Batches(split, 4, train, seed=3)]
+    ranks = [[y.tolist() for _, y in Batches(split, 4, train, 3, rank, world_size=2)] for rank in (0, 1)]
+    if train:
+        assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == whole
+        assert {len(batch) for rank in ranks for batch in rank} == {2}
+    else:
+        assert sorted(y for rank in ranks for batch in rank for y in batch) == list(range(21))
+
+
+def test_each_step_and_each_process_has_its_own_noise():
+    split = Split(torch.zeros(8, 1, 1, 1), torch.zeros(8, dtype=torch.long))
+    seeds = set()
+    for rank in (0, 1):
+        batches = Batches(split, 2, True, 0, rank, world_size=2)
+        seeds |= {batches.noise_seed for _ in range(3) for _ in batches}
+    assert len(seeds) == 2 * 3 * 4
+
+
+def test_evaluation_has_the_same_noise_at_every_epoch():
+    batches = Batches(Split(torch.zeros(8, 1, 1, 1), torch.zeros(8)), 2, train=False, seed=0)
+    first, second = ([batches.noise_seed for _ in batches] for _ in range(2))
+    assert first == second
+    assert len(set(first)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"val_size": None}, "data.val_size"),
+        ({"val_size": 5000}, "data.val_size"),
+        ({"test_size": 1000}, "data.test_size"),
+        ({"batch_size": 900}, "data.batch_size=900"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_named(options, named):
+    with pytest.raises(ValueError, match=named):
+        images(**options)
+
+
+def test_files_that_are_not_what_the_config_says():
+    with pytest.raises(ValueError, match=r"data\.image_shape=\[1, 5, 5\]"):
+        Images(Grey(), ".", [1, 5, 5], num_classes=2, val_size=1, test_size=1).setup("fit")
+    with pytest.raises(ValueError, match=r"data\.num_classes=1"):
+        Images(Grey(), ".", [1, 4, 4], num_classes=1, val_size=1, test_size=1).setup("fit")
+
+
+@pytest.mark.parametrize("name", ["mnist_5k", "digits", "fake"])
+def test_sets_that_need_no_download(name):
+    cfg = composed(f"data={name}")
+    data = make(cfg, "data")
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    assert all(tuple(split.x.shape[1:]) == data.image_shape for split in data.splits.values())
+    if name != "fake":  # which draws its own test split: here each split has each class by its share
+        shares = [torch.bincount(split.y) / len(split.y) for split in data.splits.values()]
+        assert max((share - shares[0]).abs().max() for share in shares) <= 1 / 150
