@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test test-all check format clean
+.PHONY: help setup demo test test-all check format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ check: $(STAMP) ## lint, format, types
 format: $(STAMP) ## put the code into form
 	@$(RUN) ruff check --fix
 	@$(RUN) ruff format
+
+constraints: $(STAMP) ## pin the newest versions that pyproject.toml allows
+	@$(RUN) uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean: ## remove .venv and caches; outputs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

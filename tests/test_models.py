@@ -175,7 +175,7 @@ def test_elbo_bounds_a_likelihood_that_sums_to_one_over_all_images(cls, prior):
     image, samples = (1, 2, 2), 1000
     model = make(cls, prior=prior, image=image, d=2).requires_grad_(False)
     x = torch.tensor(list(product([0.0, 1.0], repeat=4))).view(16, *image)
-    side = torch.linspace(-12, 12, 161)  # the widest component of the mixtures has a scale below 3
+    side = torch.linspace(-12, 12, 161)  # wide and fine enough, or the sum below is not one
     z = torch.cartesian_prod(side, side)[:, None].expand(-1, 16, -1)
     for label in range(CLASSES if cls is CVAE else 1):
         y = torch.full((16,), label)
@@ -183,13 +183,12 @@ def test_elbo_bounds_a_likelihood_that_sums_to_one_over_all_images(cls, prior):
         log_px = (grid.log_px + grid.log_pz).double().logsumexp(0) + 2 * (side[1] - side[0]).double().log()
         assert log_px.exp().sum().item() == pytest.approx(1, abs=1e-4)  # p(x), for a CVAE p(x | y)
         draw = model.draw(x, y, samples)
-        error = (draw.log_px + draw.log_pz - draw.log_qz).std(0) / sqrt(samples)
+        ratio = (draw.log_px + draw.log_pz - draw.log_qz).double()
+        error = (ratio if draw.kl_per_dim is None else draw.log_px).std(0) / sqrt(samples)
         assert (draw.elbo < log_px + 4 * error).all()
-        # E_q[p(x, z) / q(z)] = p(x), within four standard errors
-        weights = (draw.log_px + draw.log_pz - draw.log_qz).double().exp()
-        error = weights.std(0) / sqrt(samples)
-        if prior == "standard_normal":  # q covers the prior; a mixture's tails it does not
-            assert ((weights.mean(0) - log_px.exp()).abs() < 4 * error).all()
+        if prior == "standard_normal":  # E_q[p(x, z) / q(z)] = p(x); of a mixture's tails q sees too little
+            error = ratio.exp().std(0) / sqrt(samples)
+            assert ((ratio.exp().mean(0) - log_px.exp()).abs() < 4 * error).all()
 
 
 # --- Draws ------------------------------------------------------------------------------------------------------
@@ -375,7 +374,7 @@ def test_a_beta_vae_on_another_objective_names_the_model_to_choose():
 # --- The ledger -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")  # Lightning's
 @pytest.mark.parametrize("beta", [1.0, 4.0])
 def test_validation_logs_means_over_images_when_the_last_batch_is_smaller(beta, tmp_path):
     model = make(BetaVAE, objective=BetaELBO(beta))

@@ -33,18 +33,6 @@ __all__ = [
     "resumed_config",
 ]
 
-# Lightning tells of every device it looked for; its warnings are kept.
-for _name in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
-# It also warns of a deprecation of its own, of a folder that a resumed run is meant to write to, and of a loader
-# without the state that our data module keeps.
-for _message in (
-    r".isinstance\(treespec, LeafSpec\)",
-    "Checkpoint directory .* exists",
-    "You're resuming from a checkpoint",
-):
-    warnings.filterwarnings("ignore", _message)
-
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
 # What a resumed run may exchange; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
@@ -84,6 +72,10 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
+        if getattr(model.likelihood, "support", None) not in SUPPORTS:
+            raise ValueError(
+                f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
+            )
         if not _fits(data, model) and not getattr(model.likelihood, "allow_grey", False):
             raise ValueError(
                 f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels, "
@@ -131,6 +123,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     Raises:
         ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
     """
+    _quieten_lightning()
     precision, accelerator = str(cfg.trainer.precision), cfg.trainer.accelerator
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if precision in ("16", "16-true") and on_cpu:
@@ -145,6 +138,18 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
     # The folder is no config key: a run that was moved is resumed where it lies.
     return make(cfg, "trainer", callbacks=callbacks, logger=False, default_root_dir=str(folder), plugins=[AtomicIO()])
+
+
+def _quieten_lightning() -> None:
+    """Leaves its warnings, but not what it tells of every device it looked for, nor three that are ours to ignore."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".isinstance\(treespec, LeafSpec\)",  # a deprecation within Lightning 2.6.6
+        "Checkpoint directory .* exists",  # a resumed run is meant to write there
+        "You're resuming from a checkpoint",  # the data module keeps what Lightning misses in the loader
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 def load_config(folder: str | Path) -> DictConfig:

@@ -61,7 +61,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """
     pl.seed_everything(cfg.seed, verbose=False)
     model, data = build(cfg)
-    if cfg.init_from:
+    if cfg.init_from and not cfg.resume:
         load_weights(model, checkpoint(cfg.init_from, "best"))
     last = checkpoint(folder, "last") if cfg.resume else None
     trainer = make_trainer(cfg, folder)
@@ -87,14 +87,12 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
             path = str(best) if best.exists() else None
             trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
             metrics |= _values(trainer)
-    except SIGTERMException as caught:
-        error = caught
-        raise SystemExit(143) from caught  # as a shell reports it; Lightning alone would exit with 0
-    except NonFiniteError as caught:
-        error = caught
-        raise ConfigError(str(caught)) from caught
     except BaseException as caught:
         error = caught
+        if isinstance(caught, SIGTERMException):
+            raise SystemExit(143) from caught  # as a shell reports it; Lightning alone would exit with 0
+        if isinstance(caught, NonFiniteError):
+            raise ConfigError(str(caught)) from caught
         raise
     finally:
         if record is not None:

@@ -1,0 +1,56 @@
+"""README: its commands are real and its numbers are kept."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import composed
+from omegaconf import OmegaConf
+
+from vae_exp.config import CONF
+from vae_exp.train import train
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^python -m vae_exp ([^#\n]*)", TEXT, re.MULTILINE)
+EXPECTED = OmegaConf.load(Path(CONF) / "experiment" / "quickstart.yaml").expected
+
+
+def test_the_first_commands_are_the_two():
+    first = TEXT[: TEXT.index("## Use")]
+    assert re.findall(r"^(make \w+)", first, re.MULTILINE) == ["make demo", "make test"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`?make ([a-z-]+)`? ", TEXT)) <= set(targets)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_composes(line):
+    first_of_each = [re.sub(r",.*", "", arg) for arg in shlex.split(line) if arg != "-m"]
+    composed(*first_of_each)
+
+
+def test_every_option_it_names_exists():
+    rows = re.findall(r"^\| (`.*?`) \| (.*) \|$", TEXT, re.MULTILINE)
+    for groups, options in rows:
+        named = set(re.findall(r"`(\w+)`(?! may)", options.replace("`cvae`)", "")))
+        for group in re.findall(r"`(\w+)`", groups):
+            assert named == {path.stem for path in (Path(CONF) / group).glob("*.yaml")}, group
+
+
+def test_every_file_it_links_to_exists():
+    for link in re.findall(r"\]\(([\w./]+)\)", TEXT):
+        assert (ROOT / link).exists(), link
+
+
+def test_it_states_the_number_of_the_experiment():
+    assert f"**{EXPECTED.value:g}** nats per image (± {EXPECTED.tolerance:g}" in TEXT
+    assert len(TEXT.splitlines()) < 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_demo_gives_the_number(tmp_path, seed):
+    cfg = composed("experiment=quickstart", f"seed={seed}", "logger=csv", "trainer.enable_progress_bar=false")
+    elbo = train(cfg, tmp_path)[EXPECTED.metric]
+    assert elbo == pytest.approx(EXPECTED.value, abs=EXPECTED.tolerance)
