@@ -17,11 +17,8 @@ LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer
 
 
 def imports(path: Path) -> set[str]:
-    """Modules of ours that a file imports, type checking aside."""
+    """Modules of ours that a file imports."""
     tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "vae_exp":

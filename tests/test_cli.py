@@ -82,7 +82,7 @@ def test_a_whole_trace_is_shown_on_demand(tmp_path):
         (["likelihood=bce", "data=cifar10"], "Ways out: data.binarize=dynamic"),
         (["data=mnist", "data.root=nothing_here"], "nothing_here"),
         (["trainer=gpu"], "gpu"),
-        (["trainer.precision=16-true"], "choose bf16-mixed"),
+        (["trainer.precision=16-true"], "choose one of 32-true, bf16-mixed"),
         (["trainer.precision=often"], "often"),
         (["encoder.out_features=8", "posterior.in_features=9"], "posterior"),
         (["init_from=/nowhere"], "/nowhere is no run folder"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import integrate, special, stats
+from scipy import special, stats
 
 from vae_exp.likelihoods import SUPPORTS, Bernoulli, Normal
 
@@ -81,7 +81,8 @@ def test_probabilities_add_up_to_one_over_the_support(likelihood, log_prob, mean
     else:
         centre, width = p.mean.item(), 12 * p.stddev.item()
         low, high = (0, 1) if likelihood.support == "unit" else (centre - width, centre + width)
-        total, _ = integrate.quad(lambda v: p.log_prob(torch.full((1, 1, 1), v)).exp().item(), low, high)
+        v = torch.linspace(low, high, 20_001)
+        total = torch.trapezoid(p.log_prob(v.view(-1, 1, 1, 1)).double().exp(), v.double()).item()
     assert total == pytest.approx(1, abs=1e-5)
 
 
@@ -94,15 +95,6 @@ def test_log_prob_and_gradient_are_finite_at_extreme_params(likelihood, log_prob
     assert result.isfinite().all()
     assert params.grad.isfinite().all()
     assert value == 0 or params.grad.ne(0).any()  # a clamp would stop the gradient that leads back
-
-
-@each
-def test_bf16_params_are_scored_in_float32(likelihood, log_prob, mean):
-    params, x = make_params(likelihood, (5,)).bfloat16(), make_pixels(likelihood, 5, *IMAGE)
-    result = likelihood(params).log_prob(x)
-    assert result.dtype == torch.float32
-    expected = log_prob(x, params.float())
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-4, check_dtype=False)
 
 
 @pytest.mark.parametrize("scale", [0, -1.0])

@@ -117,8 +117,3 @@ def test_diagonal_normal_samples_carry_the_pathwise_gradient():
     half = (z[0, 0] - posterior.mu(h)[0]).detach() / 2
     torch.testing.assert_close(posterior.logvar.bias.grad, half, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(posterior.logvar.weight.grad, half[:, None] * h, rtol=1e-4, atol=1e-5)
-
-
-def test_bf16_heads_give_a_float32_density():
-    q = DiagonalNormal(6, D).bfloat16()(torch.randn(5, 6).bfloat16())
-    assert q.mean.dtype == q.stddev.dtype == q.log_prob(torch.zeros(5, D)).dtype == torch.float32

@@ -1,11 +1,27 @@
 """A draw: latents for a batch of images and everything they are scored with."""
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 __all__ = ["Draw"]
+
+T = TypeVar("T")
+
+
+def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
+    """A cached property in full precision: within the caller's autocast, networks of a flow would run in half."""
+
+    @wraps(compute)
+    def exact(draw: "Draw") -> T:
+        with torch.autocast(draw.z.device.type, enabled=False):
+            return compute(draw)
+
+    return cached_property(exact)
 
 
 class Draw:
@@ -24,22 +40,22 @@ class Draw:
     def __init__(self, x: Tensor, z: Tensor, q: Distribution, p: Distribution, px: Distribution) -> None:
         self.x, self.z, self.q, self.p, self.px = x, z, q, p, px
 
-    @cached_property
+    @_term
     def log_px(self) -> Tensor:
         """`log p(x | z, c)`, `(K, B)`."""
         return self.px.log_prob(self.x)
 
-    @cached_property
+    @_term
     def log_pz(self) -> Tensor:
         """`log p(z | c)`, `(K, B)`."""
         return self.p.log_prob(self.z)
 
-    @cached_property
+    @_term
     def log_qz(self) -> Tensor:
         """`log q(z | x, c)`, `(K, B)`."""
         return self.q.log_prob(self.z)
 
-    @cached_property
+    @_term
     def kl_per_dim(self) -> Tensor | None:
         """`KL(q(z_d | x, c) || p(z_d | c))`, `(B, D)`, where both factorise and torch knows it; else None."""
         if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
@@ -49,7 +65,7 @@ class Draw:
         except NotImplementedError:
             return None
 
-    @cached_property
+    @_term
     def kl(self) -> Tensor:
         """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form where torch has one, else Monte Carlo."""
         if self.kl_per_dim is not None:
@@ -59,12 +75,12 @@ class Draw:
         except NotImplementedError:
             return (self.log_qz - self.log_pz).mean(dim=0)
 
-    @cached_property
+    @_term
     def recon(self) -> Tensor:
         """`-E_q log p(x | z, c)`, `(B,)`, the mean over the K latents."""
         return -self.log_px.mean(dim=0)
 
-    @cached_property
+    @_term
     def elbo(self) -> Tensor:
         """`E_q log p(x | z, c) - KL(q || p)`, `(B,)`: a lower bound of `log p(x | c)` (Kingma & Welling, 2014)."""
         return -self.recon - self.kl

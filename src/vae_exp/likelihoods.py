@@ -31,7 +31,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent Bernoulli, batch `(...)`, event `(C, H, W)`."""
-        return Independent(TorchBernoulli(logits=params.float(), validate_args=False), 3, validate_args=False)
+        return Independent(TorchBernoulli(logits=params, validate_args=False), 3, validate_args=False)
 
 
 class Normal(nn.Module):
@@ -54,4 +54,4 @@ class Normal(nn.Module):
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
-        return Independent(TorchNormal(params.float(), self.scale, validate_args=False), 3, validate_args=False)
+        return Independent(TorchNormal(params, self.scale, validate_args=False), 3, validate_args=False)

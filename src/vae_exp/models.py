@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean
-from vae_exp.objectives import BetaELBO
+from vae_exp.objectives import BetaELBO, Model
 
 __all__ = ["CVAE", "VAE", "BetaVAE", "NonFiniteError"]
 
-Objective = Callable[["VAE", Tensor, Tensor], tuple[Tensor, Draw]]
+Objective = Callable[[Model, Tensor, Tensor], tuple[Tensor, Draw]]
 
 
 class NonFiniteError(ArithmeticError):
@@ -82,10 +82,8 @@ class VAE(pl.LightningModule):
             z: Latents `(K, B, D)` to score instead of fresh ones.
         """
         c = self.context(y)
-        h = self.encoder(x, c)
-        # Mixed precision is for the networks; densities are built and summed in float32.
-        with torch.autocast(x.device.type, enabled=False):
-            q = self.posterior(h.float())
+        q = self._infer(x, c)
+        with _full_precision(x):
             p = self.prior(c)
             if z is None:
                 z = q.rsample((num_samples,))
@@ -97,12 +95,17 @@ class VAE(pl.LightningModule):
         if c is not None:
             c = c.expand(*batch, -1).reshape(-1, c.shape[-1])
         params = self.decoder(z.reshape(-1, z.shape[-1]), c)
-        with torch.autocast(z.device.type, enabled=False):
-            return self.likelihood(params.float().unflatten(0, batch))
+        with _full_precision(z):
+            return self.likelihood(_at_least_float32(params).unflatten(0, batch))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """`(B, C, H, W), (B,) ->` `q(z | x, c)`, batch `(B,)`, event `(D,)`."""
-        return self.posterior(self.encoder(x, self.context(y)).float())
+        return self._infer(x, self.context(y))
+
+    def _infer(self, x: Tensor, c: Tensor | None) -> Distribution:
+        h = self.encoder(x, c)
+        with _full_precision(x):
+            return self.posterior(_at_least_float32(h))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -111,7 +114,13 @@ class VAE(pl.LightningModule):
 
     @torch.no_grad()
     def sample(self, num: int, y: Tensor | None = None) -> Tensor:
-        """`num` mean images of `p(x | z, c)`, `(num, C, H, W)`, z from the prior; `y (num,)` where c needs labels."""
+        """`num` mean images of `p(x | z, c)`, `(num, C, H, W)`, z from the prior; `y (num,)` where c needs labels.
+
+        Raises:
+            ValueError: If there are not as many labels as images.
+        """
+        if y is not None and len(y) != num:
+            raise ValueError(f"{len(y)} labels y for {num} samples")
         c = self.context(y)
         p = self.prior(c)
         z = p.sample() if p.batch_shape else p.sample((num,))
@@ -193,33 +202,30 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: If two parts do not fit; it names them and the shapes.
         """
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
-        x, y = torch.zeros(2, *image_shape), torch.zeros(2, dtype=torch.long)
-        c = self.context(y)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self._check_fit(tuple(image_shape))
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _check_fit(self, image_shape: tuple[int, ...]) -> None:
+        x = torch.zeros(2, *image_shape, device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
+        c = self.context(torch.zeros(2, dtype=torch.long, device=self.device))
         h = _try("encoder", lambda: self.encoder(x, c))
-        _expect("encoder", "features (B, F)", h.dim() == 2 and len(h) == 2, tuple(h.shape))
+        _expect("encoder", "features (B, F)", h.dim() == 2 and len(h) == 2, h.shape)
         q = _try("posterior", lambda: self.posterior(h))
-        _expect("posterior", "batch (2,)", q.batch_shape == (2,), tuple(q.batch_shape))
+        _expect("posterior", "batch (2,)", q.batch_shape == (2,), q.batch_shape)
         p = _try("prior", lambda: self.prior(c))
-        _expect(
-            "prior",
-            f"the posterior's event {tuple(q.event_shape)}",
-            p.event_shape == q.event_shape,
-            p.event_shape,
-        )
+        _expect("prior", f"the posterior's event {tuple(q.event_shape)}", p.event_shape == q.event_shape, p.event_shape)
         z = q.sample((3,))
         _try("prior", lambda: p.log_prob(z))
         params = _try("decoder", lambda: self.decoder(z.flatten(0, 1), None if c is None else c.repeat(3, 1)))
         px = _try("likelihood", lambda: self.likelihood(params))
-        fits = px.batch_shape == (6,) and px.event_shape == tuple(image_shape)
-        _expect(
-            "decoder",
-            f"params of images {tuple(image_shape)} for the likelihood",
-            fits,
-            tuple(params.shape[1:]),
-        )
-        self.train(training)
+        fits = px.batch_shape == (6,) and px.event_shape == image_shape
+        _expect("decoder", f"params of images {image_shape} for the likelihood", fits, params.shape[1:])
 
 
 class CVAE(VAE):
@@ -235,11 +241,14 @@ class CVAE(VAE):
         """`(B,) -> (B, num_classes)`, one-hot.
 
         Raises:
-            ValueError: If there are no labels.
+            ValueError: If a label is missing.
         """
         if y is None:
             raise ValueError("a CVAE needs the labels y, one for each image")
-        return F.one_hot(y, self.context_dim).float()
+        try:
+            return F.one_hot(y, self.context_dim).to(self.dtype)
+        except RuntimeError as error:
+            raise ValueError(f"a CVAE needs labels y from 0 to {self.context_dim - 1}, one for each image") from error
 
 
 class BetaVAE(VAE):
@@ -254,10 +263,19 @@ class BetaVAE(VAE):
             )
 
 
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Mixed precision is for encoder and decoder; densities are built and summed in float32."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _try(part: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except (RuntimeError, TypeError, IndexError) as error:
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{part} does not fit what comes before it: {reason}. See {part} and its options.") from error
 

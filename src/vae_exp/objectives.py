@@ -4,16 +4,20 @@ An objective owns the number of latents per image and asks `model.draw` for them
 loss only: the draw's own `elbo`, `recon` and `kl` mean the same whatever the objective.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
 from vae_exp.draws import Draw
 
-if TYPE_CHECKING:
-    from vae_exp.models import VAE
+__all__ = ["ELBO", "BetaELBO", "Model"]
 
-__all__ = ["ELBO", "BetaELBO"]
+
+class Model(Protocol):
+    """What an objective knows of a model."""
+
+    def draw(self, x: Tensor, y: Tensor | None, num_samples: int) -> Draw:
+        """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and what they are scored with."""
 
 
 def _check_num_samples(num_samples: int) -> int:
@@ -32,7 +36,7 @@ class ELBO:
     def __init__(self, num_samples: int = 1) -> None:
         self.num_samples = _check_num_samples(num_samples)
 
-    def __call__(self, model: "VAE", x: Tensor, y: Tensor) -> tuple[Tensor, Draw]:
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,) -> ` scalar loss, draw."""
         draw = model.draw(x, y, self.num_samples)
         return -draw.elbo.mean(), draw
@@ -52,7 +56,7 @@ class BetaELBO:
         self.beta = beta
         self.num_samples = _check_num_samples(num_samples)
 
-    def __call__(self, model: "VAE", x: Tensor, y: Tensor) -> tuple[Tensor, Draw]:
+    def __call__(self, model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,) -> ` scalar loss, draw."""
         draw = model.draw(x, y, self.num_samples)
         return (draw.recon + self.beta * draw.kl).mean(), draw

@@ -25,6 +25,5 @@ class DiagonalNormal(nn.Module):
 
     def forward(self, h: Tensor) -> Independent:
         """`(B, F) ->` Independent normal, batch `(B,)`, event `(D,)`."""
-        # float(): under mixed precision the heads are bf16, but densities are computed in float32.
-        scale = (0.5 * self.logvar(h).float()).exp()
-        return Independent(Normal(self.mu(h).float(), scale, validate_args=False), 1, validate_args=False)
+        scale = (0.5 * self.logvar(h)).exp()
+        return Independent(Normal(self.mu(h), scale, validate_args=False), 1, validate_args=False)

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # What a resumed run may exchange; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
 
@@ -124,11 +125,13 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
     """
     _quieten_lightning()
-    precision, accelerator = str(cfg.trainer.precision), cfg.trainer.accelerator
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-    if precision in ("16", "16-true") and on_cpu:
-        raise ConfigError(f"trainer.precision={precision} trains to NaN on a CPU: choose bf16-mixed or 32-true")
-    if precision in ("16", "16-mixed") and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+    precision = str(cfg.trainer.precision)
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={precision}: choose one of {', '.join(PRECISIONS)}. "
+            "In true half precision the bound would be half precise, too"
+        )
+    if precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
         raise ConfigError(
             "trainer.precision=16-mixed cannot clip the gradients of a fused optimizer: set optimizer.fused=false"
         )

@@ -186,9 +186,9 @@ class Images(pl.LightningDataModule):
     def _check(self, split: Split) -> None:
         if split.x.shape[1:] != self.image_shape:
             raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
-        highest = int(split.y.max())
-        if self.num_classes is not None and not 0 <= highest < self.num_classes:
-            raise ValueError(f"data.num_classes={self.num_classes}, but the highest label in the files is {highest}")
+        lowest, highest = int(split.y.min()), int(split.y.max())
+        if self.num_classes is not None and not 0 <= lowest <= highest < self.num_classes:
+            raise ValueError(f"data.num_classes={self.num_classes}, but the labels are {lowest} to {highest}")
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
