@@ -22,10 +22,10 @@ demo: $(STAMP) ## train a conditional VAE on real digits, about a minute
 	@$(RUN) vae_exp experiment=quickstart
 
 test: $(STAMP) ## the fast tests: no network, no GPU, no data
-	@$(RUN) pytest -q -n 2 -m "not slow and not data"
+	@$(RUN) pytest -q -n 2 --dist worksteal -m "not slow and not data"
 
 test-all: $(STAMP) ## all tests, those on whole runs and real data too
-	@$(RUN) pytest -q -n 2
+	@$(RUN) pytest -q -n 2 --dist worksteal
 
 check: $(STAMP) ## lint, format, types
 	@$(RUN) ruff check
