@@ -2,6 +2,9 @@
 
 import csv
 import json
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -192,3 +195,18 @@ def test_a_terminated_run_says_so_and_can_be_resumed(tmp_path):
         [(row["step"], row["train/elbo"], row["val/elbo"]) for row in rows(tmp_path / run)] for run in ("run", "whole")
     ]
     assert curves[0] == curves[1]
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_its_conf_and_trains_from_anywhere(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=Path(TESTS).parent, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    elsewhere = tmp_path / "a folder"
+    elsewhere.mkdir()
+    done = command(*SMALL, cwd=elsewhere, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    (folder,) = run_folders(elsewhere)
+    assert json.loads((folder / "run.json").read_text())["starts"][0]["git"] is None, "it ran from the wheel"

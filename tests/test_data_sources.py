@@ -125,7 +125,17 @@ def offline(request, monkeypatch):
 
 
 @pytest.fixture
-def server(tmp_path_factory, monkeypatch):
+def loopback():
+    """This machine's own network, which a machine cut off by `unshare -n` has not."""
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        try:
+            socket.create_connection(own.getsockname(), timeout=1).close()
+        except OSError as error:
+            pytest.skip(f"no loopback: {error}")
+
+
+@pytest.fixture
+def server(loopback, tmp_path_factory, monkeypatch):
     """A folder whose files every source downloads from."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -427,6 +437,7 @@ def test_server_without_the_file(name, tmp_path):
     gc.collect()  # closes the connection that urllib's error holds, while its warning is ignored
 
 
+@pytest.mark.usefixtures("loopback")
 @pytest.mark.parametrize("name", SOURCES)
 def test_silent_server_does_not_hang(name, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.05)
