@@ -128,6 +128,24 @@ def test_a_run_interrupted_at_any_step_continues_to_the_bit(run, tmp_path, step)
     assert curve(part) == curve(whole)
 
 
+class StopInValidation(pl.Callback):
+    """Ctrl-C after the last step of an epoch; Lightning does not repeat its validation."""
+
+    def on_validation_batch_start(self, trainer, pl_module, *_):
+        if trainer.current_epoch == 1:
+            raise RuntimeError("interrupted")
+
+
+def test_a_run_interrupted_in_validation_trains_on_to_the_bit(run, tmp_path):
+    whole, _ = run("trainer.max_epochs=3", folder="whole")
+    with pytest.raises(RuntimeError, match="interrupted"):
+        run("trainer.max_epochs=3", "+callbacks.stop={_target_: test_train.StopInValidation}", folder="part")
+    part = tmp_path / "part"
+    resume(part, callbacks__stop=None)
+    curves = [[row for row in curve(folder) if row["train/elbo"] or row["test/elbo"]] for folder in (whole, part)]
+    assert curves[0] == curves[1]
+
+
 def test_init_from_takes_the_weights_alone(run):
     folder, metrics = run()
     started, before = run(f"init_from={folder}", "optimizer.lr=0", "trainer.max_epochs=1", folder="started")

@@ -195,8 +195,9 @@ class Speed(Callback):
         self._seconds, self._steps = time.perf_counter() - self._start, self._steps + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        images = self._steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        pl_module.log("train/images_per_second", images / self._seconds)
+        if self._steps:  # none, where a run was interrupted in its validation and is resumed
+            images = self._steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            pl_module.log("train/images_per_second", images / self._seconds)
         self._start, self._seconds, self._steps = None, 0.0, 0
 
 
