@@ -9,6 +9,7 @@ LAYERS = [
     {"__main__", "evaluate"},
     {"train"},
     {"runs", "callbacks"},
+    {"shapes"},
     {"loggers", "plots", "record", "config", "models"},
     {"objectives"},
     {"draws", "ledger", "encoders", "decoders", "posteriors", "likelihoods", "priors", "data", "__init__"},

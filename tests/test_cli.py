@@ -71,6 +71,25 @@ def test_malformed_yaml_is_an_error_of_a_few_lines(tmp_path):
     assert "broken.yaml" in done.stderr
 
 
+def test_an_error_leaves_the_files_of_a_user_alone(tmp_path):
+    (tmp_path / "mine.log").write_text("mine")
+    done = command("latent_dim=abc", "hydra.run.dir=.", cwd=tmp_path)
+    assert done.returncode == 2
+    assert (tmp_path / "mine.log").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("latnet_dim: 5\n", "nothing reads latnet_dim; did you mean latent_dim?"), ("trainr: {devices: 2}\n", "trainer?")],
+)
+def test_a_typo_in_a_file_is_an_error_too(tmp_path, content, said):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\n" + content)
+    done = command("--config-dir", "conf", "experiment=mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 @pytest.mark.slow
 def test_a_whole_trace_is_shown_on_demand(tmp_path):
     done = command("latent_dim=abc", cwd=tmp_path, HYDRA_FULL_ERROR="1")
@@ -93,7 +112,7 @@ def test_a_whole_trace_is_shown_on_demand(tmp_path):
     ],
 )
 def test_what_does_not_fit_is_said_in_a_few_lines(tmp_path, args, said):
-    done = command("trainer=debug", "logger=none", *args, cwd=tmp_path)
+    done = command("trainer=debug", "logger=none", *args, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -118,14 +137,18 @@ def test_train_evaluate_resume(tmp_path):
     test_elbo = json.loads((moved / "run.json").read_text())["metrics"]["test/elbo"]
     assert json.loads((moved / "evaluation.json").read_text())["elbo"] == test_elbo
 
-    done = command(f"resume={moved}", "trainer.max_epochs=3", cwd=tmp_path)
+    done = command(f"resume={moved.relative_to(tmp_path)}", "trainer.max_epochs=3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert run_folders(tmp_path / "outputs") == [moved]
     assert [row["epoch"] for row in rows(moved) if row["val/elbo"]] == ["0", "1", "2"]
 
-    done = command(f"resume={moved}", "model=vae", cwd=tmp_path)
+    for change in ("model=vae", "optimizer.lr=0.5", "latent_dim=7", "data.seed=1"):
+        done = command(f"resume={moved}", change, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "goes on as it began" in done.stderr
+    done = command(*SMALL, f"hydra.run.dir={moved}", cwd=tmp_path)
     assert done.returncode == 2
-    assert "keeps its parts" in done.stderr
+    assert "holds a run already" in done.stderr
     done = command(f"resume={moved}", cwd=tmp_path)
     assert done.returncode == 2
     assert "trainer.max_epochs" in done.stderr
@@ -133,14 +156,14 @@ def test_train_evaluate_resume(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_loses_no_job(tmp_path):
-    """The middle job fails; the others are as they would be alone."""
-    done = command("-m", *SMALL, "model=vae", "likelihood.scale=0.5,-1,0.7", "logger=csv", cwd=tmp_path)
+    """The first job fails; the others are as they would be alone."""
+    done = command("-m", *SMALL, "model=vae", "likelihood.scale=-1,0.5,0.7", "logger=csv", cwd=tmp_path)
     assert done.returncode == 2
     assert "likelihood.scale=-1" in done.stderr
     assert "Traceback" not in done.stderr
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
-    assert [folder.name for folder in run_folders(sweep)] == ["0", "2"]
-    assert "likelihood.scale" in (sweep / "1" / "train.log").read_text()
+    assert [folder.name for folder in run_folders(sweep)] == ["1", "2"]
+    assert "likelihood.scale" in (sweep / "0" / "train.log").read_text()
 
     alone = command(*SMALL, "model=vae", "likelihood.scale=0.7", "hydra.run.dir=alone", cwd=tmp_path)
     assert alone.returncode == 0
@@ -178,6 +201,18 @@ def test_two_processes_compute_what_one_does(tmp_path, sweep):
     assert len(seeds[0]) == len(seeds[1]) == 6
     assert len(set(seeds[0]) | set(seeds[1])) == 12
     assert len(run_folders(tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_fail_in_a_few_lines(tmp_path):
+    failing = ("trainer=ddp", "trainer.devices=2", "optimizer.lr=1e30")
+    done = command(*SMALL, *failing, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "recon is" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = command(*SMALL, *failing, "data.batch_size=15", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "data.batch_size=15 cannot be shared out among 2 processes" in done.stderr
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from conftest import composed
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.runs import bound, build
+from vae_exp.runs import bound, build, check_values, make_trainer
 
 MODELS = ("vae", "cvae", "beta_vae")
 GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "local"))
@@ -44,6 +44,18 @@ def test_every_option_takes_a_step_with_every_model(group, option, model):
             build(composed(*chosen))
     else:
         take_a_step(*build(composed(*chosen)))
+
+
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_every_trainer_is_made_with_every_callback(trainer, tmp_path):
+    cfg = composed(f"trainer={trainer}", *(["trainer.accelerator=cpu"] if trainer in ("auto", "ddp") else []))
+    if trainer == "gpu" and not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="gpu"):
+            make_trainer(cfg, tmp_path)
+    else:
+        made = make_trainer(cfg, tmp_path)
+        assert {type(callback).__name__ for callback in made.callbacks} >= {"Checkpoint", "Latents", "Pictures"}
+        assert made.max_epochs == cfg.trainer.max_epochs
 
 
 @pytest.mark.slow
@@ -116,11 +128,16 @@ def test_networks_fit_any_image_without_an_edit(shape, net):
         ("data.binarize=often", r"data\.binarize=often"),
         ("data.batch_size=0", r"data\.batch_size=0"),
         ("data.dequantize=true", r"data\.dequantize"),
+        ("data=digits data.binarize=none data.dequantize=true likelihood=sse", "17 levels"),
+        ("monitor=val/eblo", "val/elbo"),
+        ("seed=-1", "seed=-1"),
+        ("trainer.log_every_n_steps=0", "log_every_n_steps"),
     ],
 )
 def test_what_does_not_fit_is_named(override, named):
+    cfg = composed(*override.split())
     with pytest.raises(ConfigError, match=named) as error:
-        build(composed(override))
+        check_values(cfg), build(cfg)
     assert len(str(error.value).splitlines()) <= 6
 
 

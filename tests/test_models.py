@@ -19,6 +19,7 @@ from vae_exp.models import CVAE, VAE, BetaVAE, NonFiniteError
 from vae_exp.objectives import ELBO, BetaELBO
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
+from vae_exp.shapes import check_shapes
 
 B, K, D, FEATURES, CLASSES = 5, 3, 3, 6, 4
 IMAGE = (1, 8, 8)
@@ -404,7 +405,7 @@ def frozen(model):
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("image", [(1, 8, 8), (3, 9, 5)])
 def test_parts_that_fit_are_accepted(cls, encoder, decoder, prior, image):
-    make(cls, encoder, decoder, prior, image).check_fit(image)
+    check_shapes(make(cls, encoder, decoder, prior, image), image)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -413,7 +414,7 @@ def test_a_check_changes_nothing(training):
     model.encoder.layers.extend([nn.BatchNorm1d(FEATURES), nn.Dropout()])
     model.train(training)
     weights, modes = frozen(model)
-    model.check_fit(IMAGE)
+    check_shapes(model, IMAGE)
     weights_after, modes_after = frozen(model)
     torch.testing.assert_close(weights_after, weights, rtol=0, atol=0)
     assert modes_after == modes
@@ -423,7 +424,7 @@ def test_a_check_changes_nothing(training):
 def test_a_check_leaves_a_frozen_part_frozen():
     model = make()
     model.encoder.eval()
-    model.check_fit(IMAGE)
+    check_shapes(model, IMAGE)
     assert not model.encoder.training
     assert model.decoder.training
 
@@ -431,7 +432,7 @@ def test_a_check_leaves_a_frozen_part_frozen():
 def test_a_check_that_fails_leaves_the_mode():
     model = make(posterior=DiagonalNormal(FEATURES + 1, D))
     with pytest.raises(ValueError, match="posterior"):
-        model.check_fit(IMAGE)
+        check_shapes(model, IMAGE)
     assert model.training
 
 
@@ -458,4 +459,4 @@ MISFITS = [
 @pytest.mark.parametrize(("part", "cls", "parts"), MISFITS)
 def test_parts_that_do_not_fit_are_named(part, cls, parts):
     with pytest.raises(ValueError, match=f"^{part} "):
-        make(cls, **parts).check_fit(IMAGE)
+        check_shapes(make(cls, **parts), IMAGE)

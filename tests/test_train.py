@@ -146,6 +146,51 @@ def test_a_run_interrupted_in_validation_trains_on_to_the_bit(run, tmp_path):
     assert curves[0] == curves[1]
 
 
+def test_the_row_that_an_interruption_cut_in_two_is_whole(run):
+    """Train means reach over the resume: three steps an epoch, a row every second."""
+    whole, _ = run("trainer.max_epochs=4", "trainer.log_every_n_steps=2", folder="whole")
+    part, _ = run("trainer.max_epochs=1", "trainer.log_every_n_steps=2", "test=false", folder="part")
+    resume(part, trainer__max_epochs=4, test=True)
+    assert curve(part) == curve(whole)
+
+
+def test_a_resumed_and_moved_run_keeps_its_best(run, tmp_path):
+    """The weights are ruined after the resume: the best model is the one of before."""
+    folder, before = run("trainer.max_epochs=1", folder="run")
+    moved = folder.rename(tmp_path / "moved")
+    after = resume(moved, trainer__max_epochs=3, callbacks__ruin={"_target_": "test_train.Ruin"})
+    assert after["best/val/elbo"] == before["best/val/elbo"] > after["val/elbo"]
+    assert after["test/elbo"] == before["test/elbo"]
+
+
+def test_an_elbo_that_is_no_number_is_no_result(run, tmp_path):
+    """The only step ruins the weights; the validation finds out."""
+    with pytest.raises(ConfigError, match=r"val/loss is (nan|inf)"):
+        run("optimizer.lr=1e30", "trainer.limit_train_batches=1")
+    assert record(tmp_path / "run")["status"] == "failed"
+
+
+def test_training_without_a_validation_says_what_was_tested(run, caplog):
+    caplog.set_level("INFO", logger="vae_exp")
+    folder, metrics = run("trainer.max_steps=2")
+    assert "no validation took place" in caplog.text
+    assert "checkpoint=last" in caplog.text
+    assert (folder / "checkpoints" / "last.ckpt").exists()
+    assert "test/elbo" in metrics
+
+
+def test_every_epoch_leaves_its_checkpoint(run):
+    folder, _ = run("trainer.check_val_every_n_epoch=2", "trainer.max_epochs=3")
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_a_flow_is_a_posterior_as_it_stands(run):
+    flow = "{_target_: zuko.flows.MAF, features: 3, context: 8, transforms: 1, hidden_features: [8]}"
+    _, metrics = run("~posterior", f"+posterior={flow}")
+    assert "val/active_units" not in metrics
+    assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)
+
+
 def test_init_from_takes_the_weights_alone(run):
     folder, metrics = run()
     started, before = run(f"init_from={folder}", "optimizer.lr=0", "trainer.max_epochs=1", folder="started")

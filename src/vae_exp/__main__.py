@@ -20,12 +20,11 @@ def _train(cfg: DictConfig) -> float | None:
 
 def main() -> None:
     """Entry point of `python -m vae_exp` and of the console script."""
+    sys.path.insert(0, "")  # parts of the user's own, in the current folder, for the console script too
     if sys.argv[1:2] == ["--rank-of"]:  # one of the processes that DDP starts, see train.py
-        from vae_exp.runs import load_config
-        from vae_exp.train import train
+        from vae_exp.train import train_rank
 
-        folder = Path(sys.argv[2])
-        train(load_config(folder), folder)
+        train_rank(Path(sys.argv[2]))
         return
     register_resolvers()
     sys.exit(report(_train, "train"))

@@ -16,13 +16,24 @@ from vae_exp.draws import Draw
 from vae_exp.ledger import Mean
 from vae_exp.models import CVAE, VAE, NonFiniteError
 
-__all__ = ["Curves", "Last", "Latents", "Pictures", "Progress", "Speed"]
+__all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
 
-class Last(ModelCheckpoint):
-    """`last.ckpt`: every epoch, and when the run is interrupted, but never with weights that gave no finite loss."""
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, of a run that may be interrupted, resumed and moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # Lightning forgets the best of another folder, or of another spelling of the same: the first validation
+        # after a resume would replace it, however bad.
+        here: dict[str, Any] = {"dirpath": self.dirpath}
+        if state_dict["best_model_path"]:
+            best = str(Path(self.dirpath or "") / Path(state_dict["best_model_path"]).name)
+            here |= {"best_model_path": best, "kth_best_model_path": best}
+            here |= {"best_k_models": {best: state_dict["best_model_score"]}}
+        super().load_state_dict(state_dict | here)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # Never with weights that gave no finite loss: there is nothing to go on from.
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
 
@@ -44,8 +55,7 @@ class Latents(Callback):
 
     def __init__(self, threshold: float = 0.01) -> None:
         self.threshold = threshold
-        self._means = Mean()
-        self._has_kl = True
+        self._moments, self._kl = Mean(), Mean()
         self._rows: list[list[float]] = []
 
     def on_validation_batch_end(
@@ -57,9 +67,8 @@ class Latents(Callback):
         self._update(outputs["draw"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        active, kl_per_dim = self._compute(trainer)
-        pl_module.log("val/active_units", active, sync_dist=True)
-        if kl_per_dim is None or trainer.state.fn != "fit":
+        kl_per_dim = self._log(trainer, pl_module, "val")
+        if kl_per_dim is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self._rows.append([trainer.current_epoch, trainer.global_step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
         if trainer.is_global_zero:
@@ -77,22 +86,29 @@ class Latents(Callback):
         self._rows = state_dict["rows"]
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        active, _ = self._compute(trainer)
-        pl_module.log("test/active_units", active, sync_dist=True)
+        self._log(trainer, pl_module, "test")
 
     def _update(self, draw: Draw) -> None:
-        mean = draw.q.mean.double() if draw.q.mean.device.type != "mps" else draw.q.mean
-        totals = [mean.sum(dim=0), mean.square().sum(dim=0)]
-        self._has_kl = draw.kl_per_dim is not None
+        exact = torch.float32 if draw.z.device.type == "mps" else torch.float64
+        try:
+            mean = draw.q.mean.to(exact)
+            self._moments.update(torch.cat([mean.sum(dim=0), mean.square().sum(dim=0)]), len(mean))
+        except NotImplementedError:
+            pass  # a flow knows no mean
         if draw.kl_per_dim is not None:
-            totals.append(draw.kl_per_dim.sum(dim=0))
-        self._means.update(torch.cat(totals), len(mean))
+            self._kl.update(draw.kl_per_dim.sum(dim=0), len(draw.kl_per_dim))
 
-    def _compute(self, trainer: pl.Trainer) -> tuple[float, Tensor | None]:
-        means = self._means.compute(lambda t: trainer.strategy.reduce(t, reduce_op="sum"))
-        mean, square, *kl = means.chunk(3 if self._has_kl else 2)
-        active = (square - mean.square() > self.threshold).sum()
-        return float(active), kl[0] if kl else None
+    def _log(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> Tensor | None:
+        """Logs the active units; returns the KL per dimension, where there is one."""
+
+        def reduce(sums: Tensor) -> Tensor:
+            return trainer.strategy.reduce(sums, reduce_op="sum")
+
+        if self._moments.sums is not None:
+            mean, square = self._moments.compute(reduce).chunk(2)
+            active = (square - mean.square() > self.threshold).sum()
+            model.log(f"{stage}/active_units", active.float(), sync_dist=True)
+        return None if self._kl.sums is None else self._kl.compute(reduce)
 
 
 class Pictures(Callback):
@@ -111,15 +127,15 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module)
+            self._draw(trainer, pl_module, f"epoch {trainer.current_epoch + 1}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module)
+        self._draw(trainer, pl_module, f"epoch {trainer.current_epoch}")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module)
+        self._draw(trainer, pl_module, "as tested")
 
-    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule) -> None:
+    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule, weights: str) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
         assert isinstance(model, VAE)
@@ -132,7 +148,8 @@ class Pictures(Callback):
         x = x / 255 if x.dtype == torch.uint8 else x
         y = split.y[:10].to(model.device)
         num_classes = model.context_dim if isinstance(model, CVAE) else None
-        when = f"{self.title}, epoch {trainer.current_epoch}"
+        when = f"{self.title}, {weights}"
+        px = "p(x|z)" if num_classes is None else "p(x|z,y)"
         was_training = model.training
         model.eval()
         # The same latents at every drawing show what training changes, and leave its own noise alone.
@@ -142,7 +159,7 @@ class Pictures(Callback):
             paths = [
                 plots.grid(
                     model.sample(100, labels),
-                    f"{when}\nsamples: means of p(x|z), z from the prior",
+                    f"{when}\nsamples: means of {px}, z from the prior",
                     folder / "samples.png",
                 ),
                 plots.reconstructions(

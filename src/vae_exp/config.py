@@ -4,12 +4,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
@@ -22,6 +23,8 @@ __all__ = ["CONF", "ConfigError", "check_overrides", "job", "register_resolvers"
 
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
+
+MANY_TYPES = ("trainer.devices", "trainer.deterministic")  # 2, [0, 1], auto; true, warn
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
@@ -82,12 +85,17 @@ def job() -> Iterator[None]:
                 f"{folder} ({hydra.job.override_dirname}): {_explain(error, str(hydra.job.config_name))}"
             )
             log.error("error: job %s", failed_jobs[-1])
-        elif isinstance(error, HydraException | OmegaConfBaseException) and not any(folder.glob("*.json")):
-            # Nothing began: a folder with an empty log would only be in the way.
-            for file in folder.glob("*.log"):
-                file.unlink()
-            folder.rmdir()
+        elif not _is_chosen(hydra) and (folder / "train.log").exists() and not (folder / "config.yaml").exists():
+            # The folder is one that Hydra made for this job and nothing began: it would only be in the way.
+            (folder / "train.log").unlink()
+            with suppress(OSError):
+                folder.rmdir()
         raise
+
+
+def _is_chosen(hydra: HydraConf) -> bool:
+    """Whether the user chose the run folder, which may then hold what is theirs."""
+    return any(override.startswith("hydra.run") for override in hydra.overrides.hydra)
 
 
 def check_overrides(cfg: DictConfig, config_name: str) -> None:
@@ -100,12 +108,15 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
     groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
     defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
+    known = OmegaConf.load(Path(CONF) / f"{config_name}.yaml")
+    names = [*known, *hydra.runtime.choices]
+    for key in cfg:
+        if key not in names:
+            raise ConfigError(f"nothing reads {key!s}{_nearest(str(key), map(str, names))}")
     for override in overrides:
         key = override.key_or_group
-        if override in groups or override.is_delete():
+        if override in groups or override.is_delete() or key in MANY_TYPES:
             continue
-        if override.is_add() and "." not in key:
-            raise ConfigError(f"{override.input_line}: nothing reads {key}{_nearest(key, _keys(defaults))}")
         given, default = OmegaConf.select(cfg, key), OmegaConf.select(defaults, key)
         kind = _needed(default)
         if given is not None and kind is not None and not isinstance(given, kind[0]):

@@ -93,14 +93,18 @@ def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: An
     import wandb
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    mode = os.environ.get("WANDB_MODE") or ("online" if _wandb_answers() else "offline")
+    if kwargs.get("offline") or "mode" in kwargs or "WANDB_MODE" in os.environ:
+        pass  # as the user says
+    elif not _wandb_answers():
+        kwargs["mode"] = "offline"
     # For a server that answered and then does not.
     settings = wandb.Settings(init_timeout=20, silent=True)
-    kwargs |= {"id": run_id, "resume": "allow", "config": hparams, "mode": mode, "settings": settings}
-    logger = WandbLogger(save_dir=save_dir, **kwargs)
+    logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", config=hparams, settings=settings, **kwargs)
+    run = logger.experiment
+    log.info("W&B             %s", run.url or f"offline in {save_dir}/wandb; later: wandb sync")
     # Each curve has its own step axis (Lightning's), and the summary shows the best bound, not the last.
     for name in ("train/elbo", "val/elbo", "test/elbo"):
-        logger.experiment.define_metric(name, step_metric="trainer/global_step", summary="max")
+        run.define_metric(name, step_metric="trainer/global_step", summary="max")
     return logger
 
 

@@ -7,7 +7,7 @@ What changes the graphical model is a class here; what changes how it is trained
 one hook (`context`) or fixes one part; never a step.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -27,7 +27,7 @@ Objective = Callable[[Model, Tensor, Tensor], tuple[Tensor, Draw]]
 
 
 class NonFiniteError(ArithmeticError):
-    """A training loss that is not a finite number; the message names the term and the batch."""
+    """A loss that is not a finite number; the message names the term and the batch."""
 
 
 class VAE(pl.LightningModule):
@@ -109,8 +109,14 @@ class VAE(pl.LightningModule):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """`(B, C, H, W), (B,) -> (B, C, H, W)`: the mean image at the mean of the posterior."""
-        return self.decode(self.encode(x, y).mean, self.context(y)).mean
+        """`(B, C, H, W), (B,) -> (B, C, H, W)`: the mean image at the mean of the posterior, or, where it knows none
+        (a flow), at a sample."""
+        q = self.encode(x, y)
+        try:
+            z = q.mean
+        except NotImplementedError:
+            z = q.sample()
+        return self.decode(z, self.context(y)).mean
 
     @torch.no_grad()
     def sample(self, num: int, y: Tensor | None = None) -> Tensor:
@@ -131,21 +137,19 @@ class VAE(pl.LightningModule):
         return self.optimizer(self.parameters())
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """One step of the objective; stops on a loss that is no number."""
+        """One step of the objective."""
         x, y = batch
         loss, draw = self.objective(self, x, y)
-        if not torch.isfinite(loss):
-            raise NonFiniteError(self._explain_non_finite(loss, draw, batch_idx))
-        self._account("train", loss, draw)
+        self._account("train", loss, draw, batch_idx)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         """Scores a batch; callbacks find its draw in the output."""
-        return self._evaluate("val", batch)
+        return self._evaluate("val", batch, batch_idx)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         """Scores a batch; callbacks find its draw in the output."""
-        return self._evaluate("test", batch)
+        return self._evaluate("test", batch, batch_idx)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Logs the means since the last time, every `trainer.log_every_n_steps`."""
@@ -160,12 +164,24 @@ class VAE(pl.LightningModule):
         """Logs the means over the test images."""
         self._log("test", on_epoch=True)
 
-    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> dict[str, Any]:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps what was summed since the last row of `train/`: a resumed run goes on with it."""
+        if self._means["train"].sums is not None:
+            checkpoint["train_sums"] = self._means["train"].sums.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes it up."""
+        sums = checkpoint.get("train_sums")
+        self._means["train"].sums = None if sums is None else sums.to(self.device)
+
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
         loss, draw = self.objective(self, *batch)
-        self._account(stage, loss, draw)
+        self._account(stage, loss, draw, batch_idx)
         return {"loss": loss, "draw": draw}
 
-    def _account(self, stage: str, loss: Tensor, draw: Draw) -> None:
+    def _account(self, stage: str, loss: Tensor, draw: Draw, batch_idx: int) -> None:
+        if not torch.isfinite(loss):
+            raise NonFiniteError(self._explain_non_finite(stage, loss, draw, batch_idx))
         num_images = len(draw.x)
         total = torch.stack([draw.elbo.sum(), draw.recon.sum(), draw.kl.sum(), loss * num_images])
         self._means[stage].update(total, num_images)
@@ -183,49 +199,18 @@ class VAE(pl.LightningModule):
                 sync_dist=on_epoch,
             )
 
-    def _explain_non_finite(self, loss: Tensor, draw: Draw, batch_idx: int) -> str:
+    def _explain_non_finite(self, stage: str, loss: Tensor, draw: Draw, batch_idx: int) -> str:
         bad = []
         for name, term in (("recon", draw.recon), ("kl", draw.kl)):
             wrong = term[~term.isfinite()]
             if len(wrong):
                 bad.append(f"{name} is {wrong[0].item()} for {len(wrong)} of {len(term)} images")
         return (
-            f"train/loss is {loss.item()} at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}): "
+            f"{stage}/loss is {loss.item()} at step {self.global_step} "
+            f"(epoch {self.current_epoch}, batch {batch_idx}): "
             f"{'; '.join(bad) or 'recon and kl are finite, the objective is not'}.\n"
             "Ways out: a smaller optimizer.lr, trainer.gradient_clip_val=1, trainer.precision=32-true."
         )
-
-    @torch.no_grad()
-    def check_fit(self, image_shape: Sequence[int]) -> None:
-        """Sends two blank images through the parts and holds their shapes against each other.
-
-        Raises:
-            ValueError: If two parts do not fit; it names them and the shapes.
-        """
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with torch.random.fork_rng(devices=[]):
-                self._check_fit(tuple(image_shape))
-        finally:
-            for module, mode in modes:
-                module.training = mode
-
-    def _check_fit(self, image_shape: tuple[int, ...]) -> None:
-        x = torch.zeros(2, *image_shape, device=self.device, dtype=self.dtype)  # type: ignore[arg-type]
-        c = self.context(torch.zeros(2, dtype=torch.long, device=self.device))
-        h = _try("encoder", lambda: self.encoder(x, c))
-        _expect("encoder", "features (B, F)", h.dim() == 2 and len(h) == 2, h.shape)
-        q = _try("posterior", lambda: self.posterior(h))
-        _expect("posterior", "batch (2,)", q.batch_shape == (2,), q.batch_shape)
-        p = _try("prior", lambda: self.prior(c))
-        _expect("prior", f"the posterior's event {tuple(q.event_shape)}", p.event_shape == q.event_shape, p.event_shape)
-        z = q.sample((3,))
-        _try("prior", lambda: p.log_prob(z))
-        params = _try("decoder", lambda: self.decoder(z.flatten(0, 1), None if c is None else c.repeat(3, 1)))
-        px = _try("likelihood", lambda: self.likelihood(params))
-        fits = px.batch_shape == (6,) and px.event_shape == image_shape
-        _expect("decoder", f"params of images {image_shape} for the likelihood", fits, params.shape[1:])
 
 
 class CVAE(VAE):
@@ -270,16 +255,3 @@ def _full_precision(x: Tensor) -> torch.autocast:
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _try(part: str, call: Callable[[], Any]) -> Any:
-    try:
-        return call()
-    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{part} does not fit what comes before it: {reason}. See {part} and its options.") from error
-
-
-def _expect(part: str, needed: str, fits: bool, given: Any) -> None:
-    if not fits:
-        raise ValueError(f"{part} gives shape {tuple(given)}, needed is {needed}: see {part} and its options")

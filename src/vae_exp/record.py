@@ -62,7 +62,9 @@ class Record:
             self.content["status"] = "finished"
         else:
             self.content["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-            self.content["error"] = f"{type(error).__name__}: {error}"
+            # Lightning turns Ctrl-C into SystemExit(1).
+            name = "KeyboardInterrupt" if type(error) is SystemExit else type(error).__name__
+            self.content["error"] = f"{name}: {error}"
         write_json(self.path, self.content)
 
 

@@ -20,11 +20,14 @@ from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
+from vae_exp.shapes import check_shapes
 
 __all__ = [
     "bound",
     "build",
+    "check_values",
     "checkpoint",
+    "load_checkpoint",
     "load_config",
     "load_weights",
     "make",
@@ -35,8 +38,10 @@ __all__ = [
 
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-# What a resumed run may exchange; all else makes it the run it is.
+# What a resumed run may change; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
+FREE_KEYS = ("test", "data.root", "data.eval_batch_size")
+DEVICES = ("accelerator", "devices", "strategy")
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
@@ -57,6 +62,25 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
         raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Refuses what Lightning would refuse late or with a stack trace.
+
+    Raises:
+        ConfigError: It names the key.
+    """
+    monitors = [f"val/{term}" for term in ("elbo", "recon", "kl", "loss", "active_units")]
+    if cfg.monitor not in monitors:
+        raise ConfigError(f"monitor={cfg.monitor}: choose one of {', '.join(monitors)}")
+    if cfg.monitor_mode not in ("min", "max"):
+        raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
+    if cfg.trainer.log_every_n_steps < 1:
+        raise ConfigError(
+            f"trainer.log_every_n_steps={cfg.trainer.log_every_n_steps}: at least 1; logger=none logs nothing"
+        )
 
 
 def build(cfg: DictConfig) -> tuple[VAE, Images]:
@@ -84,19 +108,20 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
                 "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
                 "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
             )
-        model.check_fit(data.image_shape)
+        check_shapes(model, data.image_shape)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return model, data
 
 
-def prepare(data: Images) -> None:
-    """Fetches and reads the images of training.
+def prepare(data: Images, world_size: int = 1) -> None:
+    """Fetches and reads the images of training, to be shared out among `world_size` processes.
 
     Raises:
         ConfigError: If files are missing or corrupt, or not what the config says.
     """
     try:
+        data.check_shares(world_size)
         data.prepare_data()
         data.setup("fit")
     except (OSError, ValueError) as error:
@@ -135,7 +160,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         raise ConfigError(
             "trainer.precision=16-mixed cannot clip the gradients of a fused optimizer: set optimizer.fused=false"
         )
-    names = [name for name, node in (cfg.callbacks or {}).items() if node]
+    names = [name for name, node in (cfg.get("callbacks") or {}).items() if node]
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
@@ -161,10 +186,10 @@ def load_config(folder: str | Path) -> DictConfig:
     Raises:
         ConfigError: If the folder is no run folder.
     """
-    path = Path(folder) / "config.yaml"
-    if not path.is_file():
-        raise ConfigError(f"{folder} is no run folder: it holds no config.yaml. Runs are under outputs/")
-    cfg = OmegaConf.load(path)
+    for name in ("config.yaml", "run.json"):
+        if not (Path(folder) / name).is_file():
+            raise ConfigError(f"{folder} is no run folder: it holds no {name}. Runs are under outputs/")
+    cfg = OmegaConf.load(Path(folder) / "config.yaml")
     assert isinstance(cfg, DictConfig)
     return cfg
 
@@ -177,21 +202,24 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     """
     saved = load_config(cfg.resume)
     before = saved.copy()
-    checkpoint(cfg.resume, "last")
+    load_checkpoint(checkpoint(cfg.resume, "last"))
     cfg.name = saved.name
     for override in hydra.overrides.task:
         key = override.lstrip("+~").partition("=")[0]
-        if key in FREE_GROUPS:
+        if key == "trainer":  # where to train; for how long is the run's own
+            saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
+        elif key in FREE_GROUPS:
             saved[key] = cfg[key]
-        elif key in hydra.runtime.choices:
-            raise ConfigError(
-                f"{override}: a resumed run keeps its parts. "
-                f"For others start a new run, or one with init_from={cfg.resume}"
-            )
-        else:
+        elif key == "resume" or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
-    record = json.loads((Path(cfg.resume) / "run.json").read_text())
-    if record["status"] == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
+        else:
+            raise ConfigError(
+                f"{override}: a resumed run goes on as it began, "
+                f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
+                f"For another model, optimizer or data start a run with init_from={cfg.resume}"
+            )
+    status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
+    if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
         raise ConfigError(
             f"{cfg.resume} was trained to its end, trainer.max_epochs={saved.trainer.max_epochs} at most: "
             "to go on give it more, or another callbacks.early_stopping.patience"
@@ -212,6 +240,18 @@ def checkpoint(folder: str | Path, name: str) -> Path:
     return path
 
 
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values.
+
+    Raises:
+        ConfigError: If the file is corrupt.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a corrupt file can fail in any way
+        raise ConfigError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
+
+
 def load_weights(model: VAE, path: Path) -> None:
     """Loads the weights of a checkpoint into a model of the same parts.
 
@@ -219,10 +259,10 @@ def load_weights(model: VAE, path: Path) -> None:
         ConfigError: If the parts differ or the file is corrupt.
     """
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
-    except Exception as error:  # a corrupt file can fail in any way
+        model.load_state_dict(load_checkpoint(path)["state_dict"])
+    except RuntimeError as error:
         reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
-        raise ConfigError(f"{path} is corrupt, or of a model with other parts: {reason}") from error
+        raise ConfigError(f"{path} is of a model with other parts: {reason}") from error
 
 
 class AtomicIO(TorchCheckpointIO):

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.config import ConfigError
 from vae_exp.loggers import CSV
@@ -22,7 +21,10 @@ from vae_exp.record import Record
 from vae_exp.runs import (
     bound,
     build,
+    check_values,
     checkpoint,
+    load_checkpoint,
+    load_config,
     load_weights,
     make,
     make_trainer,
@@ -30,7 +32,7 @@ from vae_exp.runs import (
     resumed_config,
 )
 
-__all__ = ["train", "train_job"]
+__all__ = ["train", "train_job", "train_rank"]
 
 log = logging.getLogger("vae_exp")
 
@@ -40,10 +42,22 @@ def train_job(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if cfg.resume:
-        cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume)
+        cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume).resolve()
+    elif (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"{folder} holds a run already: resume={folder} continues it, another hydra.run.dir starts one"
+        )
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
-    return train(OmegaConf.create(resolved), folder).get(cfg.monitor)
+    return train(OmegaConf.create(resolved), folder).get(f"best/{cfg.monitor}")
+
+
+def train_rank(folder: Path) -> None:
+    """Takes part in the run of `folder` as one of the processes that DDP starts; the first one reports errors."""
+    try:
+        train(load_config(folder), folder)
+    except ConfigError as error:
+        raise SystemExit(2) from error
 
 
 def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
@@ -54,11 +68,13 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         folder: The run folder.
 
     Returns:
-        The last value of every metric, those of the test split among them; nats per image.
+        The last value of every metric, those of the test split among them, and the best of the monitored one as
+        `best/...`; nats per image.
 
     Raises:
         ConfigError: If the config is wrong, data are missing or corrupt, or a loss is no number.
     """
+    check_values(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     model, data = build(cfg)
     if cfg.init_from and not cfg.resume:
@@ -68,7 +84,9 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     record = None
     is_zero = trainer.is_global_zero
     if is_zero:
-        prepare(data)  # before the run begins: missing files are the first thing a user hears of, not the last
+        prepare(
+            data, trainer.world_size
+        )  # before the run begins: missing files are the first thing a user hears of, not the last
         folder.mkdir(parents=True, exist_ok=True)
         cfg.data.root = str(Path(cfg.data.root).resolve())
         OmegaConf.save(cfg, folder / "config.yaml")
@@ -82,8 +100,11 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         with _argv_of_ranks(folder):
             trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
         metrics |= _values(trainer)
+        best = folder / "checkpoints" / "best.ckpt"
+        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        if score is not None:
+            metrics[f"best/{cfg.monitor}"] = float(score)
         if cfg.test:
-            best = folder / "checkpoints" / "best.ckpt"
             path = str(best) if best.exists() else None
             trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
             metrics |= _values(trainer)
@@ -91,12 +112,14 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         error = caught
         if isinstance(caught, SIGTERMException):
             raise SystemExit(143) from caught  # as a shell reports it; Lightning alone would exit with 0
-        if isinstance(caught, NonFiniteError):
+        if isinstance(caught, NonFiniteError | MisconfigurationException):
             raise ConfigError(str(caught)) from caught
         raise
     finally:
         if record is not None:
             record.finish(error, metrics=metrics or _values(trainer), data=data.checksums)
+            if isinstance(error, SystemExit | SIGTERMException | KeyboardInterrupt):
+                log.info("interrupted; continue with resume=%s", folder)
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
         _summarise(cfg, folder, metrics)
@@ -110,7 +133,7 @@ def _values(trainer: pl.Trainer) -> dict[str, float]:
 def _make_loggers(cfg: DictConfig, folder: Path, record: Record | None) -> list[Logger]:
     hparams = OmegaConf.to_container(cfg)
     loggers = []
-    for name in cfg.logger or {}:
+    for name in cfg.get("logger") or {}:
         kwargs: dict[str, Any] = {"save_dir": str(folder)}
         if name in ("wandb", "mlflow"):
             kwargs |= {"run_id": record.run_id if record else None, "hparams": hparams}
@@ -122,7 +145,7 @@ def _rewind(loggers: list[Logger], last: Path) -> None:
     """Drops what was logged after the checkpoint: the resumed run goes through these steps again."""
     for logger in loggers:
         if isinstance(logger, CSV):
-            logger.truncate(torch.load(last, map_location="cpu", weights_only=True)["global_step"])
+            logger.truncate(load_checkpoint(last)["global_step"])
 
 
 @contextmanager
@@ -150,10 +173,13 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None
     python = Path(sys.executable)
     python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    for name in (cfg.monitor, "test/recon", "test/kl", "test/elbo"):
+    for name in (f"best/{cfg.monitor}", "test/recon", "test/kl", "test/elbo"):
         if name in metrics:
-            log.info("%-10s %10.2f nats per image", name, metrics[name])
+            log.info("%-15s %10.2f nats per image", name, metrics[name])
     if cfg.expected:
-        log.info("expected   %10.2f ± %s, as the README says", cfg.expected["value"], cfg.expected["tolerance"])
-    log.info("pictures   %s", folder / "images")
-    log.info("next       %s -m vae_exp.evaluate run=%s", python, folder)
+        log.info("expected        %10.2f ± %s, as the README says", cfg.expected["value"], cfg.expected["tolerance"])
+    log.info("pictures        %s", folder / "images")
+    has_best = (folder / "checkpoints" / "best.ckpt").exists()
+    if not has_best:
+        log.info("no validation took place: there is no best checkpoint, the last weights are what was tested")
+    log.info("next            %s -m vae_exp.evaluate run=%s%s", python, folder, "" if has_best else " checkpoint=last")

@@ -27,7 +27,7 @@ class Images(pl.LightningDataModule):
         root: The folder of the files.
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
-        levels: Values a pixel has in the files: 2, or up to 256.
+        levels: Number of values a pixel has in the files, from 2 to 256.
         val_size: Images cut from train to validate on, where the source has no such split of its own.
         test_size: Images cut from train to test on, where the source has no such split of its own.
         binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
@@ -61,8 +61,9 @@ class Images(pl.LightningDataModule):
         super().__init__()
         if binarize not in ("none", "threshold", "dynamic", "static"):
             raise ValueError(f"data.binarize={binarize}: choose none, threshold, dynamic or static")
-        if dequantize and (binarize != "none" or levels == 2):
-            raise ValueError("data.dequantize=true is for grey levels, these pixels are bits: set it to false")
+        if dequantize and (binarize != "none" or levels != 256):
+            given = "bits" if binarize != "none" or levels == 2 else f"{levels} levels"
+            raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
@@ -130,6 +131,11 @@ class Images(pl.LightningDataModule):
                 f"data.batch_size={self.batch_size} is more than the {len(self.splits['train'].x)} training images"
             )
 
+    def check_shares(self, world_size: int) -> None:
+        """Raises ValueError if a training batch cannot be shared out among the processes."""
+        if self.batch_size % world_size:
+            raise ValueError(f"data.batch_size={self.batch_size} cannot be shared out among {world_size} processes")
+
     def train_dataloader(self) -> Batches:
         """Shuffled batches."""
         return self._loader("train", self.batch_size, self.train_seed)
@@ -175,8 +181,6 @@ class Images(pl.LightningDataModule):
 
     def _loader(self, stage: Stage, batch_size: int, seed: int) -> Batches:
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if batch_size % world_size:
-            raise ValueError(f"data.batch_size={batch_size} cannot be shared out among {world_size} processes")
         batches = Batches(self.splits[stage], batch_size, stage == "train", seed, rank, world_size)
         if stage == "train":
             batches.epoch, batches.position = self._start["epoch"], self._start["position"]
