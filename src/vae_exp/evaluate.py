@@ -29,8 +29,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         elbo, recon, kl, loss in nats per image, and active_units.
 
     Raises:
-        ConfigError: If the folder holds no run, or the data are missing.
+        ConfigError: If the folder holds no run, the data are missing, or a loss is no number.
     """
+    from vae_exp.models import NonFiniteError
     from vae_exp.record import write_json
     from vae_exp.runs import bound, build, checkpoint, load_config, load_weights, make_trainer, prepare
 
@@ -51,7 +52,10 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     prepare(data)
     score = trainer.test if cfg.split == "test" else trainer.validate
     known = json.loads((folder / "run.json").read_text()).get("data", {}).get(cfg.split)
-    (scores,) = score(model, datamodule=data, verbose=False)
+    try:
+        (scores,) = score(model, datamodule=data, verbose=False)
+    except NonFiniteError as error:
+        raise ConfigError(str(error)) from error
     scores = {name.split("/")[1]: value for name, value in scores.items()}
     if known and known != data.checksums[cfg.split]:
         log.warning("the %s images are not those of the run (checksum %s)", cfg.split, known)

@@ -84,9 +84,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     record = None
     is_zero = trainer.is_global_zero
     if is_zero:
-        prepare(
-            data, trainer.world_size
-        )  # before the run begins: missing files are the first thing a user hears of, not the last
+        # Before the run begins: missing files are the first thing a user hears of, not the last.
+        prepare(data, trainer.world_size)
         folder.mkdir(parents=True, exist_ok=True)
         cfg.data.root = str(Path(cfg.data.root).resolve())
         OmegaConf.save(cfg, folder / "config.yaml")
