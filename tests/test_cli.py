@@ -146,6 +146,9 @@ def test_train_evaluate_resume(tmp_path):
         done = command(f"resume={moved}", change, cwd=tmp_path)
         assert done.returncode == 2
         assert "goes on as it began" in done.stderr
+    done = command(f"resume={moved}", "trainer.max_epochs=1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is in epoch 3, give more" in done.stderr
     done = command(*SMALL, f"hydra.run.dir={moved}", cwd=tmp_path)
     assert done.returncode == 2
     assert "holds a run already" in done.stderr

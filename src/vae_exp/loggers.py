@@ -101,7 +101,7 @@ def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: An
     settings = wandb.Settings(init_timeout=20, silent=True)
     logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", config=hparams, settings=settings, **kwargs)
     run = logger.experiment
-    log.info("W&B             %s", run.url or f"offline in {save_dir}/wandb; later: wandb sync")
+    log.info("W&B             %s", f"offline in {save_dir}/wandb; later: wandb sync" if run.offline else run.url)
     # Each curve has its own step axis (Lightning's), and the summary shows the best bound, not the last.
     for name in ("train/elbo", "val/elbo", "test/elbo"):
         run.define_metric(name, step_metric="trainer/global_step", summary="max")

@@ -202,7 +202,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     """
     saved = load_config(cfg.resume)
     before = saved.copy()
-    load_checkpoint(checkpoint(cfg.resume, "last"))
+    epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
     for override in hydra.overrides.task:
         key = override.lstrip("+~").partition("=")[0]
@@ -218,6 +218,10 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
                 f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
                 f"For another model, optimizer or data start a run with init_from={cfg.resume}"
             )
+    if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
+        raise ConfigError(
+            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, give more"
+        )
     status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
     if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
         raise ConfigError(
