@@ -52,6 +52,7 @@ def test_a_run_folder_holds_everything(run, model):
     with (folder / "kl_per_dim.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2
+    assert [row["step"] for row in rows] == [row["step"] for row in curve(folder) if row["val/elbo"]]
     total = sum(float(rows[-1][f"z{d}"]) for d in range(3))
     assert total == pytest.approx(metrics["val/kl"], rel=1e-4)
 

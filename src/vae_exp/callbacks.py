@@ -70,7 +70,9 @@ class Latents(Callback):
         kl_per_dim = self._log(trainer, pl_module, "val")
         if kl_per_dim is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        self._rows.append([trainer.current_epoch, trainer.global_step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
+        # The step of the same validation's row in metrics.csv.
+        step = trainer.global_step - 1
+        self._rows.append([trainer.current_epoch, step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
         if trainer.is_global_zero:
             with (Path(trainer.default_root_dir) / "kl_per_dim.csv").open("w", newline="") as file:
                 writer = csv.writer(file)
@@ -89,9 +91,8 @@ class Latents(Callback):
         self._log(trainer, pl_module, "test")
 
     def _update(self, draw: Draw) -> None:
-        exact = torch.float32 if draw.z.device.type == "mps" else torch.float64
         try:
-            mean = draw.q.mean.to(exact)
+            mean = draw.q.mean
             self._moments.update(torch.cat([mean.sum(dim=0), mean.square().sum(dim=0)]), len(mean))
         except NotImplementedError:
             pass  # a flow knows no mean
