@@ -7,7 +7,8 @@ import torch
 from conftest import composed
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.runs import bound, build, check_values, make_trainer
+from vae_exp.runs import bound, build, check_values
+from vae_exp.trainer import make_trainer
 
 MODELS = ("vae", "cvae", "beta_vae")
 GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "local"))

@@ -15,7 +15,8 @@ from zuko.flows import MAF
 from zuko.mixtures import GMM
 
 from vae_exp import decoders, encoders, likelihoods
-from vae_exp.models import CVAE, VAE, BetaVAE, NonFiniteError
+from vae_exp.ledger import NonFiniteError
+from vae_exp.models import CVAE, VAE, BetaVAE
 from vae_exp.objectives import ELBO, BetaELBO
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
@@ -306,8 +307,9 @@ def test_validation_logs_means_over_images_when_the_last_batch_is_smaller(beta, 
 def test_a_loss_that_is_no_number_stops_the_training_and_names_the_term():
     model, (x, y) = make(), make_batch()
     nn.init.constant_(model.decoder.layers[-1].bias, torch.nan)
+    model.training_step((x, y), 7)
     with pytest.raises(NonFiniteError, match=r"batch 7\): recon is nan for 5 of 5 images\."):
-        model.training_step((x, y), 7)
+        model.ledgers["train"].add_up()
 
 
 # --- Mixed precision --------------------------------------------------------------------------------------------

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.draws import Draw
-from vae_exp.ledger import Mean
-from vae_exp.models import CVAE, VAE, NonFiniteError
+from vae_exp.ledger import Mean, NonFiniteError
+from vae_exp.models import CVAE, VAE
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's, of a run that may be interrupted, resumed and moved."""
+
+    counts_steps = True
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best of another folder, or of another spelling of the same: the first validation
@@ -36,10 +38,6 @@ class Checkpoint(ModelCheckpoint):
         # Never with weights that gave no finite loss: there is nothing to go on from.
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        # Lightning's count of the steps it logs is one too far when a run is resumed between two of them.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 class Latents(Callback):
@@ -199,28 +197,37 @@ class Curves(Callback):
 
 
 class Speed(Callback):
-    """`train/images_per_second` of each epoch, from its first step to its last; validation is left out."""
+    """`train/images_per_second` of each epoch, its training alone; validation is left out."""
+
+    counts_steps = True
 
     def __init__(self) -> None:
-        self._start: float | None = None
-        self._seconds, self._steps = 0.0, 0
+        self._seconds, self._batches = 0.0, 0
+        self._start, self._first = 0.0, 0
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self._start = self._start or time.perf_counter()
+        self._start, self._first = time.perf_counter(), trainer.fit_loop.batch_idx
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        assert self._start is not None
-        self._seconds, self._steps = time.perf_counter() - self._start, self._steps + 1
+        self._seconds += time.perf_counter() - self._start
+        self._batches += trainer.fit_loop.batch_idx - self._first + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._steps:  # none, where a run was interrupted in its validation and is resumed
-            images = self._steps * trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        if self._batches:  # none, where a run was interrupted in its validation and is resumed
+            images = self._batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
             pl_module.log("train/images_per_second", images / self._seconds)
-        self._start, self._seconds, self._steps = None, 0.0, 0
+        self._seconds, self._batches = 0.0, 0
 
 
 class Progress(TQDMProgressBar):
     """Lightning's bar without the number of the logger's version."""
+
+    counts_steps = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.fit_loop.batch_idx)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)

@@ -46,7 +46,7 @@ class MLP(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """`(N, D), (N, context_dim) -> (N, P*C, H, W)`."""
-        return self.layers(_with_context(z, c)).unflatten(1, self.params_shape)
+        return self.layers(_with_context(z, c)).view(-1, *self.params_shape)
 
 
 class Conv(nn.Module):

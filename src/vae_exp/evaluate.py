@@ -31,9 +31,10 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     Raises:
         ConfigError: If the folder holds no run, the data are missing, or a loss is no number.
     """
-    from vae_exp.models import NonFiniteError
+    from vae_exp.ledger import NonFiniteError
     from vae_exp.record import write_json
-    from vae_exp.runs import bound, build, checkpoint, load_config, load_weights, make_trainer, prepare
+    from vae_exp.runs import bound, build, checkpoint, load_config, load_weights, prepare
+    from vae_exp.trainer import make_trainer
 
     for key, choices in (("split", ("test", "val")), ("checkpoint", ("best", "last"))):
         if cfg[key] not in choices:

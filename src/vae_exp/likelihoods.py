@@ -5,6 +5,8 @@ chain `binary < levels < unit < real`: {0, 1}, the 256 levels k/255, [0, 1], the
 whose values lie in that set. On `binary` and `levels` it is a mass, else a density.
 """
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent
@@ -31,7 +33,18 @@ class Bernoulli(nn.Module):
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent Bernoulli, batch `(...)`, event `(C, H, W)`."""
-        return Independent(TorchBernoulli(logits=params, validate_args=False), 3, validate_args=False)
+        return _Bits(TorchBernoulli(logits=params, validate_args=False), 3, validate_args=False)
+
+
+class _Bits(Independent):
+    """Torch's independent Bernoulli, summed before its sign is turned: a pass over all pixels less, and one back."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.base_dist.logits
+        if logits.shape != value.shape:
+            logits, value = torch.broadcast_tensors(logits, value)
+        bce = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -bce.sum(dim=(-3, -2, -1))
 
 
 class Normal(nn.Module):

@@ -39,7 +39,7 @@ class ELBO:
     def __call__(self, model: Model, x: Tensor, y: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,) -> ` scalar loss, draw."""
         draw = model.draw(x, y, self.num_samples)
-        return -draw.elbo.mean(), draw
+        return (draw.recon + draw.kl).mean(), draw
 
 
 class BetaELBO:

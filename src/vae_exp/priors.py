@@ -6,7 +6,7 @@ The interface is `zuko.lazy.LazyDistribution`: zuko's flows and mixtures are pri
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, register_kl
 
 __all__ = ["StandardNormal"]
 
@@ -29,4 +29,13 @@ class StandardNormal(nn.Module):
 
     def forward(self, c: Tensor | None = None) -> Independent:
         """`c ->` Independent normal, batch `()`, event `(D,)`."""
-        return Independent(Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
+        return Independent(_Unit(self.loc, self.scale, validate_args=False), 1, validate_args=False)
+
+
+class _Unit(Normal):
+    """N(0, 1): its KL needs neither its mean nor its scale."""
+
+
+@register_kl(Normal, _Unit)
+def _kl_normal_unit(q: Normal, p: _Unit) -> Tensor:
+    return 0.5 * torch.addcmul(q.scale.square() - 1, q.loc, q.loc) - q.scale.log()

@@ -1,19 +1,14 @@
 """A run and its folder: the parts built from a config, and what of a run can be found again."""
 
 import json
-import logging
-import os
-import warnings
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from hydra.conf import HydraConf
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae_exp.config import ConfigError
@@ -31,13 +26,11 @@ __all__ = [
     "load_config",
     "load_weights",
     "make",
-    "make_trainer",
     "prepare",
     "resumed_config",
 ]
 
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 # What a resumed run may change; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
 FREE_KEYS = ("test", "data.root", "data.eval_batch_size")
@@ -108,6 +101,10 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
                 "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
                 "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
             )
+        if cfg.trainer.get("compile"):
+            # In place, the networks alone: the same keys in checkpoints, the same numbers from the distributions.
+            model.encoder.compile()
+            model.decoder.compile()
         check_shapes(model, data.image_shape)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -141,43 +138,6 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "is_bound": _fits(data, model),
         "units": "nats per image",
     }
-
-
-def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
-    """The trainer of a run, writing into its folder; it has no loggers yet.
-
-    Raises:
-        ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
-    """
-    _quieten_lightning()
-    precision = str(cfg.trainer.precision)
-    if precision not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision={precision}: choose one of {', '.join(PRECISIONS)}. "
-            "In true half precision the bound would be half precise, too"
-        )
-    if precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
-        raise ConfigError(
-            "trainer.precision=16-mixed cannot clip the gradients of a fused optimizer: set optimizer.fused=false"
-        )
-    names = [name for name, node in (cfg.get("callbacks") or {}).items() if node]
-    if not cfg.trainer.enable_progress_bar:
-        names = [name for name in names if name != "progress"]
-    callbacks = [make(cfg, f"callbacks.{name}") for name in names]
-    # The folder is no config key: a run that was moved is resumed where it lies.
-    return make(cfg, "trainer", callbacks=callbacks, logger=False, default_root_dir=str(folder), plugins=[AtomicIO()])
-
-
-def _quieten_lightning() -> None:
-    """Leaves its warnings, but not what it tells of every device it looked for, nor three that are ours to ignore."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        r".isinstance\(treespec, LeafSpec\)",  # a deprecation within Lightning 2.6.6
-        "Checkpoint directory .* exists",  # a resumed run is meant to write there
-        "You're resuming from a checkpoint",  # the data module keeps what Lightning misses in the loader
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def load_config(folder: str | Path) -> DictConfig:
@@ -267,18 +227,3 @@ def load_weights(model: VAE, path: Path) -> None:
     except RuntimeError as error:
         reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
         raise ConfigError(f"{path} is of a model with other parts: {reason}") from error
-
-
-class AtomicIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there: written beside their place, then moved to it."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes, flushes to the disk, renames."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)

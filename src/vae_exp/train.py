@@ -15,8 +15,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.config import ConfigError
+from vae_exp.ledger import NonFiniteError
 from vae_exp.loggers import CSV
-from vae_exp.models import NonFiniteError
 from vae_exp.record import Record
 from vae_exp.runs import (
     bound,
@@ -27,10 +27,10 @@ from vae_exp.runs import (
     load_config,
     load_weights,
     make,
-    make_trainer,
     prepare,
     resumed_config,
 )
+from vae_exp.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
 

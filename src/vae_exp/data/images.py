@@ -18,7 +18,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory as uint8, gathered in batches, turned into float in [0, 1] on the device.
+    """Images in memory as uint8, on the device where it has room; batches are floats in [0, 1].
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -163,29 +163,28 @@ class Images(pl.LightningDataModule):
         """Makes training continue where the state was taken."""
         self._start = state_dict
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Turns levels into floats on the device, and draws training bits or noise."""
-        x, y = batch
-        stage: Stage = "train"
-        if self.trainer is not None and not self.trainer.training:
-            stage = "test" if self.trainer.testing else "val"
-        # Seeding each step by itself, rather than once a run, lets a resumed run draw what the uninterrupted one
-        # would have, and gives evaluation the same noise at every epoch and in every command.
-        torch.manual_seed(self._batches[stage].noise_seed)
-        if x.dtype != torch.uint8:
-            return x, y
-        if stage == "train" and self.dequantize:
-            return (x + torch.rand(x.shape, device=x.device)) / 256, y
-        x = x / 255
-        return (x.bernoulli() if stage == "train" and self.binarize == "dynamic" else x), y
-
     def _loader(self, stage: Stage, batch_size: int, seed: int) -> Batches:
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        batches = Batches(self.splits[stage], batch_size, stage == "train", seed, rank, world_size)
-        if stage == "train":
+        split, train = self.splits[stage], stage == "train"
+        rank, world_size, device = 0, 1, split.x.device
+        if self.trainer is not None:
+            rank, world_size, device = (
+                self.trainer.global_rank,
+                self.trainer.world_size,
+                self.trainer.strategy.root_device,
+            )
+            split = _on(device, split)
+        view = self._view_to_train if train else _levels
+        batches = Batches(split, batch_size, train, seed, rank, world_size, device, view)
+        if train:
             batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._batches[stage] = batches
         return batches
+
+    def _view_to_train(self, x: Tensor) -> Tensor:
+        """Draws bits or noise."""
+        if self.binarize == "dynamic":
+            return _bits(x).float()
+        return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else _levels(x)
 
     def _check(self, split: Split) -> None:
         if split.x.shape[1:] != self.image_shape:
@@ -216,8 +215,28 @@ class Images(pl.LightningDataModule):
         if self.binarize == "threshold":
             x = (x > 127).byte() * 255
         elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
-            # Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
-            x = (torch.randint(255, x.shape, dtype=torch.uint8, generator=generator) < x).byte() * 255
+            x = _bits(x, generator) * 255
         elif self.dequantize and name != "train":
             x = (x + torch.rand(x.shape, generator=generator)) / 256
         return Split(x, split.y)
+
+
+def _on(device: torch.device, split: Split) -> Split:
+    """The split on the device, where it takes less than half of what is free there."""
+    size = split.x.nbytes + split.y.nbytes
+    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
+        return Split(split.x.to(device), split.y.to(device))
+    return split
+
+
+def _levels(x: Tensor) -> Tensor:
+    return x / 255 if x.dtype == torch.uint8 else x
+
+
+def _bits(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
+
+    On a CPU this takes a quarter of the time of `bernoulli`, and bytes become floats in a fifth of that of bools.
+    """
+    numbers = torch.randint(255, x.shape, dtype=torch.uint8, device=x.device, generator=generator)
+    return (numbers < x).view(torch.uint8)

@@ -1,6 +1,6 @@
 """Batches gathered whole from tensors in memory, in an order that a resumed run continues."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 import torch
@@ -19,22 +19,36 @@ def _mix(*parts: int | str) -> int:
 class Batches:
     """Batches of a split, shared out among the processes.
 
-    Iterating gives `(x, y)`: the rows of `split.x`, `(B, C, H, W)`, and of `split.y`, `(B,)`. A process gets
-    its part of each global batch. In training the images are shuffled anew each epoch and an incomplete last
+    Iterating gives `(x, y)`: x `(B, C, H, W)`, the rows of `split.x` as `view` shows them, and y `(B,)`. A process
+    gets its part of each global batch. In training the images are shuffled anew each epoch and an incomplete last
     batch is dropped (all steps alike, all processes with the same number); in evaluation every image is given
     once. Each pass is an epoch; the first begins at `epoch` and `position`, which a resumed run sets.
 
+    Before each batch torch's generators are seeded anew, for `view` and for the step on the batch. Seeding each step
+    by itself, rather than once a run, lets a resumed run draw what the uninterrupted one would have, and gives
+    evaluation the same noise at every epoch and in every command.
+
     Arguments:
-        split: Images and labels.
+        split: Images and labels, on the device that batches are wanted on or, where it has no room, on the CPU.
         batch_size: Images in a batch of all processes together.
         train: Whether to shuffle and to drop an incomplete last batch.
         seed: Fixes the order and `noise_seed`.
         rank: This process.
         world_size: Number of processes.
+        device: Where batches are wanted; None for where the split is.
+        view: What the model sees of the pixels of a batch, uint8 or float; all of them if None.
     """
 
     def __init__(
-        self, split: Split, batch_size: int, train: bool, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        split: Split,
+        batch_size: int,
+        train: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        view: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
@@ -42,6 +56,8 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.device = device or split.x.device
+        self.view = view
         self.epoch = 0
         self.position = 0  # batches given in this epoch
         self._began = False
@@ -61,16 +77,28 @@ class Batches:
         if self._began:
             self.epoch, self.position = self.epoch + 1, 0
         self._began = True
-        order = self._order()
+        order = self._order().to(self.split.x.device)
         while self.position < len(self):
             start = self.position * self.batch_size
             rows = order[start + self.rank : start + self.batch_size : self.world_size]
             self.position += 1
             if len(rows):  # the last images may not reach every process
-                yield self.split.x[rows], self.split.y[rows]
+                # On a CPU five times as fast as `x[rows]`.
+                x, y = (pixels.index_select(0, rows).to(self.device) for pixels in (self.split.x, self.split.y))
+                _seed(self.noise_seed, self.device)
+                yield x if self.view is None else self.view(x), y
 
     def _order(self) -> Tensor:
         if not self.train:
             return torch.arange(len(self.split.x))
         generator = torch.Generator().manual_seed(_mix("order", self.seed, self.epoch))
         return torch.randperm(len(self.split.x), generator=generator)
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    # Not `torch.manual_seed`, which takes 0.1 ms to tell devices that are not there.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)

@@ -1,0 +1,85 @@
+"""The trainer of a run: Lightning's, in the run's folder, with our loop and checkpoints that are whole."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from vae_exp.config import ConfigError
+from vae_exp.loop import Steps
+from vae_exp.runs import make
+
+__all__ = ["make_trainer"]
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+
+def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
+    """The trainer of a run, writing into its folder; it has no loggers yet.
+
+    Raises:
+        ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
+    """
+    _quieten_lightning()
+    precision = str(cfg.trainer.precision)
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={precision}: choose one of {', '.join(PRECISIONS)}. "
+            "In true half precision the bound would be half precise, too"
+        )
+    if precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
+        raise ConfigError(
+            "trainer.precision=16-mixed cannot clip the gradients of a fused optimizer: set optimizer.fused=false"
+        )
+    cfg = cfg.copy()
+    cuda_graphs = cfg.trainer.pop("cuda_graphs", "auto")
+    cfg.trainer.pop("compile", None)  # of the model, see `build`
+    if cuda_graphs not in ("auto", False):
+        raise ConfigError(f"trainer.cuda_graphs={cuda_graphs}: choose auto or false")
+    names = [name for name, node in (cfg.get("callbacks") or {}).items() if node]
+    if not cfg.trainer.enable_progress_bar:
+        names = [name for name in names if name != "progress"]
+    callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    # The folder is no config key: a run that was moved is resumed where it lies.
+    trainer: pl.Trainer = make(
+        cfg, "trainer", callbacks=callbacks, logger=False, default_root_dir=str(folder), plugins=[AtomicIO()]
+    )
+    trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
+    if not isinstance(trainer.accelerator, CUDAAccelerator):
+        # Lightning makes torch look for a GPU in a way that takes 0.1 ms, and a fused optimizer looks at every step.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    return trainer
+
+
+def _quieten_lightning() -> None:
+    """Leaves its warnings, but not what it tells of every device it looked for, nor three that are ours to ignore."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        r".isinstance\(treespec, LeafSpec\)",  # a deprecation within Lightning 2.6.6
+        "Checkpoint directory .* exists",  # a resumed run is meant to write there
+        "You're resuming from a checkpoint",  # the data module keeps what Lightning misses in the loader
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+class AtomicIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there: written beside their place, then moved to it."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes, flushes to the disk, renames."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)

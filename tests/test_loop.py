@@ -1,0 +1,245 @@
+"""The training loop: several steps at a time are the steps that Lightning makes one by one."""
+
+import os
+import signal
+from typing import ClassVar
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
+from test_train import curve, resume
+
+from vae_exp import runs
+from vae_exp.data import Images
+from vae_exp.loop import Steps
+from vae_exp.models import VAE
+
+# Eleven steps an epoch, and Lightning has nothing to do within one unless an option says so.
+LONG = ("data.source.size=192", "trainer.log_every_n_steps=11", "data.eval_batch_size=16")
+
+
+class Follower(pl.Callback):
+    """Hears of every batch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        seen = torch.load(self.path) if self.path.exists() else []
+        torch.save([*seen, (batch_idx, trainer.global_step)], self.path)
+
+    def setup(self, trainer, pl_module, stage):
+        self.path = runs.Path(trainer.default_root_dir) / "followed.pt"
+
+
+class Schedules:
+    """Learning rates: per step, per epoch, on a plateau."""
+
+    @staticmethod
+    def step(model):
+        optimizer = model.optimizer(model.parameters())
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.8)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step", "frequency": 2}]
+
+    @staticmethod
+    def epoch(model):
+        optimizer = model.optimizer(model.parameters())
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    @staticmethod
+    def plateau(model):
+        optimizer = model.optimizer(model.parameters())
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=1e9)
+        return [optimizer], [{"scheduler": scheduler, "monitor": "val/elbo"}]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Steps of each call of the loop."""
+    calls = []
+    original = Steps._batches_to_event
+
+    def counted(self):
+        calls.append(original(self))
+        return calls[-1]
+
+    monkeypatch.setattr(Steps, "_batches_to_event", counted)
+    return calls
+
+
+def weights(folder):
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return state["global_step"], state["state_dict"]
+
+
+def assert_same(one, other):
+    assert weights(one)[0] == weights(other)[0]
+    for key, value in weights(one)[1].items():
+        assert torch.equal(value, weights(other)[1][key]), key
+    rows = [curve(folder) for folder in (one, other)]
+    assert len(rows[0]) == len(rows[1]) > 0
+    for row, expected in zip(*rows, strict=True):
+        assert row.keys() == expected.keys()
+        for name, value in row.items():  # the ledger adds in another order
+            assert (float(value) if value else "") == (
+                pytest.approx(float(expected[name]), rel=1e-9) if expected[name] else ""
+            )
+
+
+OPTIONS = {
+    "as it is": ((), [11, 11]),
+    "max_steps": (("trainer.max_steps=17",), [11, 6]),
+    "logging": (("trainer.log_every_n_steps=4",), [4, 4, 3, 1, 4, 4, 2]),
+    "validation every 4 batches": (("trainer.val_check_interval=4",), [4, 4, 3, 4, 4, 3]),
+    "validation twice an epoch": (("trainer.val_check_interval=0.5",), [5, 5, 1, 5, 5, 1]),
+    "validation across epochs": (
+        ("trainer.val_check_interval=7", "trainer.check_val_every_n_epoch=null"),
+        [7, 4, 3, 7, 1],
+    ),
+    "validation every other epoch": (("trainer.check_val_every_n_epoch=2",), [11, 11]),
+    "fewer batches": (("trainer.limit_train_batches=5", "trainer.log_every_n_steps=5"), [5, 5]),
+    "no validation": (("trainer.limit_val_batches=0",), [11, 11]),
+    "clipping": (("trainer.gradient_clip_val=0.5",), [11, 11]),
+    "clipping by value": (("trainer.gradient_clip_val=0.01", "+trainer.gradient_clip_algorithm=value"), [11, 11]),
+    "accumulation": (("trainer.accumulate_grad_batches=4",), [11, 11]),
+    "accumulation and logging": (
+        ("trainer.accumulate_grad_batches=4", "trainer.log_every_n_steps=2"),
+        [8, 3, 4, 7],
+    ),
+    "bf16": (("trainer.precision=bf16-mixed",), [11, 11]),
+    "16": (("trainer.precision=16-mixed",), [11, 11]),
+    "early stopping": (
+        ("trainer.max_epochs=6", "callbacks.early_stopping.patience=1", "monitor=val/kl", "monitor_mode=min"),
+        None,
+    ),
+    "checkpoints every 3 steps": (
+        ("+callbacks.often={_target_: vae_exp.callbacks.Checkpoint, every_n_train_steps: 3, save_top_k: -1}",),
+        [3, 3, 3, 2, 1, 3, 3, 3, 1],
+    ),
+    "an optimizer with a closure": (
+        ("~optimizer", "+optimizer={_target_: torch.optim.LBFGS, _partial_: true, lr: 0.01, max_iter: 2}"),
+        [11, 11],
+    ),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.filterwarnings("ignore:.*mixed.*")
+def test_the_steps_are_lightnings(run, monkeypatch, calls, option):
+    overrides, expected = OPTIONS[option]
+    many, _ = run(*LONG, *overrides, folder="many")
+    if expected is not None:
+        assert calls == expected
+    assert max(calls) > 1
+    one, _ = run(*LONG, *overrides, "+callbacks.follower._target_=test_loop.Follower", folder="one")
+    with monkeypatch.context() as patch:
+        patch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+        lightning, _ = run(*LONG, *overrides, folder="lightning")
+    assert_same(many, one)
+    assert_same(many, lightning)
+    if option.startswith("checkpoints"):
+        saved = [sorted(p.name for p in (folder / "checkpoints").iterdir()) for folder in (many, one, lightning)]
+        assert saved[0] == saved[1] == saved[2]
+        assert len(saved[0]) == 2 + 7
+
+
+@pytest.mark.parametrize("schedule", ["step", "epoch", "plateau"])
+def test_learning_rates_follow_their_schedule(run, monkeypatch, calls, schedule):
+    monkeypatch.setattr(VAE, "configure_optimizers", getattr(Schedules, schedule))
+    many, _ = run(*LONG, "trainer.max_epochs=3", folder="many")
+    assert calls == [11, 11, 11]
+    monkeypatch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+    lightning, _ = run(*LONG, "trainer.max_epochs=3", folder="lightning")
+    assert_same(many, lightning)
+    state = torch.load(many / "checkpoints" / "last.ckpt", weights_only=True)
+    rate = state["optimizer_states"][0]["param_groups"][0]["lr"]
+    # 33 steps, every other of which lowers it; two epochs before the last checkpoint, or three; ten-fold at each of two
+    assert rate == pytest.approx({"step": 1e-3 * 0.8**15, "epoch": 1e-3 * 0.5**3, "plateau": 1e-5}[schedule])
+
+
+def test_a_callback_hears_of_every_batch(run, calls):
+    folder, _ = run(*LONG, "+callbacks.follower._target_=test_loop.Follower")
+    assert set(calls) == {1}
+    assert torch.load(folder / "followed.pt") == [(k % 11, k + 1) for k in range(22)]
+
+
+def test_hooks_on_batches_are_called_for_every_batch(run, monkeypatch):
+    """A data module of a user's may change batches as Lightning lets it."""
+    seen = []
+
+    def darken(self, batch, dataloader_idx):
+        seen.append(self.trainer.training)
+        return batch[0] / 2, batch[1]
+
+    plain, _ = run(*LONG, folder="plain")
+    monkeypatch.setattr(Images, "on_after_batch_transfer", darken, raising=False)
+    many, _ = run(*LONG, "test=false", folder="many")
+    assert sum(seen) == 22
+    assert curve(many)[0]["train/recon"] != curve(plain)[0]["train/recon"]
+
+
+class Within(pl.Callback):
+    """Looks at each gradient."""
+
+    norms: ClassVar[list[float]] = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.norms.append(float(sum(p.grad.square().sum() for p in pl_module.parameters())))
+
+
+def test_a_callback_sees_every_gradient(run, calls):
+    Within.norms = []
+    many, _ = run(*LONG, "+callbacks.within._target_=test_loop.Within", folder="many")
+    assert calls == [11, 11]
+    assert len(Within.norms) == len(set(Within.norms)) == 22
+    assert_same(many, run(*LONG, folder="plain")[0])
+
+
+@pytest.mark.parametrize("step", [3, 10, 11, 15])
+@pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.log_every_n_steps=4",)])
+def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatch, tmp_path, step, options):
+    whole, _ = run(*LONG, *options, folder="whole")
+    original, made = VAE.training_step, []
+
+    def interrupted(self, batch, batch_idx):
+        if len(made) == step:
+            raise KeyboardInterrupt
+        made.append(batch_idx)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAE, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            run(*LONG, *options, folder="part")
+    part = tmp_path / "part"
+    if "trainer.accumulate_grad_batches=2" in options:
+        assert weights(part)[0] == (step // 11) * 6 + step % 11 // 2
+        return  # of accumulated batches the first are lost, see docs/architecture.md
+    assert weights(part)[0] == step
+    resume(part)
+    assert_same(whole, part)
+
+
+def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path):
+    whole, _ = run(*LONG, folder="whole")
+    original = VAE.training_step
+
+    def terminated(self, batch, batch_idx):
+        if self.global_step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VAE, "training_step", terminated)
+        with pytest.raises(SystemExit) as error:
+            run(*LONG, folder="part")
+    assert error.value.code == 143
+    part = tmp_path / "part"
+    assert weights(part)[0] == 6
+    resume(part)
+    assert_same(whole, part)
+
+
+def test_no_step_is_made_after_one_without_a_number(run, tmp_path):
+    """A step that went wrong among many is named as it is when made by itself."""
+    with pytest.raises(runs.ConfigError, match=r"step 1 \(epoch 0, batch 1\): recon is (inf|nan) for 16 of 16"):
+        run(*LONG, "optimizer.lr=1e30")
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
