@@ -1,0 +1,157 @@
+"""The step as a CUDA graph, as far as a CPU goes: a graph is played by running what was captured once more."""
+
+import copy
+import logging
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import torch
+from test_loop import LONG, Schedules, assert_same
+from test_train import curve
+
+from vae_exp import runs
+from vae_exp.graph import Graph
+from vae_exp.loop import Steps
+from vae_exp.models import VAE
+
+
+class Player:
+    """What `torch.cuda.CUDAGraph` is to a step: capturing changes nothing, replaying writes into the same tensors."""
+
+    replays = 0
+    owner: Graph
+
+    def replay(self):
+        owner, noted = self.owner, self.owner.model.ledgers["train"].noted
+        owner.step(owner.batch, 0)
+        for static, new in zip(owner.terms[:3], noted.pop()[:3], strict=True):
+            static.copy_(new)
+        Player.replays += 1
+
+
+@contextmanager
+def capture(graph):
+    """Runs the step and takes back what it did."""
+    model, optimizer = Player.owner.model, Player.owner.optimizer
+    weights = copy.deepcopy(model.state_dict())
+    state, noise = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
+    assert all(group["capturable"] for group in optimizer.param_groups if group.get("fused"))
+    yield
+    model.load_state_dict(weights)
+    for group in state["param_groups"]:
+        group["capturable"] = False
+    optimizer.load_state_dict(state)
+    torch.set_rng_state(noise)
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A CPU that the loop takes for a GPU."""
+    for name, fake in {
+        "CUDAGraph": Player,
+        "graph": capture,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    init, run = Graph.__init__, Steps.run
+
+    def owned(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        Player.owner, Player.replays = self, 0
+
+    def on_cuda(self, optimizer, batch_idx, kwargs):
+        if self.cuda_graphs:
+            self._prepare_graph(optimizer, self._special(optimizer))
+        return run(self, optimizer, batch_idx, kwargs)
+
+    monkeypatch.setattr(Graph, "__init__", owned)
+    monkeypatch.setattr(Steps, "run", on_cuda)
+
+
+@pytest.mark.parametrize("option", ["model=vae", "model=cvae", "model=beta_vae", "trainer.gradient_clip_val=0.5"])
+def test_a_replayed_step_is_the_eager_one(run, cuda, option):
+    eager, _ = run(*LONG, option, "trainer.cuda_graphs=false", folder="eager")
+    graph, _ = run(*LONG, option, folder="graph")
+    assert Player.replays == 22 - 3
+    assert_same(eager, graph)
+    state = torch.load(graph / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not any(group["capturable"] for group in state["optimizer_states"][0]["param_groups"])
+
+
+def test_replays_are_noted_each_by_itself(run, cuda):
+    """The terms of a step are overwritten by the next: a row every four steps is their mean all the same."""
+    options = (*LONG, "trainer.log_every_n_steps=4")
+    assert_same(run(*options, "trainer.cuda_graphs=false", folder="eager")[0], run(*options, folder="graph")[0])
+
+
+def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
+    original = Player.replay
+
+    def wrong(self):
+        original(self)
+        if Player.replays == 6:
+            self.owner.terms[0][2:4] = torch.nan
+
+    monkeypatch.setattr(Player, "replay", wrong)
+    with pytest.raises(runs.ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
+        run(*LONG)
+
+
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, monkeypatch, caplog):
+    eager, _ = run(*LONG, "trainer.cuda_graphs=false", folder="eager")
+    attempts = []
+
+    @contextmanager
+    def refuse(graph):
+        attempts.append(graph)
+        with capture(graph):
+            yield
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        fallback, _ = run(*LONG, folder="graph")
+    assert len(attempts) == 1
+    assert Player.replays == 0
+    assert "runs eagerly: CUDA error: operation not permitted when stream is capturing" in caplog.text
+    assert_same(eager, fallback)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("trainer.accumulate_grad_batches=2",), "accumulate_grad_batches"),
+        (("+callbacks.within._target_=test_loop.Within",), "a callback"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named(run, cuda, caplog, options, reason):
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        run(*LONG, *options)
+    assert caplog.text.count(f"the steps run eagerly, because of {reason}") == 1
+
+
+def test_a_graph_never_keeps_an_old_learning_rate(run, cuda, monkeypatch, caplog):
+    monkeypatch.setattr(VAE, "configure_optimizers", Schedules.step)
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        run(*LONG)
+    assert "because of the learning rate's schedule" in caplog.text
+
+
+if torch.cuda.is_available():
+
+    def test_on_a_gpu(run):
+        """The real thing: the same weights, bits and noise, with a graph and without."""
+        options = (*LONG, "trainer.accelerator=gpu")
+        eager, _ = run(*options, "trainer.cuda_graphs=false", folder="eager")
+        graph, _ = run(*options, folder="graph")
+        pairs = zip(curve(eager), curve(graph), strict=True)
+        assert all(
+            float(a["val/loss"]) == pytest.approx(float(b["val/loss"]), rel=1e-4) for a, b in pairs if a["val/loss"]
+        )
