@@ -33,7 +33,11 @@ def test_help_names_every_group(tmp_path):
 def test_the_command_line_imports_nothing_heavy_to_show_help_and_typos(tmp_path):
     """A torch that cannot be imported is not missed."""
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
-    for args in (["--help"], ["--cfg", "job"], ["model=cvea"], ["latent_dim=abc"], ["likelihod=bce"]):
+    (tmp_path / "mine" / "encoder").mkdir(parents=True)
+    (tmp_path / "mine" / "encoder" / "bad.yaml").write_text("a: [1\n")
+    wrong = ["model=cvea", "latent_dim=abc", "likelihod=bce", "resume=/nowhere", "init_from=/nowhere"]
+    malformed = ["--config-dir", "mine", "encoder=bad"]
+    for args in (["--help"], ["--cfg", "job"], *([arg] for arg in wrong), malformed):
         done = command(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert "torch was imported" not in done.stderr
     assert command("logger=csv", cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1

@@ -6,13 +6,16 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from vae_exp.config import CONF, check_overrides, job, register_resolvers, report
+from vae_exp.config import CONF, check_overrides, job, load_config, register_resolvers, report
 
 
 @hydra.main(config_path=CONF, config_name="train", version_base="1.3")
 def _train(cfg: DictConfig) -> float | None:
     with job():
         check_overrides(cfg, "train")
+        for folder in (cfg.resume, cfg.init_from):
+            if folder:
+                load_config(folder)
         from vae_exp.train import train_job  # torch is imported when the config is known to be sound
 
         return train_job(cfg)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-__all__ = ["CONF", "ConfigError", "check_overrides", "job", "register_resolvers", "report"]
+__all__ = ["CONF", "ConfigError", "check_overrides", "job", "load_config", "register_resolvers", "report"]
 
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
@@ -50,6 +50,20 @@ def register_resolvers() -> None:
 
     for resolver in (choices, sweep_name, run_folder):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def load_config(folder: str | Path) -> DictConfig:
+    """The resolved config of a run.
+
+    Raises:
+        ConfigError: If the folder is no run folder.
+    """
+    for name in ("config.yaml", "run.json"):
+        if not (Path(folder) / name).is_file():
+            raise ConfigError(f"{folder} is no run folder: it holds no {name}. Runs are under outputs/")
+    cfg = OmegaConf.load(Path(folder) / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def report(main: Callable[[], Any], config_name: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from vae_exp.config import CONF, ConfigError, check_overrides, register_resolvers, report
+from vae_exp.config import CONF, ConfigError, check_overrides, load_config, register_resolvers, report
 
 log = logging.getLogger("vae_exp")
 
@@ -31,16 +31,17 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     Raises:
         ConfigError: If the folder holds no run, the data are missing, or a loss is no number.
     """
-    from vae_exp.ledger import NonFiniteError
-    from vae_exp.record import write_json
-    from vae_exp.runs import bound, build, checkpoint, load_config, load_weights, prepare
-    from vae_exp.trainer import make_trainer
-
     for key, choices in (("split", ("test", "val")), ("checkpoint", ("best", "last"))):
         if cfg[key] not in choices:
             raise ConfigError(f"{key}={cfg[key]}: choose one of {', '.join(choices)}")
     folder = Path(cfg.run)
     run = load_config(folder)
+    # Torch is imported when the request is known to be sound.
+    from vae_exp.ledger import NonFiniteError
+    from vae_exp.record import write_json
+    from vae_exp.runs import bound, build, checkpoint, load_weights, prepare
+    from vae_exp.trainer import make_trainer
+
     path = checkpoint(folder, cfg.checkpoint)
     if cfg.data_root:
         run.data.root = cfg.data_root

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import ConfigError
+from vae_exp.config import ConfigError, load_config
 from vae_exp.data import Images
 from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
@@ -23,7 +23,6 @@ __all__ = [
     "check_values",
     "checkpoint",
     "load_checkpoint",
-    "load_config",
     "load_weights",
     "make",
     "prepare",
@@ -138,20 +137,6 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "is_bound": _fits(data, model),
         "units": "nats per image",
     }
-
-
-def load_config(folder: str | Path) -> DictConfig:
-    """The resolved config of a run.
-
-    Raises:
-        ConfigError: If the folder is no run folder.
-    """
-    for name in ("config.yaml", "run.json"):
-        if not (Path(folder) / name).is_file():
-            raise ConfigError(f"{folder} is no run folder: it holds no {name}. Runs are under outputs/")
-    cfg = OmegaConf.load(Path(folder) / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return cfg
 
 
 def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.config import ConfigError
+from vae_exp.config import ConfigError, load_config
 from vae_exp.ledger import NonFiniteError
 from vae_exp.loggers import CSV
 from vae_exp.record import Record
@@ -24,7 +24,6 @@ from vae_exp.runs import (
     check_values,
     checkpoint,
     load_checkpoint,
-    load_config,
     load_weights,
     make,
     prepare,
