@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test test-all check format constraints clean
+.PHONY: help setup demo test test-all bench check format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -26,6 +26,11 @@ test: $(STAMP) ## the fast tests: no network, no GPU, no data
 
 test-all: $(STAMP) ## all tests, those on whole runs and real data too
 	@$(RUN) pytest -q -n 2 --dist worksteal
+
+bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes benchmarks/README.md
+	@test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
+	@$(RUN) uv pip install --quiet --python benchmarks/.venv/bin/python --constraint constraints.txt pythae
+	@$(VENV)/bin/python benchmarks/run.py
 
 check: $(STAMP) ## lint, format, types
 	@$(RUN) ruff check

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed
+from conftest import SMALL, composed
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.runs import bound, build, check_values
@@ -149,3 +149,18 @@ def test_a_model_and_its_data_are_as_the_config_says():
     assert model.context_dim == 10
     assert model.posterior.mu.in_features == 9
     assert model.posterior.mu.out_features == 7
+
+
+def test_the_networks_alone_are_compiled(monkeypatch):
+    """In place, so that the keys of a checkpoint do not hang on it."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    model, _ = build(composed(*SMALL, "trainer.compile=true"))
+    assert compiled == [model.encoder, model.decoder]
+    assert model.state_dict().keys() == build(composed(*SMALL))[0].state_dict().keys()
+
+
+@pytest.mark.parametrize("value", ["true", "maybe", "1"])
+def test_cuda_graphs_are_auto_or_never(tmp_path, value):
+    with pytest.raises(ConfigError, match="choose auto or false"):
+        make_trainer(composed(*SMALL, f"trainer.cuda_graphs={value}"), tmp_path)

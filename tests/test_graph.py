@@ -5,6 +5,7 @@ import logging
 from contextlib import contextmanager, nullcontext
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from test_loop import LONG, Schedules, assert_same
 from test_train import curve
@@ -30,7 +31,7 @@ class Player:
 
 
 @contextmanager
-def capture(graph):
+def capture(graph, capture_error_mode):
     """Runs the step and takes back what it did."""
     model, optimizer = Player.owner.model, Player.owner.optimizer
     weights = copy.deepcopy(model.state_dict())
@@ -109,9 +110,9 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, mon
     attempts = []
 
     @contextmanager
-    def refuse(graph):
+    def refuse(graph, capture_error_mode):
         attempts.append(graph)
-        with capture(graph):
+        with capture(graph, capture_error_mode):
             yield
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
 
@@ -129,12 +130,52 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, mon
     [
         (("trainer.accumulate_grad_batches=2",), "accumulate_grad_batches"),
         (("+callbacks.within._target_=test_loop.Within",), "a callback"),
+        (("optimizer.fused=false",), "the optimizer, which keeps its state on the CPU"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_named(run, cuda, caplog, options, reason):
     with caplog.at_level(logging.INFO, "vae_exp"):
         run(*LONG, *options)
     assert caplog.text.count(f"the steps run eagerly, because of {reason}") == 1
+
+
+class Change(pl.Callback):
+    """Changes what a graph has built in, after the first epoch."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            if self.what == "beta":
+                pl_module.objective.beta = 50.0
+            elif self.what == "lr":
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.1
+            else:
+                pl_module.encoder.requires_grad_(False)
+
+
+@pytest.mark.parametrize("what", ["beta", "lr", "freeze"])
+def test_what_changes_between_steps_is_captured_anew(run, cuda, what):
+    options = (*LONG, "objective=beta_elbo", "objective.beta=1", "optimizer._target_=torch.optim.SGD")
+    options += ("~optimizer.betas", "~optimizer.eps", "~optimizer.fused")
+    change = f"+callbacks.change={{_target_: test_graph.Change, what: {what}}}"
+    eager, _ = run(*options, change, "trainer.cuda_graphs=false", folder="eager")
+    graph, _ = run(*options, change, folder="graph")
+    assert Player.replays == 11 - 3  # of the second graph
+    assert_same(eager, graph)
+    assert curve(run(*options, folder="unchanged")[0])[-1] != curve(graph)[-1]
+
+
+def test_a_schedule_that_begins_later_ends_the_graph(run, cuda, caplog):
+    averaging = "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}"
+    options = (*LONG, averaging, "trainer.max_epochs=4", "test=false")
+    eager, _ = run(*options, "trainer.cuda_graphs=false", folder="eager")
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        graph, _ = run(*options, folder="graph")
+    assert "because of the learning rate's schedule" in caplog.text
+    assert 0 < Player.replays < 44
+    assert_same(eager, graph)
 
 
 def test_a_graph_never_keeps_an_old_learning_rate(run, cuda, monkeypatch, caplog):

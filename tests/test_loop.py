@@ -2,18 +2,21 @@
 
 import os
 import signal
+from collections import Counter
 from typing import ClassVar
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
+from pytorch_lightning.profilers import SimpleProfiler
 from test_train import curve, resume
 
 from vae_exp import runs
 from vae_exp.data import Images
 from vae_exp.loop import Steps
 from vae_exp.models import VAE
+from vae_exp.objectives import ELBO
 
 # Eleven steps an epoch, and Lightning has nothing to do within one unless an option says so.
 LONG = ("data.source.size=192", "trainer.log_every_n_steps=11", "data.eval_batch_size=16")
@@ -174,6 +177,81 @@ def test_hooks_on_batches_are_called_for_every_batch(run, monkeypatch):
     many, _ = run(*LONG, "test=false", folder="many")
     assert sum(seen) == 22
     assert curve(many)[0]["train/recon"] != curve(plain)[0]["train/recon"]
+
+
+def test_hooks_before_the_transfer_are_called_for_every_batch(run, monkeypatch):
+    seen = []
+
+    def note(self, batch, dataloader_idx):
+        seen.append(self.trainer.training)
+        return batch
+
+    monkeypatch.setattr(Images, "on_before_batch_transfer", note, raising=False)
+    run(*LONG, "test=false")
+    assert sum(seen) == 22
+
+
+class Smoothed(VAE):
+    """Looks at each batch itself."""
+
+    seen: ClassVar[list[int]] = []
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.seen.append(batch_idx)
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+
+def test_a_model_hears_of_every_batch(run, calls):
+    Smoothed.seen.clear()
+    run(*LONG, "model._target_=test_loop.Smoothed")
+    assert Smoothed.seen == [*range(11), *range(11)]
+    assert set(calls) == {1}
+
+
+class Logging(ELBO):
+    """An objective that logs."""
+
+    def __call__(self, model, x, y):
+        loss, draw = super().__call__(model, x, y)
+        if model.training:
+            model.log("train/first", draw.elbo[0], on_epoch=True, on_step=False)
+        return loss, draw
+
+
+def test_an_objective_may_log(run, calls, monkeypatch):
+    many, _ = run(*LONG, "objective._target_=test_loop.Logging", folder="many")
+    assert calls == [11, 11]
+    monkeypatch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+    lightning, _ = run(*LONG, "objective._target_=test_loop.Logging", folder="lightning")
+    assert any(row.get("train/first") for row in curve(many))
+    assert_same(many, lightning)
+
+
+@pytest.mark.parametrize("step", [4, 11, 16])
+def test_a_checkpoint_of_any_step_can_be_resumed(run, step):
+    """As after kill -9: the last checkpoint was written at the end of a batch."""
+    often = "+callbacks.often={_target_: vae_exp.callbacks.Checkpoint, every_n_train_steps: N, save_top_k: -1}"
+    often = often.replace("N", str(step))
+    whole, _ = run(*LONG, often, folder="whole")
+    part, _ = run(*LONG, often, "trainer.max_steps=20", "test=false", folder="part")
+    checkpoints = part / "checkpoints"
+    next(checkpoints.glob(f"*-step={step}.ckpt")).replace(checkpoints / "last.ckpt")
+    assert weights(part)[0] == step
+    resume(part, trainer__max_steps=-1, test=True)
+    assert_same(whole, part)
+
+
+def test_a_profiler_sees_the_steps(run, monkeypatch):
+    seen = Counter()
+    start = SimpleProfiler.start
+
+    def noted(self, action_name):
+        seen[action_name.split("].")[0].split(".")[0] + "." + action_name.split(".")[-1]] += 1
+        start(self, action_name)
+
+    monkeypatch.setattr(SimpleProfiler, "start", noted)
+    run(*LONG, "+trainer.profiler=simple", "test=false")
+    assert seen["[Strategy]SingleDeviceStrategy.training_step"] == 22
 
 
 class Within(pl.Callback):

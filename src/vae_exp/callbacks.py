@@ -209,6 +209,8 @@ class Speed(Callback):
         self._start, self._first = time.perf_counter(), trainer.fit_loop.batch_idx
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()  # the steps of this call have been launched, not made
         self._seconds += time.perf_counter() - self._start
         self._batches += trainer.fit_loop.batch_idx - self._first + 1
 

@@ -1,7 +1,9 @@
 """A training step as one CUDA graph: one launch instead of a few hundred."""
 
+import copy
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +11,7 @@ from torch.optim import Optimizer
 
 from vae_exp.models import VAE
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "is_capturable"]
 
 log = logging.getLogger("vae_exp")
 
@@ -36,20 +38,37 @@ class Graph:
         self.optimizer = optimizer
         self.eager_left = warmup
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.built_in = self._built_in()
+
+    def is_outdated(self) -> bool:
+        """Whether something has changed that a captured step would not follow."""
+        return self.built_in != self._built_in()
+
+    def _built_in(self) -> list[Any]:
+        groups = [
+            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+        ]
+        held = [[id(parameter) for parameter in group["params"]] for group in self.optimizer.param_groups]
+        trained = [parameter.requires_grad for parameter in self.model.parameters()]
+        modes = [(module.training, len(module._forward_pre_hooks)) for module in self.model.modules()]
+        plain = {k: v for k, v in vars(self.model.objective).items() if isinstance(v, int | float | str | bool | None)}
+        return copy.deepcopy([groups, held, trained, modes, plain])
 
     def __call__(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; returns its loss, which the next one overwrites."""
+        """One step; returns its loss."""
         if self.graph is None and not self.eager_left:
             self.eager_left = -1  # one attempt
             self._capture(batch)
         if self.graph is None:
             self.eager_left -= self.eager_left > 0
             return self._aside(batch, batch_idx)
+        if any(static.shape != given.shape for static, given in zip(self.batch, batch, strict=True)):
+            return self.step(batch, batch_idx)
         for static, given in zip(self.batch, batch, strict=True):
             static.copy_(given)
         self.graph.replay()
-        recon, kl, loss, _ = self.terms
-        self.model.note("train", recon.clone(), kl.clone(), loss.clone(), batch_idx)
+        recon, kl, loss = (term.clone() for term in self.terms[:3])  # the next replay overwrites them
+        self.model.note("train", recon, kl, loss, batch_idx)
         return loss
 
     def _aside(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -66,15 +85,14 @@ class Graph:
     def _capture(self, batch: Batch) -> None:
         noted = self.model.ledgers["train"].noted
         before = len(noted)
-        x, y = batch
-        self.batch = x.clone(), y.clone()
+        self.batch = batch[0].clone(), batch[1].clone()
         graph = torch.cuda.CUDAGraph()
         # Fused optimizers keep all they change on the device, as those that are `capturable` do.
         fused = [group for group in self.optimizer.param_groups if group.get("fused") and not group.get("capturable")]
         for group in fused:
             group["capturable"] = True
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.step(self.batch, 0)
             self.terms = noted[-1]
             self.graph = graph
@@ -85,3 +103,9 @@ class Graph:
             del noted[before:]  # capturing computes nothing
             for group in fused:
                 group["capturable"] = False
+
+
+def is_capturable(optimizer: Optimizer) -> bool:
+    """Whether all that the optimizer changes lies on the device; others count their steps in Python."""
+    on_device = all(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    return on_device or type(optimizer) is torch.optim.SGD

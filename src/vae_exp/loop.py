@@ -12,13 +12,15 @@ from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_exp.graph import Graph
+from vae_exp.graph import Graph, is_capturable
 from vae_exp.models import VAE
 
 __all__ = ["Steps"]
@@ -58,7 +60,11 @@ class Steps(_AutomaticOptimization):
         step = self._step if special is None else super().run
         if self.cuda_graphs and trainer.strategy.root_device.type == "cuda":
             self._prepare_graph(optimizer, special)
-        is_ready = self._is_ready(kwargs["batch"])
+        transfers = any(
+            is_overridden(hook, part)
+            for part in (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+            for hook in OF_BATCH
+        )
         last = batch_idx + self._batches_to_event() - 1
         while True:
             loop._batches_that_stepped = trainer.global_step
@@ -73,13 +79,18 @@ class Steps(_AutomaticOptimization):
                 loop.update_lr_schedulers("step", update_plateau_schedulers=True)
             loop.batch_progress.increment_completed()
             batch = trainer.precision_plugin.convert_input(next(fetcher)[0])
+            if transfers or not _is_on(trainer.strategy.root_device, batch):
+                batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+                batch = trainer.strategy.batch_to_device(batch)
+            kwargs["batch"] = batch
             batch_idx += 1
-            loop.batch_progress.is_last_batch = fetcher.done
-            loop.batch_progress.increment_ready()
-            loop.batch_progress.increment_started()
-            kwargs["batch"] = batch if is_ready else trainer.strategy.batch_to_device(batch)
             if "batch_idx" in kwargs:
                 kwargs["batch_idx"] = batch_idx
+            loop.batch_progress.is_last_batch = fetcher.done
+            loop.batch_progress.increment_ready()
+            if special is not None:  # hooks may log
+                trainer._logger_connector.on_batch_start(batch)
+            loop.batch_progress.increment_started()
 
     def _step(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
         """Lightning's step without its hooks."""
@@ -89,17 +100,17 @@ class Steps(_AutomaticOptimization):
         return {"loss": loss.detach()}
 
     def _update(self, optimizer: Optimizer, batch: Any, batch_idx: int) -> Tensor:
-        trainer = self.trainer
+        trainer, model = self.trainer, self.trainer.lightning_module
+        model._current_fx_name = "training_step"  # an objective may log
+        loss = trainer.strategy.training_step(batch, batch_idx)
+        model._current_fx_name = None
+        assert isinstance(loss, Tensor)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
-        loss = trainer.strategy.training_step(batch, batch_idx)
-        assert isinstance(loss, Tensor)
         loss.backward()
         if trainer.gradient_clip_val:
-            trainer.lightning_module.clip_gradients(
-                optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm
-            )
+            model.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         return loss
 
@@ -108,10 +119,12 @@ class Steps(_AutomaticOptimization):
         trainer, model = self.trainer, self.trainer.lightning_module
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         needs = {
-            "the strategy": not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy),
+            "the strategy": type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy)
+            or getattr(trainer.strategy, "_model_averager", None) is not None,
+            "the profiler": not isinstance(trainer.profiler, PassThroughProfiler),  # type: ignore[attr-defined]
             "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
             "precision=16-mixed": getattr(trainer.precision_plugin, "scaler", None) is not None,
-            "the optimizer's closure": inspect.signature(optimizer.step).parameters["closure"].default is not None,
+            "the optimizer's closure": _needs_closure(optimizer),
             "a callback": any(is_overridden(hook, callback) for callback in callbacks for hook in WITHIN_STEP),
             "the model": any(is_overridden(hook, model) for hook in OF_MODEL)
             or getattr(type(model), "training_step", None) is not VAE.training_step,
@@ -123,27 +136,24 @@ class Steps(_AutomaticOptimization):
             special = "several processes"
         elif self.trainer.lr_scheduler_configs:
             special = "the learning rate's schedule"
+        elif not is_capturable(optimizer):
+            special = "the optimizer, which keeps its state on the CPU: choose fused or capturable"
         if special is not None:
             log.info("cuda_graphs: the steps run eagerly, because of %s", special)
-            self.cuda_graphs = False
-        elif self._graph is None:
-            assert isinstance(self.trainer.lightning_module, VAE)
-            self._graph = Graph(partial(self._update, optimizer), self.trainer.lightning_module, optimizer)
-
-    def _is_ready(self, batch: Any) -> bool:
-        """Whether the loader gives batches as the step wants them."""
-        data, device = self.trainer.datamodule, self.trainer.strategy.root_device  # type: ignore[attr-defined]
-        return (
-            isinstance(batch, tuple | list)
-            and all(isinstance(x, Tensor) and x.device == device for x in batch)
-            and not any(
-                is_overridden(hook, part) for part in (self.trainer.lightning_module, data) for hook in OF_BATCH
-            )
-        )
+            self.cuda_graphs, self._graph = False, None
+            return
+        model = self.trainer.lightning_module
+        assert isinstance(model, VAE)
+        if self._graph is None or self._graph.is_outdated():
+            self._graph = Graph(partial(self._update, optimizer), model, optimizer)
 
     def _batches_to_event(self) -> int:
         """The batches up to the first after which Lightning has something to do, the current one included."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
+        model = type(trainer.lightning_module)
+        of_model = (model.on_train_batch_start, model.on_train_batch_end)
+        if of_model != (VAE.on_train_batch_start, VAE.on_train_batch_end):
+            return 1
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if any(is_overridden(hook, callback) for hook in AROUND_STEP) and not getattr(
                 callback, "counts_steps", False
@@ -158,6 +168,17 @@ class Steps(_AutomaticOptimization):
         steps = [n - trainer.global_step % n for n in intervals]
         if trainer.max_steps != -1:
             steps.append(trainer.max_steps - trainer.global_step)
+        if trainer.should_stop and loop.min_steps and loop.min_steps > trainer.global_step:
+            steps.append(loop.min_steps - trainer.global_step)
         accumulate = trainer.accumulate_grad_batches
         batches.append(min(steps) * accumulate - loop.batch_idx % accumulate)
         return int(max(1, min(batches)))
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is not None
+
+
+def _is_on(device: torch.device, batch: Any) -> bool:
+    return isinstance(batch, tuple | list) and all(isinstance(x, Tensor) and x.device == device for x in batch)

@@ -149,8 +149,7 @@ class VAE(pl.LightningModule):
     def on_train_batch_end(self, *_: Any) -> None:
         """Logs the means since the last time, every `trainer.log_every_n_steps`; called after one step or several."""
         self.ledgers["train"].add_up()
-        is_due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if is_due and not self.trainer.fit_loop._should_accumulate():
+        if self._is_row_due():
             self._log_train()
 
     def note(self, stage: str, recon: Tensor, kl: Tensor, loss: Tensor, batch_idx: int) -> None:
@@ -170,7 +169,8 @@ class VAE(pl.LightningModule):
         """Keeps what was summed since the last row of `train/`: a resumed run goes on with it."""
         ledger = self.ledgers["train"]
         ledger.add_up()
-        if ledger.mean.sums is not None:
+        # Saved at the end of a batch, a checkpoint comes just before its row.
+        if ledger.mean.sums is not None and not self._is_row_due():
             checkpoint["train_sums"] = ledger.mean.sums.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -187,6 +187,11 @@ class VAE(pl.LightningModule):
         for name, mean in self._means(stage).items():
             # The mean is already over all processes; sync_dist only spares Lightning's reminder to do so.
             self.log(name, mean, on_epoch=True, prog_bar=name.endswith("elbo"), sync_dist=True)
+
+    def _is_row_due(self) -> bool:
+        trainer = self.trainer
+        is_multiple = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        return is_multiple and not trainer.fit_loop._should_accumulate()
 
     def _log_train(self) -> None:
         # What `self.log` does, without its machinery: 1 ms a number, for a small model as long as a step.

@@ -155,9 +155,11 @@ class Images(pl.LightningDataModule):
         # Not what the loader has given: an interrupted step is done again.
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         epoch = self._batches["train"].epoch
-        if progress.is_last_batch and progress.current.completed == progress.current.ready:
+        # `processed`, for at the end of a batch, where a checkpoint may be written, it is not `completed` yet.
+        done: int = progress.current.processed  # type: ignore[attr-defined]
+        if progress.is_last_batch and done == progress.current.ready:
             return {"epoch": epoch + 1, "position": 0}
-        return {"epoch": epoch, "position": progress.current.completed}
+        return {"epoch": epoch, "position": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Makes training continue where the state was taken."""

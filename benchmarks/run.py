@@ -1,0 +1,314 @@
+"""`make bench`: trains by turns with vae_exp, by hand, with pythae and with Lightning as usual; writes README.md.
+
+Every number in that file comes from here. Processes of one thread take turns, a block of steps each, so that a machine
+that slows down slows all of them; a ratio is the median over the rounds of CPU seconds by hand / CPU seconds.
+"""
+
+import argparse
+import csv
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torchvision.datasets import MNIST
+
+HERE = Path(__file__).parent
+PYTHON = sys.executable
+PEERS = HERE / ".venv" / "bin" / "python"
+STEPS = {"A": 60, "B": 25, "S": 429}  # steps of a block; 429 are an epoch
+TITLES = {
+    "A": "MLP 784-500-500-20-500-500-784",
+    "B": "convolutions 1-32-64, 256, latents 20",
+    "S": "MLP 784-16-20-16-784, where overhead shows",
+}
+NETWORKS = {
+    "A": [],
+    "B": ["encoder=conv", "decoder=conv"],
+    "S": ["encoder.hidden=[]", "encoder.out_features=16", "decoder.hidden=[16]"],
+}
+WORDS = ("net", "system", "what", "run", "part")  # columns of words
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
+
+
+def ours(net: str, root: str, *options: str) -> list[str]:
+    return [PYTHON, "-m", "vae_exp", "data=mnist", f"data.root={root}", "trainer=cpu", *NETWORKS[net], *options]
+
+
+def systems(net: str, root: str, scratch: Path) -> dict[str, list[str]]:
+    """The command of each system; the first is what the others are compared with."""
+    steps, here = str(STEPS[net]), lambda name: str(HERE / name)
+    block = (
+        f"trainer.limit_train_batches={steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=100000",
+        "callbacks.early_stopping=null", "+callbacks.block._target_=block.Block", "logger=csv",
+    )  # fmt: skip
+    run = f"hydra.run.dir={scratch}/run"
+    found = {
+        "by hand": [PYTHON, here("handwritten.py"), net, root, steps, "32-true", "tuned"],
+        "**vae_exp**": ours(net, root, *block, run),
+        "by hand, `(x[rows] / 255).bernoulli()`": [
+            PYTHON,
+            here("handwritten.py"),
+            net,
+            root,
+            steps,
+            "32-true",
+            "plain",
+        ],
+        "Lightning as usual": [PYTHON, here("lightning_usual.py"), net, root, steps, str(scratch / "lightning")],
+    }
+    if PEERS.exists():
+        found["pythae"] = [str(PEERS), here("pythae_trainer.py"), net, f"{scratch}/bits.pt", steps, f"{scratch}/pythae"]
+    if net == "A" and has_bf16():
+        found["by hand, bf16"] = [PYTHON, here("handwritten.py"), net, root, steps, "bf16-mixed", "tuned"]
+        found["**vae_exp**, bf16"] = ours(net, root, *block, f"{run}16", "trainer.precision=bf16-mixed")
+    return found
+
+
+def has_bf16() -> bool:
+    info = Path("/proc/cpuinfo")
+    return info.exists() and "avx512_bf16" in info.read_text()
+
+
+class Worker:
+    """A system in a process of its own that trains when it is its turn."""
+
+    def __init__(self, name: str, command: list[str], scratch: Path) -> None:
+        self.name, self.log = name, (scratch / f"{name.strip('*')[:8]}.log").open("w")
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=ENV, cwd=scratch
+        )
+
+    def hear(self) -> list[str]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("turn: "):
+                return line[6:].split()
+        raise SystemExit(f"{self.name} ended, see {self.log.name}:\n{Path(self.log.name).read_text()[-2000:]}")
+
+    def turn(self) -> float:
+        """Images per CPU second of one block."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        images, seconds = self.hear()
+        assert self.hear() == ["ready"]
+        return int(images) / float(seconds)
+
+
+def compare(net: str, root: str, repeats: int, rounds: int) -> list[str]:
+    """Rows of the table of one network."""
+    ratios: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
+    for repeat in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            torch.save((MNIST(root).data[:60000].unsqueeze(1) > 127).byte(), scratch / "bits.pt")
+            workers = [Worker(name, command, scratch) for name, command in systems(net, root, scratch).items()]
+            for worker in workers:  # they start side by side, and warm up one after the other
+                assert worker.hear() == ["ready"]
+            for worker in workers:
+                worker.turn()
+            blocks = [[worker.turn() for worker in workers] for _ in range(rounds)]
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
+        for k, worker in enumerate(workers):
+            speeds.setdefault(worker.name, []).append(statistics.median(row[k] for row in blocks))
+            ratios.setdefault(worker.name, []).append(statistics.median(row[k] / row[0] for row in blocks))
+        print(net, repeat, {name: round(values[-1], 3) for name, values in ratios.items()}, flush=True)
+    return [
+        f"| {net} | {name} | {statistics.median(speeds[name]):,.0f} | {statistics.median(values):.2f} "
+        f"| {min(values):.2f} - {max(values):.2f} |"
+        for name, values in ratios.items()
+    ]
+
+
+def children_cpu() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def cpu_seconds(command: list[str], cwd: Path) -> float:
+    """CPU seconds of a whole command."""
+    before = children_cpu()
+    subprocess.run(command, cwd=cwd, env=ENV, check=True, capture_output=True)
+    return children_cpu() - before
+
+
+def start_up(root: str, scratch: Path) -> list[str]:
+    minimum = [
+        "import torch, pytorch_lightning as pl",
+        "class M(pl.LightningModule):",
+        "    def __init__(self): super().__init__(); self.w = torch.nn.Linear(1, 1)",
+        "    def training_step(self, b, i): return self.w(b[0]).mean()",
+        "    def configure_optimizers(self): return torch.optim.Adam(self.parameters())",
+        "data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(8, 1)))",
+        "quiet = {'logger': False, 'enable_checkpointing': False}",
+        "pl.Trainer(accelerator='cpu', devices=1, max_steps=1, **quiet).fit(M(), data)",
+    ]
+    ends = ("trainer.max_steps=1", "trainer.limit_val_batches=0", "test=false", "callbacks={}", "logger=none")
+    folder = f"hydra.run.dir={scratch}/start/${{now:%f}}"
+    typo = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'vae_exp', 'encoder=x'])"
+    commands = {
+        "`--help`": [PYTHON, "-m", "vae_exp", "--help"],
+        "`--cfg job`": [PYTHON, "-m", "vae_exp", "--cfg", "job"],
+        "an option that does not exist": [PYTHON, "-c", typo],
+        "Lightning's own minimum, one step": [PYTHON, "-c", "\n".join(minimum)],
+        "`vae_exp`, one step": [PYTHON, "-m", "vae_exp", "data=fake", "trainer=cpu", *ends, folder],
+    }
+    rows = []
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(5):
+        for name, command in commands.items():
+            times[name].append(cpu_seconds(command, scratch))
+    for name, values in times.items():
+        rows.append(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} - {max(values):.2f} |")
+    return rows
+
+
+def resident(command: list[str], cwd: Path) -> float:
+    """Peak resident memory of a command in MB."""
+    code = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, "
+        "stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run([PYTHON, "-c", code, *command], cwd=cwd, env=ENV, check=True, capture_output=True, text=True)
+    return int(done.stdout) / 1024
+
+
+def memory(root: str, scratch: Path) -> list[str]:
+    """Peak memory, and the speed of the first and the last quarter of the epochs: neither moves with them."""
+    rows = []
+    for epochs in (4, 16):
+        short = (f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=60", "logger=csv")
+        folder = scratch / f"memory{epochs}"
+        peak = resident(ours("A", root, *short, f"hydra.run.dir={folder}"), scratch)
+        lines = csv.DictReader((folder / "metrics.csv").open())
+        speeds = [float(row["train/images_per_second"]) for row in lines if row["train/images_per_second"]]
+        first, last = (statistics.median(part) for part in (speeds[: epochs // 4], speeds[-epochs // 4 :]))
+        rows.append(f"| A, {epochs} epochs of 60 steps | {peak:,.0f} | {first:,.0f} | {last:,.0f} |")
+    return rows
+
+
+def growth(root: str, scratch: Path) -> list[str]:
+    """Seconds a step by batch and width."""
+    rows = []
+    for batch, width in ((64, 500), (128, 500), (256, 500), (512, 500), (128, 250), (128, 1000)):
+        folder = scratch / f"growth{batch}_{width}"
+        size = f"encoder.hidden=[{width}] encoder.out_features={width} decoder.hidden=[{width},{width}]".split()
+        run = ("trainer.max_epochs=1", "trainer.limit_train_batches=60", "trainer.log_every_n_steps=20", "test=false")
+        command = ours("A", root, *size, f"data.batch_size={batch}", *run, "logger=csv", f"hydra.run.dir={folder}")
+        subprocess.run(command, cwd=scratch, env=ENV, check=True, capture_output=True)
+        seconds = batch / json.loads((folder / "run.json").read_text())["metrics"]["train/images_per_second"]
+        weights = 2 * (784 * width + width * width) + 3 * 20 * width
+        per_weight = 1e12 * seconds / (batch * weights)
+        rows.append(f"| {batch} | {width} | {weights / 1e6:.2f} | {1e3 * seconds:.1f} | {per_weight:.0f} |")
+    return rows
+
+
+def shares(root: str, scratch: Path) -> list[str]:
+    """Where the seconds of a run of the default model go."""
+    command = ours("A", root, "trainer.max_epochs=5", "+callbacks.shares._target_=shares.Shares", "logger=csv")
+    subprocess.run([*command, f"hydra.run.dir={scratch}/shares"], cwd=scratch, env=ENV, check=True, capture_output=True)
+    seconds = json.loads((scratch / "shares" / "shares.json").read_text())
+    total = sum(seconds.values())
+    return [f"| {name} | {value:.1f} | {100 * value / total:.1f} % |" for name, value in seconds.items()]
+
+
+def scaling(root: str, scratch: Path) -> list[str]:
+    """Wall seconds of one epoch by one process and by two, each of one thread."""
+    rows, seconds = [], {}
+    for devices in (1, 2):
+        options = ("trainer=ddp", "trainer.accelerator=cpu") if devices == 2 else ()
+        speeds = []
+        for repeat in range(2):
+            folder = scratch / f"scale{devices}{repeat}"
+            run = ours(
+                "A", root, *options, f"trainer.devices={devices}", "trainer.max_epochs=1", "test=false", "logger=csv"
+            )
+            subprocess.run([*run, f"hydra.run.dir={folder}"], cwd=scratch, env=ENV, check=True, capture_output=True)
+            speeds.append(json.loads((folder / "run.json").read_text())["metrics"]["train/images_per_second"])
+        seconds[devices] = statistics.median(speeds)
+        rows.append(f"| {devices} | {seconds[devices]:,.0f} | {seconds[devices] / seconds[1]:.2f} |")
+    return rows
+
+
+def table(header: str, rows: list[str]) -> str:
+    names = header.split(" | ")
+    line = " | ".join("---" if name in WORDS else "---:" for name in names)
+    return "\n".join([f"| {header} |", f"| {line} |", *rows])
+
+
+def cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    )
+    bf16 = ", with AVX512_BF16" if has_bf16() else ""
+    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores{bf16}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
+    parser.add_argument("--repeats", type=int, default=3, help="processes of each system")
+    parser.add_argument("--rounds", type=int, default=8, help="blocks of each process")
+    args = parser.parse_args()
+    root = str(Path(args.root).resolve())
+    MNIST(root, download=not (Path(root) / "MNIST").exists())
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        sections = {
+            "start": start_up(root, scratch),
+            "memory": memory(root, scratch),
+            "shares": shares(root, scratch),
+            "scaling": scaling(root, scratch),
+            "growth": growth(root, scratch),
+        }
+        print(json.dumps(sections, indent=1), flush=True)
+    ratios = [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)]
+    packages = ("torch", "pytorch-lightning", "hydra-core", "torchvision")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    if PEERS.exists():
+        code = "import importlib.metadata; print('pythae', importlib.metadata.version('pythae'))"
+        versions.append(subprocess.run([PEERS, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+    minutes = (time.perf_counter() - began) / 60
+    text = (
+        (HERE / "template.md")
+        .read_text()
+        .format(
+            date=datetime.date.today(),
+            cpu=cpu(),
+            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+            python=platform.python_version(),
+            versions=", ".join(versions),
+            command=f"`make bench`, {args.repeats} processes of {args.rounds} blocks each, {minutes:.0f} minutes",
+            networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
+            ratios=table("net | system | images / CPU second | ratio | range over processes", ratios),
+            start=table("what | CPU seconds, median of 5 | range", sections["start"]),
+            memory=table("run | peak resident MB | images / second, first quarter | last quarter", sections["memory"]),
+            growth=table(
+                "batch | width | million weights | ms a step | ps a step, image and weight", sections["growth"]
+            ),
+            shares=table("part | seconds | share", sections["shares"]),
+            scaling=table("processes of one thread | images / second | strong scaling", sections["scaling"]),
+        )
+    )
+    (HERE / "README.md").write_text(text)
+    shutil.rmtree(HERE / "__pycache__", ignore_errors=True)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
