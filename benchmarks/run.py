@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,6 +36,15 @@ NETWORKS = {
     "A": [],
     "B": ["encoder=conv", "decoder=conv"],
     "S": ["encoder.hidden=[]", "encoder.out_features=16", "decoder.hidden=[16]"],
+}
+RESULTS = HERE / "results.json"
+HEADERS = {
+    "training": "net | system | images / CPU second | ratio | range over processes",
+    "start": "what | CPU seconds, median of 5 | range",
+    "memory": "run | peak resident MB | images / second, first quarter | last quarter",
+    "growth": "batch | width | million weights | ms a step | ps a step, image and weight",
+    "shares": "part | seconds | share",
+    "scaling": "processes of one thread | images / second | strong scaling",
 }
 WORDS = ("net", "system", "what", "run", "part")  # columns of words
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
@@ -156,7 +166,8 @@ def start_up(root: str, scratch: Path) -> list[str]:
         "quiet = {'logger': False, 'enable_checkpointing': False}",
         "pl.Trainer(accelerator='cpu', devices=1, max_steps=1, **quiet).fit(M(), data)",
     ]
-    ends = ("trainer.max_steps=1", "trainer.limit_val_batches=0", "test=false", "callbacks={}", "logger=none")
+    ends = ("trainer.max_steps=1", "trainer.limit_val_batches=0", "test=false", "logger=none")
+    after = ("callbacks.pictures=null", "callbacks.curves=null")  # they come after the first step
     folder = f"hydra.run.dir={scratch}/start/${{now:%f}}"
     typo = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'vae_exp', 'encoder=x'])"
     commands = {
@@ -164,7 +175,7 @@ def start_up(root: str, scratch: Path) -> list[str]:
         "`--cfg job`": [PYTHON, "-m", "vae_exp", "--cfg", "job"],
         "an option that does not exist": [PYTHON, "-c", typo],
         "Lightning's own minimum, one step": [PYTHON, "-c", "\n".join(minimum)],
-        "`vae_exp`, one step": [PYTHON, "-m", "vae_exp", "data=fake", "trainer=cpu", *ends, folder],
+        "`vae_exp`, one step": [PYTHON, "-m", "vae_exp", "data=fake", "trainer=cpu", *ends, *after, folder],
     }
     rows = []
     times: dict[str, list[float]] = {name: [] for name in commands}
@@ -249,61 +260,53 @@ def table(header: str, rows: list[str]) -> str:
     return "\n".join([f"| {header} |", f"| {line} |", *rows])
 
 
-def cpu() -> str:
+def machine() -> str:
+    """Hardware and versions."""
     info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    )
-    bf16 = ", with AVX512_BF16" if has_bf16() else ""
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores{bf16}"
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(": ")[1] for line in lines if "model name" in line), platform.processor())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    packages = ("torch", "pytorch-lightning", "hydra-core", "torchvision")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    if PEERS.exists():
+        code = "import importlib.metadata; print('pythae', importlib.metadata.version('pythae'))"
+        versions.append(subprocess.run([PEERS, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
+    bf16 = " with AVX512_BF16" if has_bf16() else ""
+    return f"{cpu}{bf16}, {os.cpu_count()} cores, {gpu}, Python {platform.python_version()}, {', '.join(versions)}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", help="what to measure anew: training, start, ...; all of it by default")
     parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each system")
     parser.add_argument("--rounds", type=int, default=8, help="blocks of each process")
     args = parser.parse_args()
     root = str(Path(args.root).resolve())
     MNIST(root, download=not (Path(root) / "MNIST").exists())
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        sections = {
-            "start": start_up(root, scratch),
-            "memory": memory(root, scratch),
-            "shares": shares(root, scratch),
-            "scaling": scaling(root, scratch),
-            "growth": growth(root, scratch),
-        }
-        print(json.dumps(sections, indent=1), flush=True)
-    ratios = [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)]
-    packages = ("torch", "pytorch-lightning", "hydra-core", "torchvision")
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    if PEERS.exists():
-        code = "import importlib.metadata; print('pythae', importlib.metadata.version('pythae'))"
-        versions.append(subprocess.run([PEERS, "-c", code], capture_output=True, text=True, check=True).stdout.strip())
-    minutes = (time.perf_counter() - began) / 60
-    text = (
-        (HERE / "template.md")
-        .read_text()
-        .format(
-            date=datetime.date.today(),
-            cpu=cpu(),
-            gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-            python=platform.python_version(),
-            versions=", ".join(versions),
-            command=f"`make bench`, {args.repeats} processes of {args.rounds} blocks each, {minutes:.0f} minutes",
-            networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
-            ratios=table("net | system | images / CPU second | ratio | range over processes", ratios),
-            start=table("what | CPU seconds, median of 5 | range", sections["start"]),
-            memory=table("run | peak resident MB | images / second, first quarter | last quarter", sections["memory"]),
-            growth=table(
-                "batch | width | million weights | ms a step | ps a step, image and weight", sections["growth"]
-            ),
-            shares=table("part | seconds | share", sections["shares"]),
-            scaling=table("processes of one thread | images / second | strong scaling", sections["scaling"]),
-        )
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    measures: dict[str, Callable[[str, Path], list[str]]] = {
+        "start": start_up,
+        "memory": memory,
+        "growth": growth,
+        "shares": shares,
+        "scaling": scaling,
+        "training": lambda root, _: [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)],
+    }
+    for name in args.sections or measures:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            rows = measures[name](root, Path(folder))
+        minutes = (time.perf_counter() - began) / 60
+        results[name] = {"rows": rows, "minutes": minutes, "on": f"{datetime.date.today()}, {machine()}"}
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    tables = {name: table(HEADERS[name], results[name]["rows"]) for name in measures}
+    text = (HERE / "template.md").read_text()
+    text = text.format(
+        on="\n".join(f"- {line}" for line in sorted({results[name]["on"] for name in measures})),
+        minutes=f"{sum(results[name]['minutes'] for name in measures):.0f}",
+        networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
+        **tables,
     )
     (HERE / "README.md").write_text(text)
     shutil.rmtree(HERE / "__pycache__", ignore_errors=True)
