@@ -25,7 +25,12 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_help_names_every_group(tmp_path):
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for group in ("model: beta_vae, cvae, vae", "encoder: conv, mlp", "likelihood: bce, sse", "prior: mixture"):
+    for group in (
+        "model: beta_vae, cvae, vae",
+        "encoder: conv, mlp",
+        "likelihood: bce, categorical_256",
+        "prior: mixture",
+    ):
         assert group in done.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import special, stats
+from scipy import integrate, special, stats
 
-from vae_exp.likelihoods import SUPPORTS, Bernoulli, Normal
+from vae_exp.likelihoods import (
+    SUPPORTS,
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    Laplace,
+    Normal,
+    SharedNormal,
+)
 
 IMAGE = (2, 3, 4)
 
@@ -29,11 +39,85 @@ def scipy_normal(scale):
     return lambda x, params: torch.from_numpy(stats.norm.logpdf(x.double(), params.double(), scale).sum((-3, -2, -1)))
 
 
+def numpy64(*tensors):
+    return tuple(tensor.detach().double().numpy() for tensor in tensors)
+
+
+def scales(raw, low, high):
+    return np.exp(np.log(low) + np.log(high / low) * special.expit(raw))
+
+
+def scipy_gaussian(x, params):
+    mu, raw = numpy64(*params.chunk(2, dim=-3))
+    return torch.from_numpy(stats.norm.logpdf(x.double(), mu, scales(raw, 0.01, 1)).sum((-3, -2, -1)))
+
+
+def scipy_laplace(x, params):
+    return torch.from_numpy(stats.laplace.logpdf(x.double(), params.double(), 0.1).sum((-3, -2, -1)))
+
+
+def continuous_bernoulli(x, params):
+    """With the normaliser as an integral: 1 / C = int_0^1 exp(x l - softplus(l)) dx, in float64."""
+    x, logits = numpy64(x, params)
+    area = np.expm1(logits) / logits / (1 + np.exp(logits))
+    return torch.from_numpy((x * logits - np.logaddexp(0, logits) - np.log(area)).sum((-3, -2, -1)))
+
+
+def log_masses(params):
+    """Of the 256 levels, (256, ..., C, H, W), in float64 from scipy's logistic, from the tail that loses no digits."""
+    mu, raw = numpy64(*params.chunk(2, dim=-3))
+    scale, column = scales(raw, 0.001, 1), (-1, *[1] * mu.ndim)
+    inner = (np.arange(255) + 0.5) / 255
+    low, high = np.reshape([-np.inf, *inner], column), np.reshape([*inner, np.inf], column)
+    below = [stats.logistic.logcdf(edge, mu, scale) for edge in (low, high)]
+    above = [stats.logistic.logsf(edge, mu, scale) for edge in (low, high)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # in the branch that is not taken
+        left = below[1] + np.log(-np.expm1(below[0] - below[1]))
+        right = above[0] + np.log(-np.expm1(above[1] - above[0]))
+    return np.where(np.reshape(np.arange(256) / 255, column) < mu, left, right)
+
+
+def masses(params):
+    return np.exp(log_masses(params))
+
+
+def discretized_logistic(x, params):
+    log_p, k = log_masses(params), (255 * x).round().long().numpy()
+    k = np.broadcast_to(k, log_p.shape[1:])
+    return torch.from_numpy(np.take_along_axis(log_p, k[None], axis=0)[0].sum((-3, -2, -1)))
+
+
+def by_level(params):
+    return params.unflatten(-3, (256, -1)).movedim(-4, 0)
+
+
+def categorical(x, params):
+    k = torch.broadcast_to((255 * x).round().long(), by_level(params).shape[1:])
+    return by_level(params).double().log_softmax(0).gather(0, k[None])[0].sum((-3, -2, -1))
+
+
+def mean_level(p):
+    return np.tensordot(np.arange(256) / 255, p, 1)
+
+
+def continuous_mean(logits):
+    """E x by the trapezoid rule."""
+    v = np.linspace(0, 1, 20_001).reshape(-1, *[1] * logits.ndim)
+    density = np.exp(v * logits.double().numpy())
+    return np.trapezoid(v * density, v, axis=0) / np.trapezoid(density, v, axis=0)
+
+
 # name: likelihood, log p(x | params) by someone else's formula, mean of the pixels
 CASES = {
     "bernoulli": (Bernoulli(), bce, lambda logits: special.expit(logits.numpy())),
     "normal_sse": (Normal(sqrt(0.5)), sse, np.asarray),
     "normal_0.1": (Normal(0.1), scipy_normal(0.1), np.asarray),
+    "gaussian": (Gaussian(), scipy_gaussian, lambda params: params.chunk(2, dim=-3)[0].numpy()),
+    "gaussian_shared": (SharedNormal(0.1), scipy_normal(0.1), np.asarray),
+    "laplace": (Laplace(0.1), scipy_laplace, np.asarray),
+    "continuous_bernoulli": (ContinuousBernoulli(), continuous_bernoulli, continuous_mean),
+    "discretized_logistic": (DiscretizedLogistic(), discretized_logistic, lambda params: mean_level(masses(params))),
+    "categorical": (Categorical(), categorical, lambda params: mean_level(by_level(params).softmax(0).numpy())),
     "normal_3": (Normal(3.0), scipy_normal(3.0), np.asarray),
 }
 each = pytest.mark.parametrize(("likelihood", "log_prob", "mean"), CASES.values(), ids=CASES)
@@ -64,7 +148,7 @@ def test_log_prob_is_the_formula_summed_over_pixels(likelihood, log_prob, mean, 
     assert p.event_shape == IMAGE
     # float32 sums of 24 terms, some of them in the hundreds: relative 1e-5
     torch.testing.assert_close(p.log_prob(x), log_prob(x, params), rtol=1e-5, atol=1e-4, check_dtype=False)
-    np.testing.assert_allclose(p.mean, mean(params), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(p.mean.detach(), mean(params), rtol=1e-5, atol=1e-5)
 
 
 @each
@@ -101,3 +185,39 @@ def test_log_prob_and_gradient_are_finite_at_extreme_params(likelihood, log_prob
 def test_a_scale_is_positive(scale):
     with pytest.raises(ValueError, match=r"likelihood\.scale"):
         Normal(scale)
+
+
+@pytest.mark.parametrize("logit", [0.0, 1e-4, -1e-3, 0.09, 0.11, -5.0, 30.0, -90.0])
+def test_the_continuous_bernoulli_is_right_near_one_half_and_far_from_it(logit):
+    x = torch.linspace(0, 1, 11).view(-1, 1, 1, 1)
+    params = torch.full((1, 1, 1), logit)
+    ours = ContinuousBernoulli()(params).log_prob(x).double().numpy()
+    area = integrate.quad(lambda v: np.exp(v * logit - max(logit, 0)), 0, 1, points=[0, 1], limit=200)[0]
+    expected = x.flatten().numpy().astype(float) * logit - max(logit, 0) - np.log(area)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["discretized_logistic", "categorical"])
+def test_levels_are_drawn_as_often_as_their_masses_say(name):
+    likelihood, _, mean = CASES[name]
+    params = make_params(likelihood, (), (1, 1, 2))
+    p = likelihood(params)
+    draws = p.sample((20_000,))
+    assert set((255 * draws).round().unique().tolist()) <= set(range(256))
+    error = draws.double().std(0) / 20_000**0.5
+    assert ((draws.double().mean(0) - torch.as_tensor(mean(params))).abs() < 4.5 * error + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("cls", "kwargs"),
+    [
+        (Gaussian, {"min_scale": 2}),
+        (DiscretizedLogistic, {"min_scale": 0}),
+        (Laplace, {"scale": 0}),
+        (SharedNormal, {"init_scale": -1}),
+        (Categorical, {"params_per_pixel": 3}),
+    ],
+)
+def test_arguments_out_of_range_are_named(cls, kwargs):
+    with pytest.raises(ValueError, match=f"likelihood.{next(iter(kwargs))}={next(iter(kwargs.values()))}"):
+        cls(**kwargs)
