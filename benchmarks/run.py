@@ -11,17 +11,17 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.datasets import MNIST
+from turns import Worker
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
@@ -62,24 +62,17 @@ def systems(net: str, root: str, scratch: Path) -> dict[str, list[str]]:
         "callbacks.early_stopping=null", "+callbacks.block._target_=block.Block", "logger=csv",
     )  # fmt: skip
     run = f"hydra.run.dir={scratch}/run"
+    by_hand = [PYTHON, here("handwritten.py"), net, root, steps]
     found = {
-        "by hand": [PYTHON, here("handwritten.py"), net, root, steps, "32-true", "tuned"],
+        "by hand": [*by_hand, "32-true", "tuned"],
         "**vae_exp**": ours(net, root, *block, run),
-        "by hand, `(x[rows] / 255).bernoulli()`": [
-            PYTHON,
-            here("handwritten.py"),
-            net,
-            root,
-            steps,
-            "32-true",
-            "plain",
-        ],
+        "by hand, `(x[rows] / 255).bernoulli()`": [*by_hand, "32-true", "plain"],
         "Lightning as usual": [PYTHON, here("lightning_usual.py"), net, root, steps, str(scratch / "lightning")],
     }
     if PEERS.exists():
         found["pythae"] = [str(PEERS), here("pythae_trainer.py"), net, f"{scratch}/bits.pt", steps, f"{scratch}/pythae"]
     if net == "A" and has_bf16():
-        found["by hand, bf16"] = [PYTHON, here("handwritten.py"), net, root, steps, "bf16-mixed", "tuned"]
+        found["by hand, bf16"] = [*by_hand, "bf16-mixed", "tuned"]
         found["**vae_exp**, bf16"] = ours(net, root, *block, f"{run}16", "trainer.precision=bf16-mixed")
     return found
 
@@ -87,32 +80,6 @@ def systems(net: str, root: str, scratch: Path) -> dict[str, list[str]]:
 def has_bf16() -> bool:
     info = Path("/proc/cpuinfo")
     return info.exists() and "avx512_bf16" in info.read_text()
-
-
-class Worker:
-    """A system in a process of its own that trains when it is its turn."""
-
-    def __init__(self, name: str, command: list[str], scratch: Path) -> None:
-        self.name, self.log = name, (scratch / f"{name.strip('*')[:8]}.log").open("w")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=ENV, cwd=scratch
-        )
-
-    def hear(self) -> list[str]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("turn: "):
-                return line[6:].split()
-        raise SystemExit(f"{self.name} ended, see {self.log.name}:\n{Path(self.log.name).read_text()[-2000:]}")
-
-    def turn(self) -> float:
-        """Images per CPU second of one block."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        images, seconds = self.hear()
-        assert self.hear() == ["ready"]
-        return int(images) / float(seconds)
 
 
 def compare(net: str, root: str, repeats: int, rounds: int) -> list[str]:
@@ -123,7 +90,7 @@ def compare(net: str, root: str, repeats: int, rounds: int) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             torch.save((MNIST(root).data[:60000].unsqueeze(1) > 127).byte(), scratch / "bits.pt")
-            workers = [Worker(name, command, scratch) for name, command in systems(net, root, scratch).items()]
+            workers = [Worker(name, command, scratch, ENV) for name, command in systems(net, root, scratch).items()]
             for worker in workers:  # they start side by side, and warm up one after the other
                 assert worker.hear() == ["ready"]
             for worker in workers:
@@ -177,14 +144,11 @@ def start_up(root: str, scratch: Path) -> list[str]:
         "Lightning's own minimum, one step": [PYTHON, "-c", "\n".join(minimum)],
         "`vae_exp`, one step": [PYTHON, "-m", "vae_exp", "data=fake", "trainer=cpu", *ends, *after, folder],
     }
-    rows = []
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(5):
         for name, command in commands.items():
             times[name].append(cpu_seconds(command, scratch))
-    for name, values in times.items():
-        rows.append(f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} - {max(values):.2f} |")
-    return rows
+    return [f"| {name} | {statistics.median(v):.2f} | {min(v):.2f} - {max(v):.2f} |" for name, v in times.items()]
 
 
 def resident(command: list[str], cwd: Path) -> float:
@@ -275,12 +239,25 @@ def machine() -> str:
     return f"{cpu}{bf16}, {os.cpu_count()} cores, {gpu}, Python {platform.python_version()}, {', '.join(versions)}"
 
 
+def render(results: dict[str, Any]) -> str:
+    """The page of all results."""
+    return (
+        (HERE / "template.md")
+        .read_text()
+        .format(
+            on="\n".join(f"- {line}" for line in sorted({result["on"] for result in results.values()})),
+            networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
+            **{name: table(HEADERS[name], result["rows"]) for name, result in results.items()},
+        )
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", help="what to measure anew: training, start, ...; all of it by default")
     parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each system")
-    parser.add_argument("--rounds", type=int, default=8, help="blocks of each process")
+    parser.add_argument("--rounds", type=int, default=7, help="blocks of each process")
     args = parser.parse_args()
     root = str(Path(args.root).resolve())
     MNIST(root, download=not (Path(root) / "MNIST").exists())
@@ -294,23 +271,11 @@ def main() -> None:
         "training": lambda root, _: [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)],
     }
     for name in args.sections or measures:
-        began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             rows = measures[name](root, Path(folder))
-        minutes = (time.perf_counter() - began) / 60
-        results[name] = {"rows": rows, "minutes": minutes, "on": f"{datetime.date.today()}, {machine()}"}
+        results[name] = {"rows": rows, "on": f"{datetime.date.today()}, {machine()}"}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    tables = {name: table(HEADERS[name], results[name]["rows"]) for name in measures}
-    text = (HERE / "template.md").read_text()
-    text = text.format(
-        on="\n".join(f"- {line}" for line in sorted({results[name]["on"] for name in measures})),
-        minutes=f"{sum(results[name]['minutes'] for name in measures):.0f}",
-        networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
-        **tables,
-    )
-    (HERE / "README.md").write_text(text)
-    shutil.rmtree(HERE / "__pycache__", ignore_errors=True)
-    print(text)
+    (HERE / "README.md").write_text(render(results))
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ from vae_exp.likelihoods import (
     ContinuousBernoulli,
     DiscretizedLogistic,
     Gaussian,
+    GaussianShared,
     Laplace,
     Normal,
-    SharedNormal,
 )
 
 IMAGE = (2, 3, 4)
@@ -113,7 +113,7 @@ CASES = {
     "normal_sse": (Normal(sqrt(0.5)), sse, np.asarray),
     "normal_0.1": (Normal(0.1), scipy_normal(0.1), np.asarray),
     "gaussian": (Gaussian(), scipy_gaussian, lambda params: params.chunk(2, dim=-3)[0].numpy()),
-    "gaussian_shared": (SharedNormal(0.1), scipy_normal(0.1), np.asarray),
+    "gaussian_shared": (GaussianShared(0.1), scipy_normal(0.1), np.asarray),
     "laplace": (Laplace(0.1), scipy_laplace, np.asarray),
     "continuous_bernoulli": (ContinuousBernoulli(), continuous_bernoulli, continuous_mean),
     "discretized_logistic": (DiscretizedLogistic(), discretized_logistic, lambda params: mean_level(masses(params))),
@@ -214,7 +214,7 @@ def test_levels_are_drawn_as_often_as_their_masses_say(name):
         (Gaussian, {"min_scale": 2}),
         (DiscretizedLogistic, {"min_scale": 0}),
         (Laplace, {"scale": 0}),
-        (SharedNormal, {"init_scale": -1}),
+        (GaussianShared, {"init_scale": -1}),
         (Categorical, {"params_per_pixel": 3}),
     ],
 )

@@ -37,6 +37,7 @@ class Graph:
         self.model = model
         self.optimizer = optimizer
         self.eager_left = warmup
+        self.has_failed = False
         self.graph: torch.cuda.CUDAGraph | None = None
         self.built_in = self._built_in()
 
@@ -56,13 +57,12 @@ class Graph:
 
     def __call__(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; returns its loss."""
-        if self.graph is None and not self.eager_left:
-            self.eager_left = -1  # one attempt
-            self._capture(batch)
-        if self.graph is None:
-            self.eager_left -= self.eager_left > 0
+        if self.eager_left:
+            self.eager_left -= 1
             return self._aside(batch, batch_idx)
-        if any(static.shape != given.shape for static, given in zip(self.batch, batch, strict=True)):
+        if self.graph is None and not self.has_failed:
+            self._capture(batch)
+        if self.graph is None or [x.shape for x in batch] != [x.shape for x in self.batch]:
             return self.step(batch, batch_idx)
         for static, given in zip(self.batch, batch, strict=True):
             static.copy_(given)
@@ -73,8 +73,6 @@ class Graph:
 
     def _aside(self, batch: Batch, batch_idx: int) -> Tensor:
         """A step on another stream than the default one, which cannot be captured."""
-        if self.eager_left < 0:
-            return self.step(batch, batch_idx)
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -97,6 +95,7 @@ class Graph:
             self.terms = noted[-1]
             self.graph = graph
         except Exception as error:  # whatever a part does that a graph cannot hold
+            self.has_failed = True
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning("the step cannot be captured as a CUDA graph and runs eagerly: %s", reason[0])
         finally:

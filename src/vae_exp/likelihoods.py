@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Distribution, Independent
 from torch.distributions import Laplace as TorchLaplace
@@ -24,9 +25,9 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Gaussian",
+    "GaussianShared",
     "Laplace",
     "Normal",
-    "SharedNormal",
 ]
 
 SUPPORTS = ("binary", "levels", "unit", "real")
@@ -76,9 +77,7 @@ class Normal(nn.Module):
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"likelihood.scale={scale}: a standard deviation is positive")
-        self.scale = scale
+        self.scale = _check_positive("scale", scale)
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
@@ -95,10 +94,10 @@ class ContinuousBernoulli(nn.Module):
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent continuous Bernoulli, batch `(...)`, event `(C, H, W)`."""
-        return _Greys(TorchContinuousBernoulli(logits=params, validate_args=False), 3, validate_args=False)
+        return _UnitContinuous(TorchContinuousBernoulli(logits=params, validate_args=False), 3, validate_args=False)
 
 
-class _Greys(Independent):
+class _UnitContinuous(Independent):
     """Torch's, with normaliser and mean from the logits: from probabilities they fail near 0, 1/2 and 1."""
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ class Gaussian(nn.Module):
         return Independent(TorchNormal(mu, scale, validate_args=False), 3, validate_args=False)
 
 
-class SharedNormal(nn.Module):
+class GaussianShared(nn.Module):
     """`p(x | z) = N(x; params, sigma^2)`, one learned scale for every pixel of every image.
 
     Arguments:
@@ -155,9 +154,7 @@ class SharedNormal(nn.Module):
 
     def __init__(self, init_scale: float = 0.1) -> None:
         super().__init__()
-        if init_scale <= 0:
-            raise ValueError(f"likelihood.init_scale={init_scale}: a standard deviation is positive")
-        self.log_scale = nn.Parameter(torch.tensor(math.log(init_scale)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(_check_positive("init_scale", init_scale))))
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
@@ -175,9 +172,7 @@ class Laplace(nn.Module):
 
     def __init__(self, scale: float) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"likelihood.scale={scale}: a scale is positive")
-        self.scale = scale
+        self.scale = _check_positive("scale", scale)
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent Laplace, batch `(...)`, event `(C, H, W)`."""
@@ -205,10 +200,10 @@ class DiscretizedLogistic(nn.Module):
     def forward(self, params: Tensor) -> Independent:
         """`(..., 2C, H, W) ->` Independent discretised logistic, batch `(...)`, event `(C, H, W)`."""
         mu, raw = params.chunk(2, dim=-3)
-        return Independent(_Levels(mu, _bounded(raw, self.min_scale, self.max_scale)), 3, validate_args=False)
+        return Independent(_LevelLogistic(mu, _bounded(raw, self.min_scale, self.max_scale)), 3, validate_args=False)
 
 
-class _Levels(Distribution):
+class _LevelLogistic(Distribution):
     """Of one pixel: levels k / 255 with the masses of a logistic between `(k - 1/2) / 255` and `(k + 1/2) / 255`."""
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
@@ -256,30 +251,27 @@ class Categorical(nn.Module):
     def forward(self, params: Tensor) -> Independent:
         """`(..., 256C, H, W) ->` Independent categorical, batch `(...)`, event `(C, H, W)`."""
         logits = params.unflatten(-3, (256, -1)).movedim(-4, -1)
-        return Independent(_Softmax(logits.log_softmax(dim=-1)), 3, validate_args=False)
+        return Independent(_LevelCategorical(logits=logits, validate_args=False), 3, validate_args=False)
 
 
-class _Softmax(Distribution):
-    """Of one pixel: levels k / 255 with log masses `log_p[..., k]`."""
-
-    arg_constraints = {}  # noqa: RUF012
-
-    def __init__(self, log_p: Tensor) -> None:
-        self.log_p = log_p
-        super().__init__(log_p.shape[:-1], validate_args=False)
+class _LevelCategorical(TorchCategorical):
+    """Torch's, of one pixel, over the levels k / 255 instead of their numbers k."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        k = (255 * value).round().long()
-        k, log_p = torch.broadcast_tensors(k.unsqueeze(-1), self.log_p)
-        return log_p.gather(-1, k[..., :1]).squeeze(-1)
+        return super().log_prob((255 * value).round())
 
     @property
     def mean(self) -> Tensor:
-        return self.log_p.exp() @ (torch.arange(256, device=self.log_p.device, dtype=self.log_p.dtype) / 255)
+        return self.probs @ torch.linspace(0, 1, 256, device=self.probs.device, dtype=self.probs.dtype)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
-            return torch.distributions.Categorical(logits=self.log_p).sample(sample_shape) / 255
+        return super().sample(torch.Size(sample_shape)) / 255
+
+
+def _check_positive(name: str, scale: float) -> float:
+    if scale <= 0:
+        raise ValueError(f"likelihood.{name}={scale}: a scale is positive")
+    return scale
 
 
 def _check_params(given: int, needed: int) -> int:

@@ -194,7 +194,7 @@ class VAE(pl.LightningModule):
         return is_multiple and not trainer.fit_loop._should_accumulate()
 
     def _log_train(self) -> None:
-        # What `self.log` does, without its machinery: 1 ms a number, for a small model as long as a step.
+        # What `self.log` does, without its machinery, which takes about as long as a step of a small model.
         means = self._means("train")
         self.trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in means.items()})
         self.trainer.progress_bar_metrics["train/elbo"] = means["train/elbo"]

@@ -53,7 +53,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     )
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
     if not isinstance(trainer.accelerator, CUDAAccelerator):
-        # Lightning makes torch look for a GPU in a way that takes 0.1 ms, and a fused optimizer looks at every step.
+        # Lightning makes torch look for a GPU in a slow way, and a fused optimizer looks at every step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
 

@@ -83,7 +83,7 @@ class Batches:
             rows = order[start + self.rank : start + self.batch_size : self.world_size]
             self.position += 1
             if len(rows):  # the last images may not reach every process
-                # On a CPU five times as fast as `x[rows]`.
+                # On a CPU several times as fast as `x[rows]`.
                 x, y = (pixels.index_select(0, rows).to(self.device) for pixels in (self.split.x, self.split.y))
                 _seed(self.noise_seed, self.device)
                 yield x if self.view is None else self.view(x), y
@@ -96,7 +96,7 @@ class Batches:
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    # Not `torch.manual_seed`, which takes 0.1 ms to tell devices that are not there.
+    # Not `torch.manual_seed`, which is slow to tell devices that are not there.
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(seed)
