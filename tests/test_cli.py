@@ -26,8 +26,8 @@ def test_help_names_every_group(tmp_path):
     done = command("--help", cwd=tmp_path)
     assert done.returncode == 0
     for group in (
-        "model: beta_vae, cvae, vae",
-        "encoder: conv, mlp",
+        "model: ae, beta_vae, cvae",
+        "encoder: conv",
         "likelihood: bce, categorical_256",
         "prior: mixture",
     ):

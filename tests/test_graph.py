@@ -25,8 +25,11 @@ class Player:
     def replay(self):
         owner, noted = self.owner, self.owner.model.ledgers["train"].noted
         owner.step(owner.batch, 0)
-        for static, new in zip(owner.terms[:3], noted.pop()[:3], strict=True):
-            static.copy_(new)
+        terms, loss, _ = noted.pop()
+        assert terms.keys() == owner.terms.keys()
+        for name, new in terms.items():
+            owner.terms[name].copy_(new)
+        owner.loss.copy_(loss)
         Player.replays += 1
 
 
@@ -98,7 +101,7 @@ def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
     def wrong(self):
         original(self)
         if Player.replays == 6:
-            self.owner.terms[0][2:4] = torch.nan
+            self.owner.terms["recon"][2:4] = torch.nan
 
     monkeypatch.setattr(Player, "replay", wrong)
     with pytest.raises(runs.ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):

@@ -211,8 +211,8 @@ def test_a_model_hears_of_every_batch(run, calls):
 class Logging(ELBO):
     """An objective that logs."""
 
-    def __call__(self, model, x, y):
-        loss, draw = super().__call__(model, x, y)
+    def __call__(self, model, x, y, step):
+        loss, draw = super().__call__(model, x, y, step)
         if model.training:
             model.log("train/first", draw.elbo[0], on_epoch=True, on_step=False)
         return loss, draw

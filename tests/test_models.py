@@ -119,7 +119,7 @@ def test_every_term_of_an_image_and_latent_is_that_of_the_image_and_latent_alone
 @priors
 def test_elbo_is_the_mean_over_latents(prior, k):
     model, (x, y) = make(prior=prior, objective=ELBO(k)), make_batch()
-    loss, draw = model.objective(model, x, y)
+    loss, draw = model.objective(model, x, y, model.step)
     assert draw.z.shape == (k, B, D)
     logits = torch.stack([model.decoder(z) for z in draw.z])
     log_px = -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").flatten(2).sum(2)
@@ -164,7 +164,7 @@ def test_gradient_reaches_every_parameter_and_is_that_of_the_loss(cls, objective
 
     def loss():
         torch.manual_seed(1)  # the same noise
-        return model.objective(model, x, y)[0]
+        return model.objective(model, x, y, model.step)[0]
 
     loss().backward()
     parameters = dict(model.named_parameters())
@@ -263,7 +263,7 @@ def test_beta_one_is_a_vae_step_for_step():
 @pytest.mark.parametrize("beta", [0.0, 1.0, 4.0])
 def test_beta_weights_the_kl_in_the_loss_and_nothing_in_the_draw(beta, k):
     model, (x, y) = make(BetaVAE, objective=BetaELBO(beta, k)), make_batch()
-    loss, draw = model.objective(model, x, y)
+    loss, draw = model.objective(model, x, y, model.step)
     q = draw.q
     kl = kl_divergence(q, Independent(Normal(torch.zeros(B, D), 1.0), 1))
     torch.testing.assert_close(draw.kl, kl)
@@ -324,7 +324,7 @@ def test_densities_are_float32_under_bf16_autocast(cls, network, prior):
     for part in ("encoder", "decoder"):
         getattr(model, part).register_forward_hook(lambda _, args, out, part=part: seen.setdefault(part, out))
     with torch.autocast("cpu", torch.bfloat16):
-        loss, draw = model.objective(model, x, y)
+        loss, draw = model.objective(model, x, y, model.step)
         terms = (draw.log_px, draw.log_pz, draw.log_qz, draw.kl, draw.recon, draw.elbo)
     assert seen["encoder"].dtype == seen["decoder"].dtype == torch.bfloat16
     assert {t.dtype for t in (draw.z, loss, *terms)} == {torch.float32}

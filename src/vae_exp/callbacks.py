@@ -90,11 +90,11 @@ class Latents(Callback):
 
     def _update(self, draw: Draw) -> None:
         try:
-            mean = draw.q.mean
+            mean = draw.z_mean
             self._moments.update(torch.cat([mean.sum(dim=0), mean.square().sum(dim=0)]), len(mean))
         except NotImplementedError:
             pass  # a flow knows no mean
-        if draw.kl_per_dim is not None:
+        if draw.p is not None and draw.kl_per_dim is not None:
             self._kl.update(draw.kl_per_dim.sum(dim=0), len(draw.kl_per_dim))
 
     def _log(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> Tensor | None:
@@ -154,20 +154,12 @@ class Pictures(Callback):
         # The same latents at every drawing show what training changes, and leave its own noise alone.
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(0)
-            labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
-            paths = [
-                plots.grid(
-                    model.sample(100, labels),
-                    f"{when}\nsamples: means of {px}, z from the prior",
-                    folder / "samples.png",
-                ),
-                plots.reconstructions(
-                    x,
-                    model.reconstruct(x, y),
-                    f"{when}\nvalidation images and their reconstructions",
-                    folder / "reconstructions.png",
-                ),
-            ]
+            title = f"{when}\nvalidation images and their reconstructions"
+            paths = [plots.reconstructions(x, model.reconstruct(x, y), title, folder / "reconstructions.png")]
+            if model.bounds is not None:  # an autoencoder has nothing to sample from
+                labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
+                title = f"{when}\nsamples: means of {px}, z from the prior"
+                paths.append(plots.grid(model.sample(100, labels), title, folder / "samples.png"))
             if num_classes is not None:
                 labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
                 images = model.sample(len(labels), labels)
@@ -183,7 +175,7 @@ class Pictures(Callback):
 
 
 class Curves(Callback):
-    """`images/elbo.png`: the ELBO over the steps, from `metrics.csv`."""
+    """`images/elbo.png`: the ELBO over the steps, from `metrics.csv`; for an autoencoder `recon.png`."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -193,7 +185,7 @@ class Curves(Callback):
         if trainer.is_global_zero and (folder / "metrics.csv").exists():
             (folder / "images").mkdir(exist_ok=True)
             assert isinstance(pl_module, VAE)
-            plots.elbo_curve(folder / "metrics.csv", self.title, pl_module.bounds, folder / "images" / "elbo.png")
+            plots.curve(folder / "metrics.csv", self.title, pl_module.bounds, folder / "images")
 
 
 class Speed(Callback):

@@ -1,17 +1,19 @@
 """A draw: latents for a batch of images and everything they are scored with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, wraps
+from math import log
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-__all__ = ["Draw", "full_precision"]
+__all__ = ["Draw", "full_precision", "sample"]
 
 T = TypeVar("T")
+STOPS = ("z", "q", "p")
 
 
 def full_precision(x: Tensor) -> AbstractContextManager[object]:
@@ -22,7 +24,10 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
-    """A cached property in full precision: within the caller's autocast, networks of a flow would run in half."""
+    """A cached property in full precision: within the caller's autocast, networks of a flow would run in half.
+
+    Not for what decodes: the decoder runs in the caller's precision.
+    """
 
     @wraps(compute)
     def exact(draw: "Draw") -> T:
@@ -30,6 +35,26 @@ def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
             return compute(draw)
 
     return cached_property(exact)
+
+
+def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tuple[Tensor, Tensor | None]:
+    """Latents `(K, B, D)` of q, and `log q(z | x, c)` `(K, B)` where the two cost less together.
+
+    Raises:
+        ValueError: If gradients are to flow through samples that have none.
+    """
+    if hasattr(q, "rsample_and_log_prob") and not stop:  # an inverse flow passes once to sample, D times to score
+        return q.rsample_and_log_prob((num_samples,))
+    if q.has_rsample:
+        with torch.no_grad() if "z" in stop else nullcontext():
+            return q.rsample(torch.Size((num_samples,))), None
+    if torch.is_grad_enabled() and "z" not in stop:
+        raise ValueError(
+            f"posterior: the samples of {type(q).__name__} have no pathwise gradient.\n"
+            "Ways out: objective.kl=monte_carlo objective.estimator=score_function; or, where the posterior has it, "
+            "posterior.relaxed=true"
+        )
+    return q.sample(torch.Size((num_samples,))), None
 
 
 class Draw:
@@ -41,27 +66,95 @@ class Draw:
         x: The images that are scored, `(B, C, H, W)`.
         z: Latents, `(K, B, D)`.
         q: `q(z | x, c)`, batch `(B,)`, event `(D,)`.
-        p: `p(z | c)`, batch `()` or `(B,)`, event `(D,)`.
-        px: `p(x | z, c)`, batch `(K, B)`, event `(C, H, W)`.
+        p: `p(z | c)`, batch `()` or `(B,)`, event `(D,)`; None for an autoencoder.
+        decode: `z ->` `p(x | z, c)`, batch `(K, B)`, event `(C, H, W)`.
+        stop: What gets no gradient: the parameters of "q" (in `log_qz`), those of "p" (in `log_px` and `log_pz`).
+            Either is then a function of z alone. Whoever made z has stopped "z".
+        log_qz: Where it is known already.
     """
 
-    def __init__(self, x: Tensor, z: Tensor, q: Distribution, p: Distribution, px: Distribution) -> None:
-        self.x, self.z, self.q, self.p, self.px = x, z, q, p, px
+    def __init__(
+        self,
+        x: Tensor,
+        z: Tensor,
+        q: Distribution,
+        p: Distribution | None,
+        decode: Callable[[Tensor], Distribution],
+        stop: Collection[str] = (),
+        log_qz: Tensor | None = None,
+    ) -> None:
+        if not set(stop) <= set(STOPS):
+            raise ValueError(f"stop={stop}: choose of {', '.join(STOPS)}")
+        self.x, self.z, self.q, self.p, self.decode, self.stop = x, z, q, p, decode, stop
+        self.extras: dict[str, Tensor] = {}
+        if log_qz is not None:
+            self.log_qz = log_qz
 
-    @_term
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """What is kept of a batch, `(B,)` each: recon, kl where there is a prior, and the objective's `extras`."""
+        return {"recon": self.recon, **({} if self.p is None else {"kl": self.kl}), **self.extras}
+
+    @property
+    def z_mean(self) -> Tensor:
+        """`E_q z`, `(B, D)`.
+
+        Raises:
+            NotImplementedError: If the posterior does not know it, as a flow.
+        """
+        return self.q.mean
+
+    @cached_property
+    def px(self) -> Distribution:
+        """`p(x | z, c)`, batch `(K, B)`, event `(C, H, W)`."""
+        return self.decode(self.z)
+
+    @cached_property
     def log_px(self) -> Tensor:
         """`log p(x | z, c)`, `(K, B)`."""
-        return self.px.log_prob(self.x.expand(len(self.z), *self.x.shape))
+        if "p" in self.stop:
+            return _of_z_alone(lambda z: self._score_x(self.decode(z)), self.z)
+        return self._score_x(self.px)
 
     @_term
     def log_pz(self) -> Tensor:
         """`log p(z | c)`, `(K, B)`."""
-        return self.p.log_prob(self.z)
+        p = self._prior()
+        return _of_z_alone(p.log_prob, self.z) if "p" in self.stop else p.log_prob(self.z)
 
     @_term
     def log_qz(self) -> Tensor:
         """`log q(z | x, c)`, `(K, B)`."""
-        return self.q.log_prob(self.z)
+        return _of_z_alone(self.q.log_prob, self.z) if "q" in self.stop else self.q.log_prob(self.z)
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """`log p(x, z | c)`, `(K, B)`, at other latents `(K, B, D)`."""
+        log_px = self._score_x(self.decode(z))
+        with full_precision(z):
+            return log_px + self._prior().log_prob(z)
+
+    def sample_prior(self, num_samples: int) -> Tensor:
+        """Latents of `p(z | c)`, `(K, B, D)`, with a pathwise gradient where the prior has one.
+
+        Raises:
+            ValueError: If the prior cannot be sampled from.
+        """
+        p = self._prior()
+        shape = torch.Size((num_samples,) if p.batch_shape else (num_samples, len(self.x)))
+        with full_precision(self.x):
+            try:
+                return p.rsample(shape) if p.has_rsample else p.sample(shape)
+            except NotImplementedError as error:
+                raise ValueError(f"prior: {type(p).__name__} cannot be sampled from, which objective needs") from error
+
+    def _prior(self) -> Distribution:
+        if self.p is None:
+            raise ValueError("prior=none has no kl and no elbo: objective=recon needs neither, or choose another prior")
+        return self.p
+
+    def _score_x(self, px: Distribution) -> Tensor:
+        with full_precision(self.x):
+            return px.log_prob(self.x.expand(*px.batch_shape[:-1], *self.x.shape))
 
     @_term
     def kl_per_dim(self) -> Tensor | None:
@@ -74,21 +167,52 @@ class Draw:
             return None
 
     @_term
-    def kl(self) -> Tensor:
-        """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form where torch has one, else Monte Carlo."""
+    def closed_form_kl(self) -> Tensor | None:
+        """`KL(q(z | x, c) || p(z | c))`, `(B,)`, where torch knows it; else None."""
         if self.kl_per_dim is not None:
             return self.kl_per_dim.sum(dim=-1)
         try:
-            return kl_divergence(self.q, self.p)
+            return kl_divergence(self.q, self._prior())
         except NotImplementedError:
-            return (self.log_qz - self.log_pz).mean(dim=0)
+            return None
 
     @_term
+    def kl(self) -> Tensor:
+        """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form where torch has one, else Monte Carlo."""
+        if self.closed_form_kl is not None:
+            return self.closed_form_kl
+        return (self.log_qz - self.log_pz).mean(dim=0)
+
+    @cached_property
     def recon(self) -> Tensor:
         """`-E_q log p(x | z, c)`, `(B,)`, the mean over the K latents."""
         return -self.log_px.mean(dim=0)
 
-    @_term
+    @cached_property
     def elbo(self) -> Tensor:
         """`E_q log p(x | z, c) - KL(q || p)`, `(B,)`: a lower bound of `log p(x | c)` (Kingma & Welling, 2014)."""
         return -(self.recon + self.kl)
+
+    @cached_property
+    def log_w(self) -> Tensor:
+        """`log p(x, z | c) - log q(z | x, c)`, `(K, B)`: the log importance weights."""
+        return self.log_px + self.log_pz - self.log_qz
+
+    @cached_property
+    def iwae(self) -> Tensor:
+        """`log 1/K sum_k w_k`, `(B,)`: the bound of K latents (Burda et al., 2016)."""
+        return self.log_w.logsumexp(dim=0) - log(len(self.z))
+
+
+def _of_z_alone(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """`log_prob(z)` with a gradient for z and none for its parameters, to first order.
+
+    Not by detached copies of the parameters: a flow of zuko's reads them when it is asked, not when it is made.
+    """
+    leaf = z.detach()
+    if not (z.requires_grad and torch.is_grad_enabled()):
+        with torch.no_grad():
+            return log_prob(leaf)
+    value = log_prob(leaf.requires_grad_())
+    (slope,) = torch.autograd.grad(value.sum(), leaf)  # each value hangs on its own latent
+    return value.detach() + (slope * (z - z.detach())).sum(dim=-1)

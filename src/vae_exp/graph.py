@@ -47,7 +47,8 @@ class Graph:
 
     def _built_in(self) -> list[Any]:
         groups = [
-            {key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups
+            {key: value for key, value in group.items() if key != "params" and not isinstance(value, Tensor)}
+            for group in self.optimizer.param_groups
         ]
         held = [[id(parameter) for parameter in group["params"]] for group in self.optimizer.param_groups]
         trained = [parameter.requires_grad for parameter in self.model.parameters()]
@@ -67,8 +68,9 @@ class Graph:
         for static, given in zip(self.batch, batch, strict=True):
             static.copy_(given)
         self.graph.replay()
-        recon, kl, loss = (term.clone() for term in self.terms[:3])  # the next replay overwrites them
-        self.model.note("train", recon, kl, loss, batch_idx)
+        terms = {name: term.clone() for name, term in self.terms.items()}  # the next replay overwrites them
+        loss = self.loss.clone()
+        self.model.note("train", terms, loss, batch_idx)
         return loss
 
     def _aside(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -92,7 +94,7 @@ class Graph:
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.step(self.batch, 0)
-            self.terms = noted[-1]
+            self.terms, self.loss, _ = noted[-1]
             self.graph = graph
         except Exception as error:  # whatever a part does that a graph cannot hold
             self.has_failed = True

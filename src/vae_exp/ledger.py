@@ -1,6 +1,7 @@
 """The ledger: exact means over images, whatever the batch size, precision or number of processes."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Mean:
 
 
 class Ledger:
-    """The means over images of elbo, recon, kl and the loss, nats per image.
+    """The means over images of the terms of a draw and of the loss, nats per image, and of `elbo = -recon - kl`.
 
     Batches are noted as they are and added up later, many at once, so that a step waits for no device. That the
     loss is a finite number is checked then.
@@ -57,42 +58,63 @@ class Ledger:
     def __init__(self, stage: str) -> None:
         self.stage = stage
         self.mean = Mean()
-        self.noted: list[tuple[Tensor, Tensor, Tensor, str]] = []
+        self.names: list[str] = []
+        self.noted: list[tuple[dict[str, Tensor], Tensor, str]] = []
 
-    def note(self, recon: Tensor, kl: Tensor, loss: Tensor, where: str) -> None:
-        """Notes a batch: recon and kl `(B,)`, the loss, and, for messages, where it came."""
-        self.noted.append((recon.detach(), kl.detach(), loss.detach(), where))
+    def note(self, terms: dict[str, Tensor], loss: Tensor, where: str) -> None:
+        """Notes a batch: terms `(B,)`, the loss, and, for messages, where it came."""
+        self.noted.append(({name: term.detach() for name, term in terms.items()}, loss.detach(), where))
 
     def add_up(self) -> None:
         """Adds what was noted to the mean.
 
         Raises:
-            NonFiniteError: If a loss, recon or kl is infinite or nan.
+            NonFiniteError: If a loss or a term is infinite or nan.
         """
         if not self.noted:
             return
-        recons, kls, losses, _ = zip(*self.noted, strict=True)
+        batches, losses, _ = zip(*self.noted, strict=True)
+        self.names = [*batches[0], "loss"]
         dtype = _exact(losses[0])
-        recon, kl = torch.cat(recons).to(dtype).sum(), torch.cat(kls).to(dtype).sum()
-        images = torch.tensor([len(recon) for recon in recons])
-        loss = torch.stack(losses).to(dtype) @ images.to(losses[0].device, dtype)
-        total = torch.stack([-(recon + kl), recon, kl, loss])
+        sums = [torch.cat([terms[name] for terms in batches]).to(dtype).sum() for name in batches[0]]
+        images = torch.tensor([len(terms["recon"]) for terms in batches])
+        sums.append(torch.stack(losses).to(dtype) @ images.to(losses[0].device, dtype))
+        total = torch.stack(sums)
         if not total.isfinite().all():
             self._raise_non_finite()
         self.mean.update(total, int(images.sum()))
         self.noted = []
 
+    def compute(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """The means over the images of all processes, by name; starts anew.
+
+        Arguments:
+            reduce: Sums a tensor over the processes.
+        """
+        self.add_up()
+        means = dict(zip(self.names, self.mean.compute(reduce).tolist(), strict=True))
+        return {"elbo": -(means["recon"] + means["kl"]), **means} if "kl" in means else means
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was added up and not yet computed."""
+        return {"names": self.names, "sums": None if self.mean.sums is None else self.mean.sums.cpu()}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Goes on from there."""
+        self.names = state["names"]
+        self.mean.sums = None if state["sums"] is None else state["sums"].to(device)
+
     def _raise_non_finite(self) -> None:
-        for recon, kl, loss, where in self.noted:
+        for terms, loss, where in self.noted:
             bad = []
-            for name, term in (("recon", recon), ("kl", kl)):
+            for name, term in terms.items():
                 wrong = term[~term.isfinite()]
                 if len(wrong):
                     bad.append(f"{name} is {wrong[0].item()} for {len(wrong)} of {len(term)} images")
             if bad or not loss.isfinite():
                 raise NonFiniteError(
                     f"{self.stage}/loss is {loss.item()} at {where}: "
-                    f"{'; '.join(bad) or 'recon and kl are finite, the objective is not'}.\n"
+                    f"{'; '.join(bad) or ' and '.join(terms) + ' are finite, the objective is not'}.\n"
                     "Ways out: a smaller optimizer.lr, trainer.gradient_clip_val=1, trainer.precision=32-true."
                 )
 

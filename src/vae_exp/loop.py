@@ -54,6 +54,8 @@ class Steps(_AutomaticOptimization):
     def run(self, optimizer: Optimizer, batch_idx: int, kwargs: OrderedDict[str, Any]) -> dict[str, Any]:
         """Returns the output of the last step."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
+        model = trainer.lightning_module
+        assert isinstance(model, VAE)
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         special = self._special(optimizer)
@@ -68,6 +70,7 @@ class Steps(_AutomaticOptimization):
         last = batch_idx + self._batches_to_event() - 1
         while True:
             loop._batches_that_stepped = trainer.global_step
+            model.step.fill_(trainer.global_step)
             outputs = step(optimizer, batch_idx, kwargs)
             # Several processes agree on a signal between two calls.
             if batch_idx == last or (trainer.received_sigterm and trainer.world_size == 1):
@@ -134,7 +137,9 @@ class Steps(_AutomaticOptimization):
     def _prepare_graph(self, optimizer: Optimizer, special: str | None) -> None:
         if not isinstance(self.trainer.strategy, SingleDeviceStrategy):
             special = "several processes"
-        elif self.trainer.lr_scheduler_configs:
+        elif self.trainer.lr_scheduler_configs and not all(
+            isinstance(group["lr"], Tensor) for group in optimizer.param_groups
+        ):
             special = "the learning rate's schedule"
         elif not is_capturable(optimizer):
             special = "the optimizer, which keeps its state on the CPU: choose fused or capturable"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["elbo_curve", "grid", "reconstructions"]
+__all__ = ["curve", "grid", "reconstructions"]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -49,27 +49,30 @@ def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
     return grid(torch.cat([x, recon]), title, path, rows=["x", "recon"], columns=len(x))
 
 
-def elbo_curve(metrics: Path, title: str, bounds: str, path: Path) -> Path:
-    """`train/elbo` and `val/elbo` of a `metrics.csv` over the steps."""
+def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
+    """`train/` and `val/elbo` of a `metrics.csv` over the steps; `recon` where nothing is bounded."""
+    name = "recon" if bounds is None else "elbo"
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     figure, axes = _figure(6, 4)
     values: list[float] = []
-    for key, style in (("train/elbo", {"alpha": 0.6}), ("val/elbo", {"marker": "o", "markersize": 3})):
+    for key, style in ((f"train/{name}", {"alpha": 0.6}), (f"val/{name}", {"marker": "o", "markersize": 3})):
         points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
         if points:
             axes.plot(*zip(*points, strict=True), label=key, **style)
             values += [y for _, y in points]
     if values:
-        # The first steps are far below all others: leave them off the scale, not the curve.
-        values.sort()
-        low, high = values[len(values) // 10], values[-1]
-        margin = 0.05 * (high - low) + 1e-6
-        axes.set_ylim(low - 3 * margin, high + margin)
+        # The first steps are far worse than all others: leave them off the scale, not the curve.
+        values.sort(reverse=bounds is None)
+        worst, best = values[len(values) // 10], values[-1]
+        margin = 0.05 * (best - worst) + (1e-6 if best >= worst else -1e-6)
+        axes.set_ylim(*sorted((worst - 3 * margin, best + margin)))
         axes.legend()
     axes.set_xlabel("step")
-    axes.set_ylabel(f"ELBO, nats per image (bounds {bounds})")
+    what = "reconstruction error -log p(x|z)" if bounds is None else "ELBO"
+    axes.set_ylabel(f"{what}, nats per image" + ("" if bounds is None else f" (bounds {bounds})"))
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
+    path = folder / f"{name}.png"
     figure.savefig(path)
     return path

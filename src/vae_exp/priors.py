@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, register_kl
 
-__all__ = ["StandardNormal"]
+__all__ = ["NoPrior", "StandardNormal"]
 
 
 class StandardNormal(nn.Module):
@@ -39,3 +39,10 @@ class _Unit(Normal):
 @register_kl(Normal, _Unit)
 def _kl_normal_unit(q: Normal, p: _Unit) -> Tensor:
     return 0.5 * torch.addcmul(q.scale.square() - 1, q.loc, q.loc) - q.scale.log()
+
+
+class NoPrior(nn.Module):
+    """No density over z: that of an autoencoder."""
+
+    def forward(self, c: Tensor | None = None) -> None:
+        """None, whatever the context."""

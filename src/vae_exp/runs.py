@@ -29,7 +29,7 @@ __all__ = [
     "resumed_config",
 ]
 
-PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer")
+PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer", "corruption")
 # What a resumed run may change; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
 FREE_KEYS = ("test", "data.root", "data.eval_batch_size")
@@ -62,7 +62,7 @@ def check_values(cfg: DictConfig) -> None:
     Raises:
         ConfigError: It names the key.
     """
-    monitors = [f"val/{term}" for term in ("elbo", "recon", "kl", "loss", "active_units")]
+    monitors = [f"val/{term}" for term in ("elbo", "iwae", "recon", "kl", "loss", "error", "active_units")]
     if cfg.monitor not in monitors:
         raise ConfigError(f"monitor={cfg.monitor}: choose one of {', '.join(monitors)}")
     if cfg.monitor_mode not in ("min", "max"):
@@ -134,7 +134,7 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "of": model.bounds,
         "representation": data.representation,
         "kind": "mass" if model.likelihood.support in ("binary", "levels") else "density",
-        "is_bound": _fits(data, model),
+        "is_bound": model.bounds is not None and _fits(data, model),
         "units": "nats per image",
     }
 
@@ -209,6 +209,7 @@ def load_weights(model: VAE, path: Path) -> None:
     """
     try:
         model.load_state_dict(load_checkpoint(path)["state_dict"])
+        model.is_new = False
     except RuntimeError as error:
         reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
         raise ConfigError(f"{path} is of a model with other parts: {reason}") from error

@@ -1,29 +1,24 @@
-"""The models: a VAE is `p(z | c)`, `p(x | z, c)`, `q(z | x, c)` and an objective.
+"""The VAE: the step, and the hooks that other models override."""
 
-Letters: B images, K latents per image, D latent_dim, F encoder features, P params_per_pixel. Units are nats
-per image: sums over pixels, means over images.
-
-What changes the graphical model is a class here; what changes how it is trained is a part. A subclass overrides
-one hook (`context`) or fixes one part; never a step.
-"""
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
-from vae_exp.draws import Draw, full_precision
+from vae_exp.draws import Draw, full_precision, sample
 from vae_exp.ledger import Ledger
-from vae_exp.objectives import BetaELBO, Model
+from vae_exp.objectives import Model
 
-__all__ = ["CVAE", "VAE", "BetaVAE"]
+__all__ = ["VAE"]
 
-Objective = Callable[[Model, Tensor, Tensor], tuple[Tensor, Draw]]
+Objective = Callable[[Model, Tensor, Tensor, Tensor], tuple[Tensor, Draw]]
 
 
 class VAE(pl.LightningModule):
@@ -35,12 +30,14 @@ class VAE(pl.LightningModule):
         posterior: `h -> q(z | x, c)`, see `vae_exp.posteriors`.
         prior: `c -> p(z | c)`, see `vae_exp.priors`.
         likelihood: `params -> p(x | z, c)`, see `vae_exp.likelihoods`.
-        objective: `(model, x, y) -> loss, draw`, see `vae_exp.objectives`.
+        objective: `(model, x, y, step) -> loss, draw`, see `vae_exp.objectives`.
         optimizer: Makes the optimizer from the parameters.
         context_dim: Width of c; 0, for a VAE conditions on nothing.
+        corruption: `x -> x`, what the encoder sees in training, see `vae_exp.corruptions`. The clean x is scored.
     """
 
-    bounds = "log p(x)"
+    bounds: str | None = "log p(x)"
+    step: Tensor
 
     def __init__(
         self,
@@ -52,8 +49,10 @@ class VAE(pl.LightningModule):
         objective: Objective,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         context_dim: int = 0,
+        corruption: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.corruption = corruption or nn.Identity()
         self.encoder = encoder
         self.decoder = decoder
         self.posterior = posterior
@@ -62,13 +61,25 @@ class VAE(pl.LightningModule):
         self.objective = objective
         self.optimizer = optimizer
         self.context_dim = context_dim
+        # On the device, for schedules; a captured step reads it there.
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.is_new = True  # no weights were loaded: parts may start from the data
         self.ledgers = {stage: Ledger(stage) for stage in ("train", "val", "test")}
+        if hasattr(prior, "attach"):  # made of the posterior, as the VampPrior
+            prior.attach(self._infer)  # type: ignore[operator]
 
     def context(self, y: Tensor | None) -> Tensor | None:
         """`(B,) -> (B, context_dim)` or None: what encoder, decoder and prior are told beside x and z."""
         return None
 
-    def draw(self, x: Tensor, y: Tensor | None = None, num_samples: int = 1, z: Tensor | None = None) -> Draw:
+    def draw(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        num_samples: int = 1,
+        z: Tensor | None = None,
+        stop: Collection[str] = (),
+    ) -> Draw:
         """Draws latents for images and scores them: the one place where anything is scored.
 
         Arguments:
@@ -76,14 +87,19 @@ class VAE(pl.LightningModule):
             y: Labels, `(B,)`.
             num_samples: K, latents per image.
             z: Latents `(K, B, D)` to score instead of fresh ones.
+            stop: What is held constant in the gradient: "z", the latents; "q", the posterior's parameters in
+                `log_qz`; "p", those of prior and decoder in `log_pz` and `log_px`.
         """
         c = self.context(y)
         q = self._infer(x, c)
+        log_qz = None
         with full_precision(x):
             p = self.prior(c)
             if z is None:
-                z = q.rsample((num_samples,))
-        return Draw(x, z, q, p, self.decode(z, c))
+                z, log_qz = sample(q, num_samples, stop)
+        if "z" in stop:
+            z = z.detach()
+        return Draw(x, z, q, p, partial(self.decode, c=c), stop, log_qz)
 
     def decode(self, z: Tensor, c: Tensor | None) -> Distribution:
         """`(..., B, D), (B, context_dim) ->` `p(x | z, c)`, batch `(..., B)`, event `(C, H, W)`."""
@@ -99,7 +115,7 @@ class VAE(pl.LightningModule):
         return self._infer(x, self.context(y))
 
     def _infer(self, x: Tensor, c: Tensor | None) -> Distribution:
-        h = self.encoder(x, c)
+        h = self.encoder(self.corruption(x), c)
         with full_precision(x):
             return self.posterior(_at_least_float32(h))
 
@@ -119,23 +135,61 @@ class VAE(pl.LightningModule):
         """`num` mean images of `p(x | z, c)`, `(num, C, H, W)`, z from the prior; `y (num,)` where c needs labels.
 
         Raises:
-            ValueError: If there are not as many labels as images.
+            ValueError: If there are not as many labels as images, or no prior to draw from.
         """
         if y is not None and len(y) != num:
             raise ValueError(f"{len(y)} labels y for {num} samples")
         c = self.context(y)
         p = self.prior(c)
+        if p is None:
+            raise ValueError("prior=none: there is nothing to draw latents from")
         z = p.sample() if p.batch_shape else p.sample((num,))
         return self.decode(z, c).mean
 
-    def configure_optimizers(self) -> Optimizer:
-        """Gives every parameter to one optimizer."""
-        return self.optimizer(self.parameters())
+    def configure_optimizers(self) -> Any:
+        """Gives every parameter to one optimizer; where its `lr` is a schedule, with a scheduler that follows it."""
+        lr = getattr(self.optimizer, "keywords", {}).get("lr")
+        if not callable(lr):
+            return self.optimizer(self.parameters())
+        # The scheduler multiplies by the schedule. A captured step reads a tensor, and would keep a number.
+        one = torch.ones((), device=self.device) if self.device.type == "cuda" else 1.0
+        optimizer = self.optimizer(self.parameters(), lr=one)  # type: ignore[call-arg]
+        scheduler = LambdaLR(optimizer, lambda step: float(lr(step)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_fit_start(self) -> None:
+        """Lets parts start from the training images, unless weights were loaded.
+
+        Raises:
+            MisconfigurationException: If the likelihood is fitted before each validation, and there is none.
+        """
+        for part in (self.encoder, self.decoder, self.posterior, self.prior, self.likelihood):
+            start_from = getattr(part, "start_from", None)
+            if self.is_new and callable(start_from):
+                start_from(self.trainer.datamodule.training_images())  # type: ignore[attr-defined]
+        self.is_new = False
+        if hasattr(self.likelihood, "fit") and not self.trainer.enable_validation:
+            raise MisconfigurationException(
+                f"likelihood: {type(self.likelihood).__name__} is fitted to the training set before each validation, "
+                "and there is none: set trainer.limit_val_batches=null"
+            )
+
+    def on_validation_start(self) -> None:
+        """Fits a likelihood that follows the training set, such as `sigma_vae`, to it."""
+        fit = getattr(self.likelihood, "fit", None)
+        if callable(fit) and self.trainer.state.fn == "fit":
+            batches = self.trainer.datamodule.training_images()  # type: ignore[attr-defined]
+            pairs = ((self.draw(x, y).px, x) for x, y in batches)
+            fit(pairs, lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Tells schedules the step; `loop.Steps` does so for the further steps of a call."""
+        self.step.fill_(self.global_step)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step of the objective."""
-        loss, draw = self.objective(self, *batch)
-        self.note("train", draw.recon, draw.kl, loss, batch_idx)
+        loss, draw = self.objective(self, *batch, self.step)
+        self.note("train", draw.terms, loss, batch_idx)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
@@ -152,10 +206,10 @@ class VAE(pl.LightningModule):
         if self._is_row_due():
             self._log_train()
 
-    def note(self, stage: str, recon: Tensor, kl: Tensor, loss: Tensor, batch_idx: int) -> None:
-        """Enters a batch into the ledger of its stage: recon and kl `(B,)` and the loss."""
+    def note(self, stage: str, terms: dict[str, Tensor], loss: Tensor, batch_idx: int) -> None:
+        """Enters a batch into the ledger of its stage: terms `(B,)` and the loss."""
         where = f"step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx})"
-        self.ledgers[stage].note(recon, kl, loss, where)
+        self.ledgers[stage].note(terms, loss, where)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the means over the validation images."""
@@ -170,17 +224,18 @@ class VAE(pl.LightningModule):
         ledger = self.ledgers["train"]
         ledger.add_up()
         # Saved at the end of a batch, a checkpoint comes just before its row.
-        if ledger.mean.sums is not None and not self._is_row_due():
-            checkpoint["train_sums"] = ledger.mean.sums.cpu()
+        if not self._is_row_due():
+            checkpoint["train_sums"] = ledger.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes it up."""
-        sums = checkpoint.get("train_sums")
-        self.ledgers["train"].mean.sums = None if sums is None else sums.to(self.device)
+        self.is_new = False
+        if "train_sums" in checkpoint:
+            self.ledgers["train"].load_state_dict(checkpoint["train_sums"], self.device)
 
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Any]:
-        loss, draw = self.objective(self, *batch)
-        self.note(stage, draw.recon, draw.kl, loss, batch_idx)
+        loss, draw = self.objective(self, *batch, self.step)
+        self.note(stage, draw.terms, loss, batch_idx)
         return {"loss": loss, "draw": draw}
 
     def _log(self, stage: str) -> None:
@@ -197,52 +252,16 @@ class VAE(pl.LightningModule):
         # What `self.log` does, without its machinery, which takes about as long as a step of a small model.
         means = self._means("train")
         self.trainer.callback_metrics.update({name: torch.tensor(mean) for name, mean in means.items()})
-        self.trainer.progress_bar_metrics["train/elbo"] = means["train/elbo"]
+        shown = "train/elbo" if "train/elbo" in means else "train/loss"
+        self.trainer.progress_bar_metrics[shown] = means[shown]
         for logger in self.loggers:
             logger.log_metrics(means | {"epoch": self.current_epoch}, step=self.global_step - 1)
             logger.save()
 
     def _means(self, stage: str) -> dict[str, float]:
         self.ledgers[stage].add_up()
-        means = self.ledgers[stage].mean.compute(lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
-        return {
-            f"{stage}/{name}": mean for name, mean in zip(("elbo", "recon", "kl", "loss"), means.tolist(), strict=True)
-        }
-
-
-class CVAE(VAE):
-    """A conditional VAE (Sohn et al., 2015): c is the one-hot label, given to encoder, decoder and prior.
-
-    Its ELBO bounds `log p(x | y)`, which is larger than `log p(x)` by `log p(y | x) - log p(y)`, up to the log of
-    the number of classes.
-    """
-
-    bounds = "log p(x|y)"
-
-    def context(self, y: Tensor | None) -> Tensor:
-        """`(B,) -> (B, num_classes)`, one-hot.
-
-        Raises:
-            ValueError: If a label is missing.
-        """
-        if y is None:
-            raise ValueError("a CVAE needs the labels y, one for each image")
-        try:
-            return F.one_hot(y, self.context_dim).to(self.dtype)
-        except RuntimeError as error:
-            raise ValueError(f"a CVAE needs labels y from 0 to {self.context_dim - 1}, one for each image") from error
-
-
-class BetaVAE(VAE):
-    """The beta-VAE (Higgins et al., 2017): a VAE trained on `BetaELBO`. Its ledger is a VAE's, without beta."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not isinstance(self.objective, BetaELBO):
-            raise ValueError(
-                f"model=beta_vae is trained on objective=beta_elbo, not on {type(self.objective).__name__}: "
-                "for another objective choose model=vae"
-            )
+        means = self.ledgers[stage].compute(lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
+        return {f"{stage}/{name}": mean for name, mean in means.items()}
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

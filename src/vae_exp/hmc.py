@@ -1,0 +1,50 @@
+"""Hamiltonian Monte Carlo (Neal, 2011), one chain for each latent."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["hmc"]
+
+
+def hmc(
+    log_density: Callable[[Tensor], Tensor], z: Tensor, transitions: int, leapfrog: int, step_size: float
+) -> tuple[Tensor, Tensor]:
+    """Moves chains by proposals that leave a density as it is.
+
+    Arguments:
+        log_density: `(..., D) -> (...)`, known up to a constant.
+        z: Where the chains are, `(..., D)`.
+        transitions: Proposals of each chain.
+        leapfrog: Steps of a proposal.
+        step_size: Of a step.
+
+    Returns:
+        Where the chains end, `(..., D)`, and the share of accepted proposals of each, `(...)`.
+    """
+    z = z.detach()
+    value, slope = _slope(log_density, z)
+    accepted = torch.zeros_like(value)
+    for _ in range(transitions):
+        momentum = torch.randn_like(z)
+        new, new_slope, v = z, slope, momentum + 0.5 * step_size * slope
+        for i in range(leapfrog):
+            new = new + step_size * v
+            new_value, new_slope = _slope(log_density, new)
+            v = v + (step_size if i < leapfrog - 1 else 0.5 * step_size) * new_slope
+        energy = 0.5 * (v.square() - momentum.square()).sum(dim=-1)
+        # A proposal that went to infinity gives nan, and nan is not greater: it is refused.
+        accept = (new_value - value - energy).exp() > torch.rand_like(value)
+        z = torch.where(accept[..., None], new, z)
+        slope = torch.where(accept[..., None], new_slope, slope)
+        value = torch.where(accept, new_value, value)
+        accepted += accept
+    return z, accepted / transitions
+
+
+def _slope(log_density: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = z.detach().requires_grad_()
+    value = log_density(leaf)
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return value.detach(), slope

@@ -1,0 +1,102 @@
+"""Masses on the 256 levels k / 255."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Distribution, Independent
+
+from vae_exp.likelihoods.scales import bounded, check_bounds, check_params
+
+__all__ = ["Categorical", "DiscretizedLogistic"]
+
+
+class DiscretizedLogistic(nn.Module):
+    """A mass on the 256 levels: a logistic cut at the midpoints between them (Salimans et al., 2017).
+
+    Level 0 takes all that lies below, 255 all that lies above, so the masses add up to one.
+
+    Arguments:
+        min_scale: Least scale of the logistic, in units of the pixel range [0, 1].
+        max_scale: Greatest.
+        params_per_pixel: 2; stated in yaml for the decoder to read.
+    """
+
+    support = "levels"
+
+    def __init__(self, min_scale: float = 0.001, max_scale: float = 1.0, params_per_pixel: int = 2) -> None:
+        super().__init__()
+        self.params_per_pixel = check_params(params_per_pixel, 2)
+        self.min_scale, self.max_scale = check_bounds(min_scale, max_scale)
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., 2C, H, W) ->` Independent discretised logistic, batch `(...)`, event `(C, H, W)`."""
+        mu, raw = params.chunk(2, dim=-3)
+        return Independent(_LevelLogistic(mu, bounded(raw, self.min_scale, self.max_scale)), 3, validate_args=False)
+
+
+class _LevelLogistic(Distribution):
+    """Of one pixel: levels k / 255 with the masses of a logistic between `(k - 1/2) / 255` and `(k + 1/2) / 255`."""
+
+    arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+
+    def __init__(self, mu: Tensor, scale: Tensor) -> None:
+        self.mu, self.scale = mu, scale
+        super().__init__(mu.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        upper = (value + 0.5 / 255 - self.mu) / self.scale
+        lower = (value - 0.5 / 255 - self.mu) / self.scale
+        # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), without a difference of nearly equal numbers.
+        width = (-torch.expm1(-1 / (255 * self.scale))).log()
+        below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
+        inner = torch.where(value > 1 - 0.5 / 255, above, below + above + width)
+        return torch.where(value < 0.5 / 255, below, inner)
+
+    @property
+    def mean(self) -> Tensor:
+        # E[k] is the sum over the midpoints of the probability to lie above.
+        total = torch.zeros_like(self.mu)
+        for k in range(255):
+            total += ((self.mu - (k + 0.5) / 255) / self.scale).sigmoid()
+        return total / 255
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            u = torch.rand(*sample_shape, *self.mu.shape, device=self.mu.device)
+            return (255 * (self.mu + self.scale * torch.logit(u, eps=1e-7))).round().clamp(0, 255) / 255
+
+
+class Categorical(nn.Module):
+    """A mass on the 256 levels, each with a logit of its own: `softmax(params)`.
+
+    Arguments:
+        params_per_pixel: 256; stated in yaml for the decoder to read.
+    """
+
+    support = "levels"
+
+    def __init__(self, params_per_pixel: int = 256) -> None:
+        super().__init__()
+        self.params_per_pixel = check_params(params_per_pixel, 256)
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., 256C, H, W) ->` Independent categorical, batch `(...)`, event `(C, H, W)`."""
+        logits = params.unflatten(-3, (256, -1)).movedim(-4, -1)
+        return Independent(_LevelCategorical(logits=logits, validate_args=False), 3, validate_args=False)
+
+
+class _LevelCategorical(TorchCategorical):
+    """Torch's, of one pixel, over the levels k / 255 instead of their numbers k."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob((255 * value).round())
+
+    @property
+    def mean(self) -> Tensor:
+        return self.probs @ torch.linspace(0, 1, 256, device=self.probs.device, dtype=self.probs.dtype)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return super().sample(torch.Size(sample_shape)) / 255

@@ -1,0 +1,152 @@
+"""Densities on the real line."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+from torch.distributions import Laplace as TorchLaplace
+from torch.distributions import Normal as TorchNormal
+
+from vae_exp.likelihoods.scales import bounded, check_bounds, check_params, check_positive
+
+__all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
+
+
+class Normal(nn.Module):
+    """`p(x | z) = N(x; params, scale^2)`, one fixed scale for every pixel.
+
+    With scale = sqrt(1/2), `-log p(x | z) = sum (x - params)^2 + (CHW / 2) log pi`: the sum of squared
+    errors (`sse`) and the constant that makes it a density.
+
+    Arguments:
+        scale: Standard deviation of a pixel, in units of the pixel range [0, 1].
+    """
+
+    support = "real"
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = check_positive("scale", scale)
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
+        return Independent(TorchNormal(params, self.scale, validate_args=False), 3, validate_args=False)
+
+
+class Gaussian(nn.Module):
+    """`p(x | z) = N(x; mu, sigma^2)`, both from the decoder, for each pixel (Kingma & Welling, 2014).
+
+    A density that can grow at a pixel without bound would be all that training seeks, so
+    `log sigma` goes from `log min_scale` to `log max_scale` as a sigmoid does.
+
+    Arguments:
+        min_scale: Least standard deviation, in units of the pixel range [0, 1].
+        max_scale: Greatest.
+        params_per_pixel: 2; stated in yaml for the decoder to read.
+    """
+
+    support = "real"
+
+    def __init__(self, min_scale: float = 0.01, max_scale: float = 1.0, params_per_pixel: int = 2) -> None:
+        super().__init__()
+        self.params_per_pixel = check_params(params_per_pixel, 2)
+        self.min_scale, self.max_scale = check_bounds(min_scale, max_scale)
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., 2C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
+        mu, raw = params.chunk(2, dim=-3)
+        scale = bounded(raw, self.min_scale, self.max_scale)
+        return Independent(TorchNormal(mu, scale, validate_args=False), 3, validate_args=False)
+
+
+class GaussianShared(nn.Module):
+    """`p(x | z) = N(x; params, sigma^2)`, one learned scale for every pixel of every image.
+
+    Arguments:
+        init_scale: sigma before training, in units of the pixel range [0, 1].
+    """
+
+    support = "real"
+
+    def __init__(self, init_scale: float = 0.1) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(check_positive("init_scale", init_scale))))
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
+        return Independent(TorchNormal(params, self.log_scale.exp(), validate_args=False), 3, validate_args=False)
+
+
+class Laplace(nn.Module):
+    """`p(x | z) = exp(-|x - params| / scale) / (2 scale)` for each pixel: absolute errors as a density.
+
+    Arguments:
+        scale: b; the standard deviation is `sqrt(2) b`. In units of the pixel range [0, 1].
+    """
+
+    support = "real"
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = check_positive("scale", scale)
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., C, H, W) ->` Independent Laplace, batch `(...)`, event `(C, H, W)`."""
+        return Independent(TorchLaplace(params, self.scale, validate_args=False), 3, validate_args=False)
+
+
+class SigmaVAE(nn.Module):
+    """`p(x | z) = N(x; params, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
+
+    In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
+    the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
+    number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
+
+    Arguments:
+        min_scale: Least sigma, in units of the pixel range [0, 1].
+    """
+
+    support = "real"
+    scale: Tensor
+
+    def __init__(self, min_scale: float = 0.001) -> None:
+        super().__init__()
+        self.min_scale = check_positive("min_scale", min_scale)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
+        normal = TorchNormal(params, self.scale, validate_args=False)
+        if self.training:
+            return _BatchScaled(normal, self.min_scale)
+        return Independent(normal, 3, validate_args=False)
+
+    @torch.no_grad()
+    def fit(self, pairs: Iterable[tuple[Distribution, Tensor]], reduce: Callable[[Tensor], Tensor]) -> None:
+        """Sets sigma to the maximum-likelihood one over a data set.
+
+        Arguments:
+            pairs: p(x | z), batch `(K, B)`, and x, `(B, C, H, W)`.
+            reduce: Sums a tensor over the processes.
+        """
+        total = torch.zeros(2, dtype=torch.float64)
+        for px, x in pairs:
+            errors = (x - px.mean).square()
+            total += torch.tensor([errors.double().sum().item(), errors.numel()], dtype=torch.float64)
+        squares, count = reduce(total.to(self.scale.device)).tolist()
+        self.scale.fill_(max(math.sqrt(squares / count), self.min_scale))
+
+
+class _BatchScaled(Independent):
+    """Normals that score by the root mean squared error of what they score, and draw with the scale they are given."""
+
+    def __init__(self, normal: TorchNormal, min_scale: float) -> None:
+        super().__init__(normal, 3, validate_args=False)
+        self.min_scale = min_scale
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        loc = self.base_dist.loc
+        scale = (value - loc.detach()).square().mean().sqrt().clamp(min=self.min_scale)
+        return TorchNormal(loc, scale, validate_args=False).log_prob(value).sum(dim=(-3, -2, -1))

@@ -1,0 +1,30 @@
+"""Scales of likelihoods: what they may be, and how a network gives them."""
+
+import math
+
+from torch import Tensor
+
+__all__ = ["bounded", "check_bounds", "check_params", "check_positive"]
+
+
+def check_positive(name: str, scale: float) -> float:
+    if scale <= 0:
+        raise ValueError(f"likelihood.{name}={scale}: a scale is positive")
+    return scale
+
+
+def check_params(given: int, needed: int) -> int:
+    if given != needed:
+        raise ValueError(f"likelihood.params_per_pixel={given}: this likelihood reads {needed}")
+    return given
+
+
+def check_bounds(min_scale: float, max_scale: float) -> tuple[float, float]:
+    if not 0 < min_scale < max_scale:
+        raise ValueError(f"likelihood.min_scale={min_scale} must lie between 0 and likelihood.max_scale={max_scale}")
+    return min_scale, max_scale
+
+
+def bounded(raw: Tensor, low: float, high: float) -> Tensor:
+    """From `low` to `high`, geometrically."""
+    return (math.log(low) + (math.log(high) - math.log(low)) * raw.sigmoid()).exp()

@@ -1,0 +1,31 @@
+"""Models that are told the label."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vae_exp.models.vae import VAE
+
+__all__ = ["CVAE"]
+
+
+class CVAE(VAE):
+    """A conditional VAE (Sohn et al., 2015): c is the one-hot label, given to encoder, decoder and prior.
+
+    Its ELBO bounds `log p(x | y)`, which is larger than `log p(x)` by `log p(y | x) - log p(y)`, up to the log of
+    the number of classes.
+    """
+
+    bounds = "log p(x|y)"
+
+    def context(self, y: Tensor | None) -> Tensor:
+        """`(B,) -> (B, num_classes)`, one-hot.
+
+        Raises:
+            ValueError: If a label is missing.
+        """
+        if y is None:
+            raise ValueError("a CVAE needs the labels y, one for each image")
+        try:
+            return F.one_hot(y, self.context_dim).to(self.dtype)
+        except RuntimeError as error:
+            raise ValueError(f"a CVAE needs labels y from 0 to {self.context_dim - 1}, one for each image") from error

@@ -1,0 +1,32 @@
+"""Objectives `(model, x, y, step) -> loss, draw`: one scalar to minimise, in nats per image, and the draw behind it.
+
+An objective owns the number of latents per image and the gradient estimator, and asks `model.draw` for what it scores.
+It weights terms in the loss only: the draw's own `elbo`, `recon` and `kl` mean the same whatever the objective. `step`
+is a 0-d tensor on the device; any number may be a schedule over it (`vae_exp.schedules`).
+"""
+
+from vae_exp.objectives.aggregate import DIP, MMD, BetaTCVAE
+from vae_exp.objectives.elbo import ELBO, BetaELBO, Capacity, FreeBits, Recon
+from vae_exp.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
+from vae_exp.objectives.model import Model
+from vae_exp.objectives.supervised import SemiSupervised
+from vae_exp.objectives.wake import MCEM, WakeSleep
+
+__all__ = [
+    "CIWAE",
+    "DIP",
+    "ELBO",
+    "IWAE",
+    "MCEM",
+    "MIWAE",
+    "MMD",
+    "PIWAE",
+    "BetaELBO",
+    "BetaTCVAE",
+    "Capacity",
+    "FreeBits",
+    "Model",
+    "Recon",
+    "SemiSupervised",
+    "WakeSleep",
+]

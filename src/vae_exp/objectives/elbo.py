@@ -1,0 +1,159 @@
+"""The ELBO and what is made of it by weighting its KL."""
+
+from torch import Tensor
+
+from vae_exp.draws import Draw
+from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.schedules import Number, at, check
+
+__all__ = ["ELBO", "BetaELBO", "Capacity", "FreeBits", "Recon"]
+
+PAIRS = (
+    "kl=auto with estimator=pathwise, or kl=monte_carlo with estimator=pathwise, stl or score_function"
+    " (that one with baseline=true or false)"
+)
+
+
+class ELBO:
+    """`-elbo` (Kingma & Welling, 2014).
+
+    Arguments:
+        num_samples: K, latents per image.
+        kl: `auto`: the closed form where there is one; `monte_carlo`: `log q(z | x) - log p(z)` at the latents.
+        estimator: Of the gradient for the posterior, with kl=monte_carlo: `pathwise`; `stl`, pathwise without the
+            score of q, whose mean is zero (Roeder et al., 2017): no variance left where q is exact; `score_function`:
+            needs no reparametrisation.
+        baseline: Score function alone: takes from each latent's weight the mean of the others', K of at least 2.
+    """
+
+    def __init__(
+        self, num_samples: int = 1, kl: str = "auto", estimator: str = "pathwise", baseline: bool = False
+    ) -> None:
+        self.estimate = _Estimate(num_samples, kl, estimator, baseline)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        return self.estimate(model, x, y, None)
+
+
+class BetaELBO:
+    """`recon + beta * kl` (Higgins et al., 2017).
+
+    Arguments:
+        beta: Weight of the KL; 1 gives `ELBO`. May be a schedule.
+        num_samples: K, latents per image.
+        kl: As of `ELBO`.
+        estimator: As of `ELBO`.
+        baseline: As of `ELBO`.
+    """
+
+    def __init__(
+        self,
+        beta: Number,
+        num_samples: int = 1,
+        kl: str = "auto",
+        estimator: str = "pathwise",
+        baseline: bool = False,
+    ) -> None:
+        self.beta = check("objective.beta", beta)
+        self.estimate = _Estimate(num_samples, kl, estimator, baseline)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        return self.estimate(model, x, y, at(self.beta, step))
+
+
+class _Estimate:
+    """`recon + beta * kl` with a gradient by one of the estimators; None for a beta of 1."""
+
+    def __init__(self, num_samples: int, kl: str, estimator: str, baseline: bool) -> None:
+        self.num_samples = check_count("num_samples", num_samples, 2 if baseline else 1)
+        self.kl = check_choice("kl", kl, ("auto", "monte_carlo"))
+        self.estimator = check_choice("estimator", estimator, ("pathwise", "stl", "score_function"))
+        self.baseline = baseline
+        if (kl == "auto" and estimator != "pathwise") or (baseline and estimator != "score_function"):
+            given = f"objective.kl={kl} objective.estimator={estimator} objective.baseline={str(baseline).lower()}"
+            raise ValueError(f"{given} do not go together.\nThe choices are: {PAIRS}")
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, beta: Tensor | float | None) -> tuple[Tensor, Draw]:
+        stop = {"pathwise": (), "stl": ("q",), "score_function": ("z",)}[self.estimator]
+        draw = model.draw(x, y, self.num_samples, stop=stop)
+        if self.kl == "auto":
+            return (draw.recon + (draw.kl if beta is None else beta * draw.kl)).mean(), draw
+        beta = 1.0 if beta is None else beta
+        if self.estimator != "score_function":
+            return -(draw.log_px + beta * (draw.log_pz - draw.log_qz)).mean(), draw
+        # The gradient of E_q f is E_q [f * score of q], and that of f itself for what is not in q.
+        f = draw.log_px + beta * (draw.log_pz - draw.log_qz.detach())
+        weight = f.detach()
+        if self.baseline:
+            weight = weight - (weight.sum(dim=0) - weight) / (self.num_samples - 1)
+        score = weight * (draw.log_qz - draw.log_qz.detach())  # of value zero
+        return -(f + score).mean(), draw
+
+
+class Capacity:
+    """`recon + gamma * |kl - capacity|`, the mean KL of a batch held at a capacity that grows (Burgess et al., 2018).
+
+    Arguments:
+        gamma: Weight of the distance.
+        capacity: Nats per image; usually a schedule.
+        num_samples: K, latents per image.
+    """
+
+    def __init__(self, gamma: Number, capacity: Number, num_samples: int = 1) -> None:
+        self.gamma = check("objective.gamma", gamma)
+        self.capacity = check("objective.capacity", capacity)
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        draw = model.draw(x, y, self.num_samples)
+        distance = (draw.kl.mean() - at(self.capacity, step)).abs()
+        return draw.recon.mean() + at(self.gamma, step) * distance, draw
+
+
+class FreeBits:
+    """`recon + sum_d max(free, kl_d)`, the KL of a dimension as its mean over the batch (Kingma et al., 2016).
+
+    Below `free` a dimension costs nothing more by being used, so that the posterior does not collapse early.
+
+    Arguments:
+        free: Nats per dimension.
+        num_samples: K, latents per image.
+    """
+
+    def __init__(self, free: Number, num_samples: int = 1) -> None:
+        self.free = check("objective.free", free)
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw.
+
+        Raises:
+            ValueError: If there is no KL in closed form for each dimension.
+        """
+        draw = model.draw(x, y, self.num_samples)
+        if draw.kl_per_dim is None:
+            raise ValueError(
+                "objective=free_bits needs the KL of each dimension in closed form, which there is not:\n"
+                "choose posterior=diagonal_normal prior=standard_normal, or another objective"
+            )
+        kl = draw.kl_per_dim.mean(dim=0)
+        return draw.recon.mean() + kl.clamp(min=at(self.free, step)).sum(), draw
+
+
+class Recon:
+    """`recon` alone: what an autoencoder is trained on.
+
+    Arguments:
+        num_samples: K, latents per image.
+    """
+
+    def __init__(self, num_samples: int = 1) -> None:
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        draw = model.draw(x, y, self.num_samples)
+        return draw.recon.mean(), draw

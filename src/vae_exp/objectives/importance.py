@@ -1,0 +1,118 @@
+"""Bounds by importance weights, tighter the more latents there are."""
+
+from torch import Tensor
+
+from vae_exp.draws import Draw
+from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.schedules import Number, at, check
+
+__all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
+
+ESTIMATORS = ("pathwise", "dreg")
+
+
+def _check_estimator(estimator: str) -> str:
+    if estimator == "stl":
+        raise ValueError(
+            "objective.estimator=stl is biased for importance-weighted bounds: choose pathwise, or dreg, which is not"
+        )
+    return check_choice("estimator", estimator, ESTIMATORS)
+
+
+class IWAE:
+    """`-log 1/K sum_k p(x, z_k) / q(z_k | x)` (Burda et al., 2016).
+
+    Arguments:
+        num_samples: K, latents per image.
+        estimator: Of the posterior's gradient: `pathwise`, or `dreg`, doubly reparametrised (Tucker et al., 2018),
+            whose signal does not drown in noise as K grows.
+    """
+
+    def __init__(self, num_samples: int, estimator: str = "pathwise") -> None:
+        self.bound = _Grouped(1, num_samples, estimator)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        return self.bound(model, x, y, 0.0)
+
+
+class MIWAE:
+    """The mean of M bounds of K latents each (Rainforth et al., 2018).
+
+    Arguments:
+        num_groups: M.
+        num_samples: K; M * K latents per image.
+        estimator: As of `IWAE`.
+    """
+
+    def __init__(self, num_groups: int, num_samples: int, estimator: str = "pathwise") -> None:
+        self.bound = _Grouped(num_groups, num_samples, estimator)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        return self.bound(model, x, y, 0.0)
+
+
+class CIWAE:
+    """`beta * elbo + (1 - beta) * iwae` of the same K latents (Rainforth et al., 2018).
+
+    Arguments:
+        num_samples: K, latents per image.
+        beta: Share of the ELBO, 0 to 1. May be a schedule.
+        estimator: As of `IWAE`; with `dreg` the ELBO's share is without the score of q (Roeder et al., 2017).
+    """
+
+    def __init__(self, num_samples: int, beta: Number, estimator: str = "pathwise") -> None:
+        self.bound = _Grouped(1, num_samples, estimator)
+        self.beta = check("objective.beta", beta, high=1.0)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        return self.bound(model, x, y, at(self.beta, step))
+
+
+class PIWAE:
+    """The decoder on `iwae` of all M * K latents, the encoder on `miwae` (Rainforth et al., 2018).
+
+    More latents sharpen the decoder's gradient and drown the encoder's. Decodes twice; the loss shown is the decoder's.
+
+    Arguments:
+        num_groups: M.
+        num_samples: K; M * K latents per image.
+    """
+
+    def __init__(self, num_groups: int, num_samples: int) -> None:
+        self.num_groups = check_count("num_groups", num_groups)
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
+        of_encoder = model.draw(x, y, self.num_groups * self.num_samples, stop=("p",))
+        of_decoder = model.draw(x, y, z=of_encoder.z, stop=("z", "q"))
+        miwae = of_encoder.log_w.unflatten(0, (self.num_groups, self.num_samples)).logsumexp(dim=1).mean()
+        of_decoder.extras["iwae"] = of_decoder.iwae
+        return -of_decoder.iwae.mean() - (miwae - miwae.detach()), of_decoder
+
+
+class _Grouped:
+    """`beta * elbo + (1 - beta) *` the mean of M bounds of K latents, with a gradient by one of the estimators."""
+
+    def __init__(self, num_groups: int, num_samples: int, estimator: str) -> None:
+        self.groups = check_count("num_groups", num_groups), check_count("num_samples", num_samples)
+        self.estimator = _check_estimator(estimator)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, beta: Tensor | float) -> tuple[Tensor, Draw]:
+        num_groups, num_samples = self.groups
+        draw = model.draw(x, y, num_groups * num_samples, stop=("q",) if self.estimator == "dreg" else ())
+        log_w = draw.log_w.unflatten(0, self.groups)  # (M, K, B)
+        if self.estimator == "dreg" and draw.z.requires_grad:
+            # What comes back to a latent is weighted already; a second factor makes squared weights of it. Of the
+            # share beta every latent has the weight 1 / K, without a square (Tucker et al., 2018, section 7).
+            w = log_w.detach().softmax(dim=1)
+            equal = beta / num_samples
+            given, wanted = equal + (1 - beta) * w, equal + (1 - beta) * w.square()
+            factor = (wanted / given).nan_to_num(0.0).flatten(0, 1).unsqueeze(-1)  # 0 / 0 where a weight vanishes
+            draw.z.register_hook(lambda grad: grad * factor)
+        iwae = (log_w.logsumexp(dim=1) - log_w.new_tensor(num_samples).log()).mean(dim=0)
+        draw.extras["iwae"] = iwae
+        return -(beta * log_w.mean() + (1 - beta) * iwae.mean()), draw

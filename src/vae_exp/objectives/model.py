@@ -1,0 +1,46 @@
+"""What an objective knows of a model, and what every objective checks."""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from torch import Tensor
+
+from vae_exp.draws import Draw
+
+__all__ = ["Model", "check_choice", "check_count"]
+
+
+class Model(Protocol):
+    """What an objective knows of a model."""
+
+    def draw(
+        self,
+        x: Tensor,
+        y: Tensor | None,
+        num_samples: int = 1,
+        z: Tensor | None = None,
+        stop: Collection[str] = (),
+    ) -> Draw:
+        """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and what they are scored with."""
+
+
+def check_count(key: str, count: int, least: int = 1) -> int:
+    """Returns the count.
+
+    Raises:
+        ValueError: If it is less than `least`; the message names the key.
+    """
+    if count < least:
+        raise ValueError(f"objective.{key}={count}: at least {least} per image is needed")
+    return count
+
+
+def check_choice(key: str, choice: str, choices: Collection[str]) -> str:
+    """Returns the choice.
+
+    Raises:
+        ValueError: If it is none of `choices`; the message names the key.
+    """
+    if choice not in choices:
+        raise ValueError(f"objective.{key}={choice}: choose one of {', '.join(choices)}")
+    return choice

@@ -1,0 +1,65 @@
+"""Objectives that train decoder and encoder each on a problem of its own."""
+
+import torch
+from torch import Tensor
+
+from vae_exp.draws import Draw
+from vae_exp.hmc import hmc
+from vae_exp.objectives.model import Model, check_count
+
+__all__ = ["MCEM", "WakeSleep"]
+
+
+class WakeSleep:
+    """Wake-sleep (Hinton et al., 1995): the loss is `-E_q log p(x, z)` for p plus `-E_p log q(z | x)` for q.
+
+    Awake, the decoder learns the images from the encoder's latents; asleep, the encoder learns the latents of images
+    that the decoder dreams, one for each image of the batch.
+
+    Arguments:
+        num_samples: K, latents per image, awake.
+    """
+
+    def __init__(self, num_samples: int = 1) -> None:
+        self.num_samples = check_count("num_samples", num_samples)
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw of the wake phase."""
+        wake = model.draw(x, y, self.num_samples, stop=("z", "q"))
+        with torch.no_grad():
+            z = wake.sample_prior(1)
+            dreams = wake.decode(z).sample()[0]
+        sleep = model.draw(dreams, y, z=z, stop=("z", "p"))
+        return -(wake.log_px + wake.log_pz).mean() - sleep.log_qz.mean(), wake
+
+
+class MCEM:
+    """Monte Carlo EM, the comparison of Kingma & Welling (2014, appendix E), with an encoder beside it.
+
+    E-step: Hamiltonian Monte Carlo on `p(z | x)` from the encoder's latents. M-step: one step of the decoder and prior
+    on `log p(x, z)`, and of the encoder on `log q(z | x)`, at where the chains end. In evaluation the loss is `-elbo`.
+
+    Arguments:
+        num_samples: K, chains per image.
+        transitions: Proposals of each chain.
+        leapfrog: Steps of a proposal.
+        step_size: Of a step; `hmc_acceptance` is best between 0.6 and 0.9.
+    """
+
+    def __init__(self, num_samples: int = 1, transitions: int = 5, leapfrog: int = 10, step_size: float = 0.1) -> None:
+        self.num_samples = check_count("num_samples", num_samples)
+        self.transitions = check_count("transitions", transitions)
+        self.leapfrog = check_count("leapfrog", leapfrog)
+        if step_size <= 0:
+            raise ValueError(f"objective.step_size={step_size}: a positive number is needed")
+        self.step_size = step_size
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q."""
+        start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
+        if not torch.is_grad_enabled():
+            return -start.elbo.mean(), start
+        z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, self.step_size)
+        start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
+        end = model.draw(x, y, z=z, stop=("z",))
+        return -(end.log_px + end.log_pz + end.log_qz).mean(), start

@@ -1,0 +1,127 @@
+"""Schedules: a number that changes over the steps of training, in the place of any number in an objective or `lr`.
+
+All are functions of the step and keep nothing: evaluation does not advance them, a resumed run continues them, and a
+captured step, whose step is a tensor on the device, follows them.
+"""
+
+from math import inf
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+__all__ = ["Constant", "Cyclical", "Exponential", "Linear", "Number", "Schedule", "at", "check"]
+
+
+class Schedule(Protocol):
+    """A number that is a function of the step."""
+
+    def __call__(self, step: Tensor | int) -> Tensor | float:
+        """The value at a step, counted from 0; a 0-d tensor for a tensor."""
+
+
+Number = float | Schedule
+
+
+def at(number: Number, step: Tensor | int) -> Tensor | float:
+    """A number at a step, whether it is scheduled or not."""
+    return number(step) if callable(number) else number
+
+
+def check(key: str, number: Number, low: float = 0.0, high: float = inf) -> Number:
+    """Returns the number.
+
+    Raises:
+        ValueError: If it is not in `[low, high]`, or starts or ends outside of it; the message names the key.
+    """
+    values = [getattr(number, name) for name in ("value", "start", "end") if hasattr(number, name)]
+    for value in values if callable(number) else [number]:
+        if not low <= value <= high:
+            above = f" and at most {high:g}" if high < inf else ""
+            raise ValueError(f"{key}={value}: a number of at least {low:g}{above} is needed")
+    return number
+
+
+class Constant:
+    """The same at every step.
+
+    Arguments:
+        value: The number.
+    """
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __call__(self, step: Tensor | int) -> float:
+        """The value."""
+        return self.value
+
+
+class Linear:
+    """From `start` to `end` in `steps` steps, by equal amounts; `end` from then on.
+
+    Arguments:
+        start: The value at step 0.
+        end: The value at step `steps` and after it.
+        steps: Length of the way.
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        self.start, self.end, self.steps = start, end, _check_steps("steps", steps)
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        """The value at a step."""
+        return self.start + (self.end - self.start) * _share(step, self.steps)
+
+
+class Cyclical:
+    """From `start` to `end` again and again (Fu et al., 2019): up in the first part of a period, then flat.
+
+    Arguments:
+        start: The value at the start of each period.
+        end: The value at the end of the rise, kept to the end of the period.
+        period: Steps from one start to the next.
+        rise: The share of the period that is spent rising.
+    """
+
+    def __init__(self, start: float, end: float, period: int, rise: float = 0.5) -> None:
+        if not 0 < rise <= 1:
+            raise ValueError(
+                f"rise={rise} of a cyclical schedule: a share of the period is needed, above 0 and up to 1"
+            )
+        self.start, self.end, self.period, self.rise = start, end, _check_steps("period", period), rise
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        """The value at a step."""
+        return self.start + (self.end - self.start) * _share(step % self.period, self.rise * self.period)
+
+
+class Exponential:
+    """From `start` to `end` in `steps` steps, by equal factors; `end` from then on.
+
+    Arguments:
+        start: The value at step 0, not 0.
+        end: The value at step `steps` and after it, of the same sign.
+        steps: Length of the way.
+    """
+
+    def __init__(self, start: float, end: float, steps: int) -> None:
+        if start * end <= 0:
+            raise ValueError(
+                f"start={start}, end={end} of an exponential schedule: neither may be 0, nor their signs differ"
+            )
+        self.start, self.end, self.steps = start, end, _check_steps("steps", steps)
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        """The value at a step."""
+        return self.start * (self.end / self.start) ** _share(step, self.steps)
+
+
+def _check_steps(name: str, steps: int) -> int:
+    if steps < 1:
+        raise ValueError(f"{name}={steps} of a schedule: at least one step is needed")
+    return steps
+
+
+def _share(step: Tensor | int, steps: float) -> Tensor:
+    return (torch.as_tensor(step) / steps).clamp(max=1)
