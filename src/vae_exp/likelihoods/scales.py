@@ -8,18 +8,21 @@ __all__ = ["bounded", "check_bounds", "check_params", "check_positive"]
 
 
 def check_positive(name: str, scale: float) -> float:
+    """Returns the scale; a ValueError that names the key if it is none."""
     if scale <= 0:
         raise ValueError(f"likelihood.{name}={scale}: a scale is positive")
     return scale
 
 
 def check_params(given: int, needed: int) -> int:
+    """Returns `params_per_pixel`; a ValueError if it is not what the likelihood reads."""
     if given != needed:
         raise ValueError(f"likelihood.params_per_pixel={given}: this likelihood reads {needed}")
     return given
 
 
 def check_bounds(min_scale: float, max_scale: float) -> tuple[float, float]:
+    """Returns the bounds; a ValueError that names the keys if they are none."""
     if not 0 < min_scale < max_scale:
         raise ValueError(f"likelihood.min_scale={min_scale} must lie between 0 and likelihood.max_scale={max_scale}")
     return min_scale, max_scale
