@@ -218,14 +218,13 @@ def test_batch_alone_couples_the_images_of_a_training_batch(name, part, normaliz
     assert (difference > 1e-3) == (normalization == "batch")
 
 
-@pytest.mark.parametrize("shape", [(4, 7), (4, 3, 5, 2)])
-def test_layer_is_numpys_standardisation_of_each_image(shape):
-    """The layers that the MLP and the maps get, against numpy."""
-    of_maps = len(shape) == 4
-    network = make_encoder("Conv" if of_maps else "MLP", (1, 10, 4), normalization="layer")
-    kind = nn.GroupNorm if of_maps else nn.LayerNorm
+@parts
+@networks
+def test_layer_is_numpys_standardisation_of_each_image(part, name):
+    network, _, _ = make_case(part, name, (1, 10, 4), normalization="layer")
+    kind, shape = (nn.LayerNorm, (7,)) if name == "MLP" else (nn.GroupNorm, (4, 5, 2))
     norm = next(module for module in network.modules() if isinstance(module, kind))
-    h = 2 + 3 * torch.randn(B, *((4, 5, 2) if of_maps else (7,)))
+    h = 2 + 3 * torch.randn(B, *shape)
     flat = h.flatten(1).numpy().astype(float)
     expected = (flat - flat.mean(1, keepdims=True)) / np.sqrt(flat.var(1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(norm(h).detach().flatten(1).numpy(), expected, atol=1e-5)

@@ -1,6 +1,7 @@
 """Decoders `(z, c) -> params`: latents `(N, D)`, context `(N, context_dim)` or None, params `(N, P*C, H, W)`.
 
-Normalisations are those of `vae_exp.encoders`; `batch` couples the latents of a training batch.
+Normalisations are those of `vae_exp.encoders`. `batch` couples the latents of a training batch, so that what is
+bounded there is the probability of the whole batch under another model than the one that is validated.
 
 The output bias can start at the training images: `output_bias=mean` at their mean, for likelihoods whose one
 number a pixel is a mean (sse, gaussian_shared, laplace); `mean_logit` at its logit, for bce. Where the last layer

@@ -2,8 +2,8 @@
 
 What lies between two layers is a normalisation, if any, and an activation. `layer` (Ba et al., 2016) normalises
 each image by itself, a feature map over channels and pixels together. `batch` (Ioffe & Szegedy, 2015) couples
-the images of a training batch: its ELBO is then no sum over images, and no bound for any of them. Validation and
-test use the running means, so that theirs are bounds as ever.
+the images of a training batch, so that its ELBO is no sum over images; it needs two of them at least. Validation
+and test use the running means: their images are scored one by one, and what they log is a bound as ever.
 """
 
 from collections.abc import Callable, Sequence
