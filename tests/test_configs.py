@@ -109,7 +109,7 @@ def test_what_is_bounded(overrides, expected):
 
 
 @pytest.mark.parametrize("shape", [[1, 28, 28], [1, 28, 20], [1, 8, 8], [3, 32, 32], [1, 9, 13]])
-@pytest.mark.parametrize("net", ["mlp", "conv"])
+@pytest.mark.parametrize("net", options("encoder"))
 def test_networks_fit_any_image_without_an_edit(shape, net):
     take_a_step(*build(composed("data=fake", f"data.image_shape={shape}", f"encoder={net}", f"decoder={net}")))
 
@@ -121,7 +121,10 @@ def test_networks_fit_any_image_without_an_edit(shape, net):
         ("prior.latent_dim=3", "prior"),
         ("decoder.latent_dim=3", "decoder"),
         ("decoder.image_shape=[1,3,3]", "decoder"),
-        ("encoder.activation=Relu", "encoder"),
+        ("encoder.activation=Relu", r"encoder\.activation=Relu"),
+        ("decoder.activation=Relu", r"decoder\.activation=Relu"),
+        ("decoder=resnet decoder.channels=[]", r"decoder\.channels=\[\]"),
+        ("likelihood=gaussian decoder.output_bias=mean", r"decoder\.output_bias=mean"),
         ("encoder.hidden=3", "encoder"),
         ("+encoder.foo=3", "encoder"),
         ("likelihood._target_=vae_exp.likelihoods.Nothing", "likelihood"),

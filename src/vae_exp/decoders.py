@@ -1,21 +1,67 @@
-"""Decoders `(z, c) -> params`: latents `(N, D)`, context `(N, context_dim)` or None, params `(N, P*C, H, W)`."""
+"""Decoders `(z, c) -> params`: latents `(N, D)`, context `(N, context_dim)` or None, params `(N, P*C, H, W)`.
 
-from collections.abc import Sequence
+Normalisations are those of `vae_exp.encoders`. `batch` couples the latents of a training batch, so that what is
+bounded there is the probability of the whole batch under another model than the one that is validated.
+
+The output bias can start at the training images: `output_bias=mean` at their mean, for likelihoods whose one
+number a pixel is a mean (sse, gaussian_shared, laplace); `mean_logit` at its logit, for bce. Where the last layer
+has a bias for each pixel, that is the mean image, else the mean of each channel.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "Conv"]
+__all__ = ["MLP", "Conv", "ResNet"]
 
 
-def _with_context(z: Tensor, c: Tensor | None) -> Tensor:
-    return z if c is None else torch.cat([z, c], dim=1)
+class _Decoder(nn.Module):
+    """What all share: `layers`, of which the last gives the params and has a bias."""
+
+    layers: nn.Sequential
+
+    def __init__(self, image_shape: Sequence[int], params_per_pixel: int, output_bias: str) -> None:
+        super().__init__()
+        if output_bias not in ("default", "mean", "mean_logit"):
+            raise ValueError(f"decoder.output_bias={output_bias}: choose default, mean or mean_logit")
+        if output_bias != "default" and params_per_pixel != 1:
+            raise ValueError(
+                f"decoder.output_bias={output_bias} is for likelihoods of one number a pixel, "
+                f"this one reads {params_per_pixel}: choose default"
+            )
+        channels, height, width = image_shape
+        self.params_shape = (params_per_pixel * channels, height, width)
+        self.output_bias = output_bias
+
+    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """`(N, D), (N, context_dim) or None -> (N, P*C, H, W)`; the context is appended to the latents."""
+        return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(len(z), *self.params_shape)
+
+    @torch.no_grad()
+    def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Sets the output bias as `output_bias` says, before the first step of a new run.
+
+        Arguments:
+            batches: The training images, each once: x `(B, C, H, W)` as the likelihood scores them, and y, unread.
+        """
+        if self.output_bias == "default":
+            return
+        *_, bias = self.layers.parameters()  # the output layer's
+        dims = (0,) if bias.numel() == prod(self.params_shape) else (0, 2, 3)
+        total, num = torch.zeros(()).double(), 0
+        for x, _ in batches:
+            total = total + x.sum(dims).cpu().double()
+            num += x.numel() // bias.numel()
+        # Half a bit of each kind more than there are: the logit of a pixel that is never on is finite.
+        start = total / num if self.output_bias == "mean" else torch.logit((total + 0.5) / (num + 1))
+        bias.copy_(start.flatten())
 
 
-class MLP(nn.Module):
-    """A fully connected decoder; the context is appended to the latents.
+class MLP(_Decoder):
+    """A fully connected decoder; without hidden layers it is one linear map (`decoder=linear`).
 
     Arguments:
         latent_dim: D.
@@ -24,6 +70,11 @@ class MLP(nn.Module):
         params_per_pixel: P, the numbers the likelihood needs for each pixel and channel.
         hidden: Widths of the hidden layers.
         activation: Name of a class in `torch.nn`.
+        normalization: `none`, `batch` or `layer`, of the hidden layers.
+        output_bias: `default`, `mean` or `mean_logit`.
+
+    Raises:
+        ValueError: If there is no such activation, normalisation or bias.
     """
 
     def __init__(
@@ -34,22 +85,19 @@ class MLP(nn.Module):
         params_per_pixel: int = 1,
         hidden: Sequence[int] = (500, 500),
         activation: str = "ReLU",
+        normalization: str = "none",
+        output_bias: str = "default",
     ) -> None:
-        super().__init__()
-        channels, height, width = image_shape
-        self.params_shape = (params_per_pixel * channels, height, width)
+        super().__init__(image_shape, params_per_pixel, output_bias)
+        act, norm = _activation(activation), _normalization(normalization, of_maps=False)
         widths = [latent_dim + context_dim, *hidden]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), getattr(nn, activation)()]
+            layers += [nn.Linear(fan_in, fan_out), *norm(fan_out), act()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], prod(self.params_shape)))
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """`(N, D), (N, context_dim) -> (N, P*C, H, W)`."""
-        return self.layers(_with_context(z, c)).view(-1, *self.params_shape)
 
-
-class Conv(nn.Module):
+class Conv(_Decoder):
     """The mirror of `encoders.Conv`: linear layers, then transposed convolutions that double the image.
 
     Arguments:
@@ -60,9 +108,12 @@ class Conv(nn.Module):
         channels: Channels before each doubling.
         hidden: Width of the linear layer that reads z.
         activation: Name of a class in `torch.nn`.
+        normalization: `none`, `batch` or `layer`, of the hidden layer and the feature maps.
+        output_bias: `default`, `mean` or `mean_logit`; one number a channel.
 
     Raises:
-        ValueError: If the image is too small to be halved `len(channels)` times.
+        ValueError: If the image is too small to be halved `len(channels)` times, or there is no such
+            activation, normalisation or bias.
     """
 
     def __init__(
@@ -74,9 +125,13 @@ class Conv(nn.Module):
         channels: Sequence[int] = (64, 32),
         hidden: int = 256,
         activation: str = "ReLU",
+        normalization: str = "none",
+        output_bias: str = "default",
     ) -> None:
-        super().__init__()
-        out_channels, height, width = image_shape
+        super().__init__(image_shape, params_per_pixel, output_bias)
+        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
+        norm_hidden = _normalization(normalization, of_maps=False)
+        out_channels, height, width = self.params_shape
         # The sides from the smallest to the image: 7, 14, 28. An odd side is one more than twice the last.
         heights = [height >> k for k in range(len(channels), -1, -1)]
         widths = [width >> k for k in range(len(channels), -1, -1)]
@@ -85,21 +140,113 @@ class Conv(nn.Module):
                 f"decoder.channels={list(channels)} doubles the image {len(channels)} times, "
                 f"too often for image_shape={list(image_shape)}: give fewer channels"
             )
-        sizes = [*channels, params_per_pixel * out_channels]
+        sizes = [*channels, out_channels]
         layers: list[nn.Module] = [
             nn.Linear(latent_dim + context_dim, hidden),
-            getattr(nn, activation)(),
+            *norm_hidden(hidden),
+            act(),
             nn.Linear(hidden, sizes[0] * heights[0] * widths[0]),
             nn.Unflatten(1, (sizes[0], heights[0], widths[0])),
         ]
         for k, (fan_in, fan_out) in enumerate(pairwise(sizes)):
             odd = (heights[k + 1] % 2, widths[k + 1] % 2)
             layers += [
-                getattr(nn, activation)(),
+                *norm(fan_in),
+                act(),
                 nn.ConvTranspose2d(fan_in, fan_out, kernel_size=4, stride=2, padding=1, output_padding=odd),
             ]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """`(N, D), (N, context_dim) -> (N, P*C, H, W)`."""
-        return self.layers(_with_context(z, c))
+
+class ResNet(_Decoder):
+    """The mirror of `encoders.ResNet`: a linear layer, stages of residual blocks, a convolution to the params.
+
+    From the second stage on, a stage begins by enlarging the maps (nearest neighbour) to the size that the
+    encoder's has there, and by a convolution of kernel 3.
+
+    Arguments:
+        latent_dim: D.
+        image_shape: `(C, H, W)`.
+        context_dim: Width of the context c, 0 for none.
+        params_per_pixel: P, the numbers the likelihood needs for each pixel and channel.
+        channels: Channels of each stage.
+        blocks: Residual blocks in each stage.
+        activation: Name of a class in `torch.nn`.
+        normalization: `none`, `batch` or `layer`, of the feature maps.
+        output_bias: `default`, `mean` or `mean_logit`; one number a channel.
+
+    Raises:
+        ValueError: If there is no stage or no block, if the first stages would be of a single pixel, or if there
+            is no such activation, normalisation or bias.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_shape: Sequence[int],
+        context_dim: int = 0,
+        params_per_pixel: int = 1,
+        channels: Sequence[int] = (128, 64, 32),
+        blocks: int = 2,
+        activation: str = "ReLU",
+        normalization: str = "none",
+        output_bias: str = "default",
+    ) -> None:
+        super().__init__(image_shape, params_per_pixel, output_bias)
+        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
+        if not channels or blocks < 1:
+            raise ValueError(
+                f"decoder.channels={list(channels)}, decoder.blocks={blocks}: at least one stage of one block is needed"
+            )
+        out_channels, height, width = self.params_shape
+        # Sides rounded up, as in the encoder: 7, 14, 28 and 4, 7, 13.
+        sizes = [(-(-height >> k), -(-width >> k)) for k in range(len(channels) - 1, -1, -1)]
+        if sizes[:2] == [(1, 1), (1, 1)]:
+            raise ValueError(
+                f"decoder.channels={list(channels)} doubles the image {len(channels) - 1} times, "
+                f"too often for image_shape={list(image_shape)}: give fewer channels"
+            )
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim + context_dim, channels[0] * prod(sizes[0])),
+            nn.Unflatten(1, (channels[0], *sizes[0])),
+        ]
+        for k, fan_out in enumerate(channels):
+            if k:
+                layers.append(nn.Upsample(size=sizes[k]))
+                layers.append(nn.Conv2d(channels[k - 1], fan_out, kernel_size=3, padding=1))
+            layers += [_residual(fan_out, act, norm, blocks * len(channels)) for _ in range(blocks)]
+        layers += [*norm(channels[-1]), act(), nn.Conv2d(channels[-1], out_channels, kernel_size=3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+
+class _Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def _residual(width: int, act: type[nn.Module], norm: Callable[[int], list[nn.Module]], depth: int) -> _Residual:
+    """One of `depth` blocks that keep channels and size, scaled as in `vae_exp.encoders`."""
+    first, last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(depth**-0.5)
+    return _Residual(*norm(width), act(), first, *norm(width), act(), last)
+
+
+def _activation(name: str) -> type[nn.Module]:
+    found = getattr(nn, str(name), None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"decoder.activation={name}: torch.nn has no such class; it has ReLU, GELU, SiLU, Tanh, ...")
+    return found
+
+
+def _normalization(kind: str, of_maps: bool) -> Callable[[int], list[nn.Module]]:
+    """What makes the normalisation of so many features or feature maps, a list of none or one."""
+    kinds: dict[str, Callable[[int], list[nn.Module]]] = {
+        "none": lambda width: [],
+        "batch": lambda width: [nn.BatchNorm2d(width) if of_maps else nn.BatchNorm1d(width)],
+        "layer": lambda width: [nn.GroupNorm(1, width) if of_maps else nn.LayerNorm(width)],
+    }
+    if kind not in kinds:
+        raise ValueError(f"decoder.normalization={kind}: choose none, batch or layer")
+    return kinds[kind]
