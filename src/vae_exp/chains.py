@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vae_exp.layers import activation_class
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
 
@@ -55,13 +56,14 @@ class Chain(Distribution):
         return log_prob
 
 
-def _links(sizes: Sequence[int], hidden: Sequence[int], activation: str) -> nn.ModuleList:
+def _links(part: str, sizes: Sequence[int], hidden: Sequence[int], activation: str) -> nn.ModuleList:
+    act = activation_class(part, activation)
     links = nn.ModuleList()
     for fan_in, fan_out in pairwise(sizes):
         layers: list[nn.Module] = []
         widths = [fan_in, *hidden]
         for narrow, wide in pairwise(widths):
-            layers += [nn.Linear(narrow, wide), getattr(nn, activation)()]
+            layers += [nn.Linear(narrow, wide), act()]
         links.append(nn.Sequential(*layers, DiagonalNormal(widths[-1], fan_out)))
     return links
 
@@ -88,7 +90,7 @@ class BottomUp(nn.Module):
         super().__init__()
         self.sizes = [latent_dim, *upper_dims]
         self.first = DiagonalNormal(in_features, latent_dim)
-        self.links = _links(self.sizes, hidden, activation)
+        self.links = _links("posterior", self.sizes, hidden, activation)
 
     def forward(self, h: Tensor) -> Distribution:
         """`(B, F) ->` Distribution, batch `(B,)`, event `(D_1 + ... + D_L,)`."""
@@ -112,7 +114,7 @@ class TopDown(nn.Module):
         super().__init__()
         self.sizes = [latent_dim, *upper_dims]
         self.first = StandardNormal(self.sizes[-1])
-        self.links = _links(self.sizes[::-1], hidden, activation)
+        self.links = _links("prior", self.sizes[::-1], hidden, activation)
 
     def forward(self, c: Tensor | None = None) -> Distribution:
         """`c ->` Distribution, batch `()`, event `(D_1 + ... + D_L,)`; c is not read."""

@@ -8,12 +8,14 @@ number a pixel is a mean (sse, gaussian_shared, laplace); `mean_logit` at its lo
 has a bias for each pixel, that is the mean image, else the mean of each channel.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
+
+from vae_exp.layers import activation_class, normalization_of, residual
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
@@ -89,7 +91,7 @@ class MLP(_Decoder):
         output_bias: str = "default",
     ) -> None:
         super().__init__(image_shape, params_per_pixel, output_bias)
-        act, norm = _activation(activation), _normalization(normalization, of_maps=False)
+        act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=False)
         widths = [latent_dim + context_dim, *hidden]
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
@@ -129,8 +131,8 @@ class Conv(_Decoder):
         output_bias: str = "default",
     ) -> None:
         super().__init__(image_shape, params_per_pixel, output_bias)
-        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
-        norm_hidden = _normalization(normalization, of_maps=False)
+        act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=True)
+        norm_hidden = normalization_of("decoder", normalization, of_maps=False)
         out_channels, height, width = self.params_shape
         # The sides from the smallest to the image: 7, 14, 28. An odd side is one more than twice the last.
         heights = [height >> k for k in range(len(channels), -1, -1)]
@@ -193,7 +195,7 @@ class ResNet(_Decoder):
         output_bias: str = "default",
     ) -> None:
         super().__init__(image_shape, params_per_pixel, output_bias)
-        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
+        act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=True)
         if not channels or blocks < 1:
             raise ValueError(
                 f"decoder.channels={list(channels)}, decoder.blocks={blocks}: at least one stage of one block is needed"
@@ -214,39 +216,6 @@ class ResNet(_Decoder):
             if k:
                 layers.append(nn.Upsample(size=sizes[k]))
                 layers.append(nn.Conv2d(channels[k - 1], fan_out, kernel_size=3, padding=1))
-            layers += [_residual(fan_out, act, norm, blocks * len(channels)) for _ in range(blocks)]
+            layers += [residual(fan_out, act, norm, blocks * len(channels)) for _ in range(blocks)]
         layers += [*norm(channels[-1]), act(), nn.Conv2d(channels[-1], out_channels, kernel_size=3, padding=1)]
         self.layers = nn.Sequential(*layers)
-
-
-class _Residual(nn.Sequential):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
-
-
-def _residual(width: int, act: type[nn.Module], norm: Callable[[int], list[nn.Module]], depth: int) -> _Residual:
-    """One of `depth` blocks that keep channels and size, scaled as in `vae_exp.encoders`."""
-    first, last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
-    with torch.no_grad():
-        for parameter in last.parameters():
-            parameter.mul_(depth**-0.5)
-    return _Residual(*norm(width), act(), first, *norm(width), act(), last)
-
-
-def _activation(name: str) -> type[nn.Module]:
-    found = getattr(nn, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"decoder.activation={name}: torch.nn has no such class; it has ReLU, GELU, SiLU, Tanh, ...")
-    return found
-
-
-def _normalization(kind: str, of_maps: bool) -> Callable[[int], list[nn.Module]]:
-    """What makes the normalisation of so many features or feature maps, a list of none or one."""
-    kinds: dict[str, Callable[[int], list[nn.Module]]] = {
-        "none": lambda width: [],
-        "batch": lambda width: [nn.BatchNorm2d(width) if of_maps else nn.BatchNorm1d(width)],
-        "layer": lambda width: [nn.GroupNorm(1, width) if of_maps else nn.LayerNorm(width)],
-    }
-    if kind not in kinds:
-        raise ValueError(f"decoder.normalization={kind}: choose none, batch or layer")
-    return kinds[kind]

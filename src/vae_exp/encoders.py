@@ -6,12 +6,14 @@ the images of a training batch, so that its ELBO is no sum over images; it needs
 and test use the running means: their images are scored one by one, and what they log is a bound as ever.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor, nn
+
+from vae_exp.layers import activation_class, normalization_of, residual
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
@@ -43,7 +45,7 @@ class MLP(nn.Module):
         normalization: str = "none",
     ) -> None:
         super().__init__()
-        act, norm = _activation(activation), _normalization(normalization, of_maps=False)
+        act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=False)
         layers: list[nn.Module] = []
         widths = [prod(image_shape) + context_dim, *hidden]
         for fan_in, fan_out in pairwise(widths):
@@ -85,7 +87,7 @@ class Conv(nn.Module):
         normalization: str = "none",
     ) -> None:
         super().__init__()
-        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
+        act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         in_channels, height, width = image_shape
         height, width = height >> len(channels), width >> len(channels)
         if not height or not width:
@@ -136,7 +138,7 @@ class ResNet(nn.Module):
         normalization: str = "none",
     ) -> None:
         super().__init__()
-        act, norm = _activation(activation), _normalization(normalization, of_maps=True)
+        act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         if not channels or blocks < 1:
             raise ValueError(
                 f"encoder.channels={list(channels)}, encoder.blocks={blocks}: at least one stage of one block is needed"
@@ -151,7 +153,7 @@ class ResNet(nn.Module):
         layers: list[nn.Module] = []
         for k, (fan_in, fan_out) in enumerate(pairwise([in_channels + context_dim, *channels])):
             layers.append(nn.Conv2d(fan_in, fan_out, kernel_size=3, stride=2 if k else 1, padding=1))
-            layers += [_residual(fan_out, act, norm, blocks * len(channels)) for _ in range(blocks)]
+            layers += [residual(fan_out, act, norm, blocks * len(channels)) for _ in range(blocks)]
         height, width = -(-height >> halvings), -(-width >> halvings)
         layers += [*norm(channels[-1]), act(), nn.Flatten()]
         layers += [nn.Linear(channels[-1] * height * width, out_features), act()]
@@ -164,38 +166,3 @@ class ResNet(nn.Module):
 
 def _with_maps(x: Tensor, c: Tensor | None) -> Tensor:
     return x if c is None else torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
-
-
-class _Residual(nn.Sequential):
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
-
-
-def _residual(width: int, act: type[nn.Module], norm: Callable[[int], list[nn.Module]], depth: int) -> _Residual:
-    """One of `depth` blocks that keep channels and size."""
-    first, last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
-    # Variances of branches add up: with 1 / depth each, a deep network starts as large as one of one block. With
-    # zeros it would too, but then the first step does not reach the first convolution.
-    with torch.no_grad():
-        for parameter in last.parameters():
-            parameter.mul_(depth**-0.5)
-    return _Residual(*norm(width), act(), first, *norm(width), act(), last)
-
-
-def _activation(name: str) -> type[nn.Module]:
-    found = getattr(nn, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"encoder.activation={name}: torch.nn has no such class; it has ReLU, GELU, SiLU, Tanh, ...")
-    return found
-
-
-def _normalization(kind: str, of_maps: bool) -> Callable[[int], list[nn.Module]]:
-    """What makes the normalisation of so many features or feature maps, a list of none or one."""
-    kinds: dict[str, Callable[[int], list[nn.Module]]] = {
-        "none": lambda width: [],
-        "batch": lambda width: [nn.BatchNorm2d(width) if of_maps else nn.BatchNorm1d(width)],
-        "layer": lambda width: [nn.GroupNorm(1, width) if of_maps else nn.LayerNorm(width)],
-    }
-    if kind not in kinds:
-        raise ValueError(f"encoder.normalization={kind}: choose none, batch or layer")
-    return kinds[kind]

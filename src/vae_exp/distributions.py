@@ -1,0 +1,119 @@
+"""Distributions over latents `(D,)` that a prior and a posterior share, or two priors, and that torch lacks."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, register_kl
+
+__all__ = ["Mixture", "OneHots", "RelaxedOneHots"]
+
+
+class Mixture(Distribution):
+    """`p(z) = sum_k w_k q_k(z)`.
+
+    Torch's `MixtureSameFamily` takes the batch from the components alone; here weights `(B, K)` may share
+    components `(K,)`, and a weight may be 0.
+
+    Arguments:
+        log_weights: `log w_k`, `(..., K)`, normalised; -inf leaves a component out.
+        components: The `q_k`, batch `(K,)` or `(..., K)`, event `(D,)`.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+
+    def __init__(self, log_weights: Tensor, components: Distribution) -> None:
+        self.log_weights, self.components = log_weights, components
+        batch = torch.broadcast_shapes(log_weights.shape, components.batch_shape)[:-1]
+        super().__init__(batch, components.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """`(..., D) -> (...)`."""
+        return (self.log_weights + self.components.log_prob(value.unsqueeze(-2))).logsumexp(dim=-1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """`(*sample_shape, ..., D)`: a sample of each component, of which one is taken."""
+        shape = self._extended_shape(torch.Size(sample_shape))[:-1]
+        logits = self.log_weights.expand(*self.batch_shape, -1)
+        k = Categorical(logits=logits, validate_args=False).sample(sample_shape)
+        own = shape[: len(shape) + 1 - len(self.components.batch_shape)]  # what the components lack of (..., K)
+        each = self.components.sample(own)
+        chosen = k[..., None, None].expand(*shape, 1, each.shape[-1])
+        return each.gather(-2, chosen).squeeze(-2)
+
+
+class OneHots(Distribution):
+    """V independent variables of C categories, each a one-hot block; the blocks side by side are z, D = V C.
+
+    Arguments:
+        logits: `(..., V, C)`.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+
+    def __init__(self, logits: Tensor) -> None:
+        self.log_probs = logits.log_softmax(dim=-1)
+        super().__init__(logits.shape[:-2], torch.Size([logits.shape[-2] * logits.shape[-1]]), validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The probabilities, `(..., D)`."""
+        return self.log_probs.exp().flatten(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        """`(..., D)`."""
+        return self.mean * (1 - self.mean)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """`(..., D) -> (...)`; the blocks of `value` are one-hot."""
+        return (value.unflatten(-1, self.log_probs.shape[-2:]) * self.log_probs).sum(dim=(-2, -1))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """`(*sample_shape, ..., D)`, zeros and ones."""
+        k = Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)
+        return F.one_hot(k, self.log_probs.shape[-1]).to(self.log_probs.dtype).flatten(-2)
+
+
+class RelaxedOneHots(OneHots):
+    """`OneHots` whose samples are the Gumbel-softmax (Jang et al., 2017; Maddison et al., 2017); its KL stays theirs.
+
+    Arguments:
+        logits: `(..., V, C)`.
+        temperature: Towards 0 samples become one-hot.
+    """
+
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, temperature: float) -> None:
+        super().__init__(logits)
+        self.temperature = temperature
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """`(*sample_shape, ..., D)`, each block a point of the simplex."""
+        logits = self.log_probs.expand(*sample_shape, *self.log_probs.shape)
+        return F.gumbel_softmax(logits, tau=self.temperature, dim=-1).flatten(-2)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """As `rsample`, without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Refused: a point between the corners has no probability under the discrete distribution.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("posterior.relaxed=true needs the closed-form KL: prior=categorical and objective.kl=auto")
+
+
+@register_kl(OneHots, OneHots)
+def _kl_one_hots(q: OneHots, p: OneHots) -> Tensor:
+    if q.log_probs.shape[-2:] != p.log_probs.shape[-2:]:
+        blocks = f"{q.log_probs.shape[-1]} and {p.log_probs.shape[-1]}"
+        raise ValueError(f"posterior.categories and prior.categories differ, {blocks}: give both the same")
+    return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum(dim=(-2, -1))

@@ -1,0 +1,52 @@
+"""What encoders, decoders and chains put between two layers."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["activation_class", "normalization_of", "residual"]
+
+
+def activation_class(part: str, name: str) -> type[nn.Module]:
+    """The class of that name in `torch.nn`.
+
+    Raises:
+        ValueError: If there is none; the message names the key of the part.
+    """
+    found = getattr(nn, str(name), None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ValueError(f"{part}.activation={name}: torch.nn has no such class; it has ReLU, GELU, SiLU, Tanh, ...")
+    return found
+
+
+def normalization_of(part: str, kind: str, of_maps: bool) -> Callable[[int], list[nn.Module]]:
+    """What makes the normalisation of so many features or feature maps, a list of none or one.
+
+    Raises:
+        ValueError: If there is no such kind; the message names the key of the part.
+    """
+    kinds: dict[str, Callable[[int], list[nn.Module]]] = {
+        "none": lambda width: [],
+        "batch": lambda width: [nn.BatchNorm2d(width) if of_maps else nn.BatchNorm1d(width)],
+        "layer": lambda width: [nn.GroupNorm(1, width) if of_maps else nn.LayerNorm(width)],
+    }
+    if kind not in kinds:
+        raise ValueError(f"{part}.normalization={kind}: choose none, batch or layer")
+    return kinds[kind]
+
+
+class _Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def residual(width: int, act: type[nn.Module], norm: Callable[[int], list[nn.Module]], depth: int) -> nn.Module:
+    """One of `depth` blocks that keep channels and size."""
+    first, last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
+    # Variances of branches add up: with 1 / depth each, a deep network starts as large as one of one block. With
+    # zeros it would too, but then the first step does not reach the first convolution.
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.mul_(depth**-0.5)
+    return _Residual(*norm(width), act(), first, *norm(width), act(), last)
