@@ -29,7 +29,7 @@ def test_help_names_every_group(tmp_path):
         "model: beta_vae, cvae, vae",
         "encoder: conv, mlp",
         "likelihood: bce, categorical_256",
-        "prior: mixture",
+        "prior: bernoulli, categorical, flow, mixture, standard_normal, vamp",
     ):
         assert group in done.stdout
     assert list(tmp_path.iterdir()) == []

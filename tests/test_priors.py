@@ -372,3 +372,10 @@ def test_kl_of_bits_to_fair_coins_is_torchs_and_saturates_without_a_nan():
 def test_values_that_make_no_sense_are_refused(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def test_supports_tell_discrete_from_continuous():
+    assert Bernoulli(4)().support.is_discrete
+    assert Categorical(4, 2)().support.is_discrete
+    assert not StandardNormal(4)().support.is_discrete
+    assert not Mixture(4)().support.is_discrete

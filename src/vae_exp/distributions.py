@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, register_kl
+from torch.distributions import Categorical, Distribution, constraints, register_kl
 
 __all__ = ["Mixture", "OneHots", "RelaxedOneHots"]
 
@@ -27,6 +27,11 @@ class Mixture(Distribution):
         self.log_weights, self.components = log_weights, components
         batch = torch.broadcast_shapes(log_weights.shape, components.batch_shape)[:-1]
         super().__init__(batch, components.event_shape, validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """That of its components."""
+        return self.components.support
 
     def log_prob(self, value: Tensor) -> Tensor:
         """`(..., D) -> (...)`."""
@@ -52,6 +57,7 @@ class OneHots(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+    support = constraints.independent(constraints.boolean, 1)
 
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(dim=-1)
