@@ -204,6 +204,8 @@ def test_a_deep_copy_of_a_model_with_a_vamp_prior_uses_its_own_encoder():
 def test_vamp_starts_from_distinct_training_images_of_the_right_class(context_dim):
     images, labels = torch.rand(50, *IMAGE).round(decimals=1), torch.randint(CLASSES, (50,))
     images[0], images[1] = 0.0, 1.0  # the ends, where a logit is infinite
+    if context_dim:
+        labels[2] = -1  # without a label: not taken
     prior = Vamp(IMAGE, context_dim, pseudo_inputs=9)
     prior.start_from(zip(images.split(8), labels.split(8), strict=True))
     squeezed, taken = prior.pseudo_inputs, []
