@@ -204,6 +204,8 @@ def test_a_deep_copy_of_a_model_with_a_vamp_prior_uses_its_own_encoder():
 def test_vamp_starts_from_distinct_training_images_of_the_right_class(context_dim):
     images, labels = torch.rand(50, *IMAGE).round(decimals=1), torch.randint(CLASSES, (50,))
     images[0], images[1] = 0.0, 1.0  # the ends, where a logit is infinite
+    if context_dim:
+        labels[2] = -1  # without a label: not taken
     prior = Vamp(IMAGE, context_dim, pseudo_inputs=9)
     prior.start_from(zip(images.split(8), labels.split(8), strict=True))
     squeezed, taken = prior.pseudo_inputs, []
@@ -372,3 +374,10 @@ def test_kl_of_bits_to_fair_coins_is_torchs_and_saturates_without_a_nan():
 def test_values_that_make_no_sense_are_refused(make, named):
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def test_supports_tell_discrete_from_continuous():
+    assert Bernoulli(4)().support.is_discrete
+    assert Categorical(4, 2)().support.is_discrete
+    assert not StandardNormal(4)().support.is_discrete
+    assert not Mixture(4)().support.is_discrete

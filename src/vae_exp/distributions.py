@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, register_kl
+from torch.distributions import Distribution, constraints, register_kl
 
 __all__ = ["Mixture", "OneHots", "RelaxedOneHots"]
 
@@ -28,6 +28,11 @@ class Mixture(Distribution):
         batch = torch.broadcast_shapes(log_weights.shape, components.batch_shape)[:-1]
         super().__init__(batch, components.event_shape, validate_args=False)
 
+    @property
+    def support(self) -> constraints.Constraint | None:
+        """That of its components."""
+        return self.components.support
+
     def log_prob(self, value: Tensor) -> Tensor:
         """`(..., D) -> (...)`."""
         return (self.log_weights + self.components.log_prob(value.unsqueeze(-2))).logsumexp(dim=-1)
@@ -36,8 +41,7 @@ class Mixture(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """`(*sample_shape, ..., D)`: a sample of each component, of which one is taken."""
         shape = self._extended_shape(torch.Size(sample_shape))[:-1]
-        logits = self.log_weights.expand(*self.batch_shape, -1)
-        k = Categorical(logits=logits, validate_args=False).sample(sample_shape)
+        k = _choose(self.log_weights.expand(*self.batch_shape, -1), sample_shape)
         own = shape[: len(shape) + 1 - len(self.components.batch_shape)]  # what the components lack of (..., K)
         each = self.components.sample(own)
         chosen = k[..., None, None].expand(*shape, 1, each.shape[-1])
@@ -52,6 +56,7 @@ class OneHots(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+    support = constraints.independent(constraints.boolean, 1)
 
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(dim=-1)
@@ -74,7 +79,7 @@ class OneHots(Distribution):
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """`(*sample_shape, ..., D)`, zeros and ones."""
-        k = Categorical(logits=self.log_probs, validate_args=False).sample(sample_shape)
+        k = _choose(self.log_probs, sample_shape)
         return F.one_hot(k, self.log_probs.shape[-1]).to(self.log_probs.dtype).flatten(-2)
 
 
@@ -117,3 +122,12 @@ def _kl_one_hots(q: OneHots, p: OneHots) -> Tensor:
         blocks = f"{q.log_probs.shape[-1]} and {p.log_probs.shape[-1]}"
         raise ValueError(f"posterior.categories and prior.categories differ, {blocks}: give both the same")
     return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum(dim=(-2, -1))
+
+
+def _choose(log_probs: Tensor, sample_shape: Any) -> Tensor:
+    """`(..., C) -> (*sample_shape, ...)`: categories, by Gumbel's argmax.
+
+    Torch's Categorical looks at its probabilities on the way, for which a device has to be waited.
+    """
+    log_probs = log_probs.expand(*sample_shape, *log_probs.shape)
+    return (log_probs - torch.empty_like(log_probs).exponential_().log()).argmax(dim=-1)

@@ -150,14 +150,14 @@ class Vamp(nn.Module):
             ValueError: If pixels lie outside [0, 1].
         """
         classes, k = self.weights.shape
-        free = [list(range(label, k, classes)) for label in range(classes)]
+        free = {label: list(range(label, k, classes)) for label in range(classes)}
         for x, y in batches:
             if not ((x >= 0) & (x <= 1)).all():
                 raise ValueError("prior=vamp: pseudo-inputs lie in [0, 1], these images do not: choose another prior")
             for image, label in zip(x, y.tolist() if self.context_dim else [0] * len(x), strict=True):
-                if free[label]:
+                if free.get(label):  # -1 is no label
                     self.logits[free[label].pop(0)] = self._squeezed(image)
-            if not any(free):
+            if not any(free.values()):
                 return
 
     def forward(self, c: Tensor | None = None) -> distributions.Mixture:
