@@ -187,3 +187,32 @@ def test_sets_that_need_no_download(name):
     if name != "fake":  # which draws its own test split: here each split has each class by its share
         shares = [torch.bincount(split.y) / len(split.y) for split in data.splits.values()]
         assert max((share - shares[0]).abs().max() for share in shares) <= 1 / 150
+
+
+@pytest.mark.parametrize("changed", ["data.val_size=100", "data.test_size=null"])
+@pytest.mark.parametrize("name", ["mnist_5k", "digits", "fake"])
+def test_the_config_states_the_number_of_training_images(name, changed):
+    """Whatever is cut off; what cannot be cut is an error of the data module, not of the arithmetic."""
+    cfg = composed(f"data={name}", changed)
+    data = make(cfg, "data")
+    if changed.endswith("null") and name != "fake":
+        with pytest.raises(ValueError, match="data.test_size=None"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
+        assert cfg.data.train_size == len(data.splits["train"].x)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "binarized_mnist", "frey_face"])
+def test_the_config_states_the_number_of_real_training_images(name, real_data):
+    cfg = composed(f"data={name}", f"data.root={real_data}")
+    data = make(cfg, "data")
+    data.setup("fit")
+    assert cfg.data.train_size == len(data.splits["train"].x)
+
+
+def test_a_number_of_training_images_that_is_not_theirs():
+    assert len(images(train_size=700).splits["train"].x) == 700
+    with pytest.raises(ValueError, match=r"data\.train_size=600, but 700 images .* set data\.train_size=700"):
+        images(train_size=600)

@@ -48,7 +48,10 @@ def register_resolvers() -> None:
     def run_folder(resume: str | None, new: str) -> str:
         return resume if resume and (Path(resume) / "config.yaml").is_file() else new
 
-    for resolver in (choices, sweep_name, run_folder):
+    def subtract(total: int, *parts: int | None) -> int:
+        return total - sum(part or 0 for part in parts)  # null: nothing is cut off
+
+    for resolver in (choices, sweep_name, run_folder, subtract):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

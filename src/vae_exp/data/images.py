@@ -27,6 +27,7 @@ class Images(pl.LightningDataModule):
         root: The folder of the files.
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
+        train_size: Number of images left to train on, checked against the files; None where it is not stated.
         levels: Number of values a pixel has in the files, from 2 to 256.
         val_size: Images cut from train to validate on, where the source has no such split of its own.
         test_size: Images cut from train to test on, where the source has no such split of its own.
@@ -48,6 +49,7 @@ class Images(pl.LightningDataModule):
         root: str,
         image_shape: Sequence[int],
         num_classes: int | None,
+        train_size: int | None = None,
         levels: int = 256,
         val_size: int | None = None,
         test_size: int | None = None,
@@ -71,6 +73,7 @@ class Images(pl.LightningDataModule):
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
+        self.train_size = train_size
         self.levels = levels
         self.val_size = val_size
         self.test_size = test_size
@@ -124,6 +127,11 @@ class Images(pl.LightningDataModule):
         for name, size in (("test", self.test_size), ("val", self.val_size)):
             if name not in splits:
                 splits["train"], splits[name] = self._cut(splits["train"], name, size)
+        if self.train_size not in (None, len(splits["train"].x)):
+            raise ValueError(
+                f"data.train_size={self.train_size}, but {len(splits['train'].x)} images are left to train on: "
+                f"set data.train_size={len(splits['train'].x)}, or null"
+            )
         for name in needed:
             self.splits[name] = self._represent(splits[name], name)
         if "train" in needed and len(self.splits["train"].x) < self.batch_size:
