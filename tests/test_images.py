@@ -120,7 +120,7 @@ def test_dequantised_levels_stay_in_their_bins_and_fill_them():
 
 
 def test_each_epoch_has_every_image_once_in_another_order():
-    batches = Batches(Split(torch.arange(12).view(-1, 1, 1, 1), torch.arange(12)), 4, train=True, seed=0)
+    batches = Batches(Split(torch.arange(12).view(-1, 1, 1, 1), torch.arange(12)), 4, shuffle=True, seed=0)
     orders = [[y for _, ys in batches for y in ys.tolist()] for _ in range(3)]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
@@ -129,9 +129,10 @@ def test_each_epoch_has_every_image_once_in_another_order():
 
 @pytest.mark.parametrize("train", [True, False])
 def test_processes_share_each_global_batch(train):
+    how = {"shuffle": train, "drop_last": train, "seed": 3}
     split = Split(torch.arange(21).view(-1, 1, 1, 1), torch.arange(21))
-    whole = [sorted(y.tolist()) for _, y in Batches(split, 4, train, seed=3)]
-    ranks = [[y.tolist() for _, y in Batches(split, 4, train, 3, rank, world_size=2)] for rank in (0, 1)]
+    whole = [sorted(y.tolist()) for _, y in Batches(split, 4, **how)]
+    ranks = [[y.tolist() for _, y in Batches(split, 4, **how, rank=rank, world_size=2)] for rank in (0, 1)]
     if train:
         assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == whole
         assert {len(batch) for rank in ranks for batch in rank} == {2}
@@ -149,10 +150,59 @@ def test_each_step_and_each_process_has_its_own_noise():
 
 
 def test_evaluation_has_the_same_noise_at_every_epoch():
-    batches = Batches(Split(torch.zeros(8, 1, 1, 1), torch.zeros(8)), 2, train=False, seed=0)
+    batches = Batches(Split(torch.zeros(8, 1, 1, 1), torch.zeros(8)), 2, shuffle=False, seed=0)
     first, second = ([batches.noise_seed for _ in batches] for _ in range(2))
     assert first == second
     assert len(set(first)) == 4
+
+
+def test_an_incomplete_last_batch_is_dropped_or_given():
+    split = Split(torch.zeros(10, 1, 1, 1), torch.arange(10))
+    for shuffle in (True, False):
+        for drop_last, sizes in ((True, [4, 4]), (False, [4, 4, 2])):
+            batches = Batches(split, 4, shuffle, seed=0, drop_last=drop_last)
+            assert [len(y) for _, y in batches] == sizes
+            assert len(batches) == len(sizes)
+
+
+def test_training_images_are_all_training_images_in_random_order():
+    """Levels 0 to 255 once each, so that an image is known by its level."""
+    data = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, eval_batch_size=50)
+    batches = data.training_images()
+    passes = [torch.cat([x[:, 0, 0, 0] for x, _ in batches]) for _ in range(2)]
+    here = data.splits["train"].x[:, 0, 0, 0] / 255
+    for seen in passes:
+        assert torch.equal(seen.sort()[0], here)
+        assert not torch.equal(seen, here)
+    assert [len(y) for _, y in batches] == [50, 50, 50, 10]
+    again = torch.cat([x[:, 0, 0, 0] for x, _ in data.training_images()])
+    assert torch.equal(again, passes[0])
+    other = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, train_seed=1)
+    assert not torch.equal(torch.cat([x[:, 0, 0, 0] for x, _ in other.training_images()]), again)
+
+
+def test_training_images_are_seen_as_in_training_and_leave_training_alone():
+    bits = images(binarize="dynamic")
+    first, second = (torch.cat([x for x, _ in batches]) for batches in [bits.training_images()] for _ in range(2))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first.sum(dim=(1, 2, 3)).sort()[0], second.sum(dim=(1, 2, 3)).sort()[0])
+    noisy = torch.cat([x for x, _ in images(dequantize=True).training_images()])
+    assert noisy.dtype == torch.float32
+    assert ((noisy * 256) % 1 != 0).double().mean() > 0.99
+    before, after = images(binarize="dynamic"), images(binarize="dynamic")
+    list(after.training_images())
+    for (a, _), (b, _) in zip(before.train_dataloader(), after.train_dataloader(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_images_are_shared_out_among_processes():
+    data = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, eval_batch_size=50)
+    shares = []
+    for rank in (0, 1):
+        batches = data.training_images()
+        batches.rank, batches.world_size = rank, 2
+        shares.append(torch.cat([x[:, 0, 0, 0] for x, _ in batches]))
+    assert torch.equal(torch.cat(shares).sort()[0], data.splits["train"].x[:, 0, 0, 0] / 255)
 
 
 @pytest.mark.parametrize(

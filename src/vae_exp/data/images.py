@@ -84,7 +84,7 @@ class Images(pl.LightningDataModule):
         self.seed = seed
         self.train_seed = train_seed
         self.splits: dict[str, Split] = {}
-        self._batches: dict[str, Batches] = {}
+        self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
 
     @property
@@ -146,23 +146,34 @@ class Images(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Shuffled batches."""
-        return self._loader("train", self.batch_size, self.train_seed)
+        batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
+        batches.epoch, batches.position = self._start["epoch"], self._start["position"]
+        self._train_batches = batches
+        return batches
+
+    def training_images(self) -> Batches:
+        """Every training image once a pass, as training shows them: what a part is fitted to before it is trained.
+
+        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one at each pass. A process gets
+        its share; the last batch may not reach it. Needs `setup("fit")`.
+        """
+        return self._loader("train", self.eval_batch_size, shuffle=True)
 
     def val_dataloader(self) -> Batches:
         """Every validation image once."""
-        return self._loader("val", self.eval_batch_size, self.seed)
+        return self._loader("val", self.eval_batch_size)
 
     def test_dataloader(self) -> Batches:
         """Every test image once."""
-        return self._loader("test", self.eval_batch_size, self.seed)
+        return self._loader("test", self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that were trained on."""
-        if self.trainer is None or "train" not in self._batches:
+        if self.trainer is None or self._train_batches is None:
             return self._start
         # Not what the loader has given: an interrupted step is done again.
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        epoch = self._batches["train"].epoch
+        epoch = self._train_batches.epoch
         # `processed`, for at the end of a batch, where a checkpoint may be written, it is not `completed` yet.
         done: int = progress.current.processed  # type: ignore[attr-defined]
         if progress.is_last_batch and done == progress.current.ready:
@@ -173,8 +184,8 @@ class Images(pl.LightningDataModule):
         """Makes training continue where the state was taken."""
         self._start = state_dict
 
-    def _loader(self, stage: Stage, batch_size: int, seed: int) -> Batches:
-        split, train = self.splits[stage], stage == "train"
+    def _loader(self, stage: Stage, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> Batches:
+        split = self.splits[stage]
         rank, world_size, device = 0, 1, split.x.device
         if self.trainer is not None:
             rank, world_size, device = (
@@ -183,12 +194,8 @@ class Images(pl.LightningDataModule):
                 self.trainer.strategy.root_device,
             )
             split = _on(device, split)
-        view = self._view_to_train if train else _levels
-        batches = Batches(split, batch_size, train, seed, rank, world_size, device, view)
-        if train:
-            batches.epoch, batches.position = self._start["epoch"], self._start["position"]
-        self._batches[stage] = batches
-        return batches
+        seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, _levels)
+        return Batches(split, batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
 
     def _view_to_train(self, x: Tensor) -> Tensor:
         """Draws bits or noise."""
