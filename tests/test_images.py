@@ -1,5 +1,6 @@
 """The data module: splits, bits, noise, batches."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -97,6 +98,56 @@ def test_dynamic_bits_are_drawn_anew_at_each_visit_and_static_ones_are_not():
     assert set(static.unique().tolist()) == {0, 255}
     threshold = images(binarize="threshold").splits["val"]
     assert set(threshold.x.unique().tolist()) == {0, 255}
+
+
+class Real(Grey):
+    """Pixels that are real numbers: of each image one, from -1 to 1 or, squared, from 0 to 1."""
+
+    def __init__(self, power=1, **options):
+        super().__init__(**options)
+        self.power = power
+
+    def load(self, root):
+        x = torch.linspace(-1, 1, self.size)[:, None, None, None].expand(-1, 1, 4, 4) ** self.power
+        return {"train": Split(x.contiguous(), torch.arange(self.size) % 2)}
+
+
+@pytest.mark.parametrize(
+    ("power", "levels", "values", "representation"),
+    [(1, None, "real", "real numbers"), (2, "unit", "unit", "real numbers in [0, 1]")],
+)
+def test_real_numbers_are_left_as_they_are(power, levels, values, representation):
+    data = images(source=Real(power), levels=levels)
+    assert (data.values, data.representation) == (values, representation)
+    everywhere = torch.cat([split.x for split in data.splits.values()])[:, 0, 0, 0]
+    torch.testing.assert_close(everywhere.sort()[0], (torch.linspace(-1, 1, 1000) ** power).sort()[0], rtol=0, atol=0)
+    for batches, split in ((data.training_images(), "train"), (data.val_dataloader(), "val")):
+        seen = torch.cat([x for x, _ in batches])
+        assert torch.equal(seen.flatten().sort()[0], data.splits[split].x.flatten().sort()[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (
+            {"source": Real(), "levels": 256},
+            "data.levels=256 is for 256 levels, the pixels are torch.float32: set unit",
+        ),
+        ({"levels": None}, "data.levels=null is for real numbers, the pixels are torch.uint8: set 2 to 256"),
+        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], the pixels are torch.uint8"),
+        ({"source": Real(), "levels": "unit"}, "data.levels=unit, but the pixels of train lie in [-1, 1]: scale"),
+        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are no numbers"),
+        ({"levels": 2}, "data.levels=2 is for bits"),
+        ({"levels": 1}, "data.levels=1: choose 2 to 256"),
+        ({"levels": "real"}, "data.levels=real: choose"),
+        ({"levels": None, "binarize": "dynamic"}, "data.binarize=dynamic is for grey levels, these pixels are real"),
+        ({"levels": "unit", "binarize": "static"}, "data.binarize=static"),
+        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, these pixels are real"),
+    ],
+)
+def test_pixels_that_are_not_what_levels_says(options, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        images(**options)
 
 
 def test_levels_become_floats_in_the_unit_interval():
@@ -246,7 +297,7 @@ def test_the_config_states_the_number_of_training_images(name, changed):
     cfg = composed(f"data={name}", changed)
     data = make(cfg, "data")
     if changed.endswith("null") and name != "fake":
-        with pytest.raises(ValueError, match="data.test_size=None"):
+        with pytest.raises(ValueError, match=r"data\.test_size=None"):
             data.setup("fit")
     else:
         data.setup("fit")

@@ -24,7 +24,8 @@ __all__ = ["CONF", "ConfigError", "check_overrides", "job", "load_config", "regi
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
 
-MANY_TYPES = ("trainer.devices", "trainer.deterministic")  # 2, [0, 1], auto; true, warn
+# 2, [0, 1], auto; true, warn; 256, unit
+MANY_TYPES = ("trainer.devices", "trainer.deterministic", "data.levels")
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words

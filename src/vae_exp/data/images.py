@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vae_exp.data.cut import cut
 from vae_exp.data.loader import Batches
 from vae_exp.data.split import Source, Split
 
@@ -18,7 +19,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory as uint8, on the device where it has room; batches are floats in [0, 1].
+    """Images in memory, bytes as such, on the device where it has room; batches are floats, of bytes in [0, 1].
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -28,7 +29,8 @@ class Images(pl.LightningDataModule):
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
         train_size: Number of images left to train on, checked against the files; None where it is not stated.
-        levels: Number of values a pixel has in the files, from 2 to 256.
+        levels: Number of values a pixel has in the files, from 2 to 256, where they are bytes; `unit` for real
+            numbers in [0, 1], None for any real numbers, float32.
         val_size: Images cut from train to validate on, where the source has no such split of its own.
         test_size: Images cut from train to test on, where the source has no such split of its own.
         binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
@@ -50,7 +52,7 @@ class Images(pl.LightningDataModule):
         image_shape: Sequence[int],
         num_classes: int | None,
         train_size: int | None = None,
-        levels: int = 256,
+        levels: int | Literal["unit"] | None = 256,
         val_size: int | None = None,
         test_size: int | None = None,
         binarize: Literal["none", "threshold", "dynamic", "static"] = "none",
@@ -63,8 +65,15 @@ class Images(pl.LightningDataModule):
         super().__init__()
         if binarize not in ("none", "threshold", "dynamic", "static"):
             raise ValueError(f"data.binarize={binarize}: choose none, threshold, dynamic or static")
+        if levels not in (None, "unit", *range(2, 257)):
+            raise ValueError(
+                f"data.levels={levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], null for any others"
+            )
+        given = _kind(levels)
+        if binarize != "none" and not isinstance(levels, int):
+            raise ValueError(f"data.binarize={binarize} is for grey levels, these pixels are {given}: set it to none")
         if dequantize and (binarize != "none" or levels != 256):
-            given = "bits" if binarize != "none" or levels == 2 else f"{levels} levels"
+            given = "bits" if binarize != "none" else given
             raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
@@ -89,7 +98,9 @@ class Images(pl.LightningDataModule):
 
     @property
     def values(self) -> str:
-        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels or unit."""
+        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels, unit or real."""
+        if not isinstance(self.levels, int):
+            return self.levels or "real"
         if self.binarize != "none" or self.levels == 2:
             return "binary"
         return "unit" if self.dequantize else "levels"
@@ -101,7 +112,7 @@ class Images(pl.LightningDataModule):
             return f"bits, {self.binarize}"
         if self.levels == 2:
             return "bits, as distributed"
-        return f"{self.levels} levels, dequantised" if self.dequantize else f"{self.levels} levels"
+        return f"{_kind(self.levels)}, dequantised" if self.dequantize else _kind(self.levels)
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -123,10 +134,12 @@ class Images(pl.LightningDataModule):
         if all(name in self.splits for name in needed):
             return
         splits = self.source.load(self.root)
-        self._check(splits["train"])
+        for name, split in splits.items():
+            self._check(name, split)
         for name, size in (("test", self.test_size), ("val", self.val_size)):
             if name not in splits:
-                splits["train"], splits[name] = self._cut(splits["train"], name, size)
+                generator = self._generator(0 if name == "test" else 1)
+                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
         if self.train_size not in (None, len(splits["train"].x)):
             raise ValueError(
                 f"data.train_size={self.train_size}, but {len(splits['train'].x)} images are left to train on: "
@@ -203,28 +216,32 @@ class Images(pl.LightningDataModule):
             return _bits(x).float()
         return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else _levels(x)
 
-    def _check(self, split: Split) -> None:
+    def _check(self, name: str, split: Split) -> None:
         if split.x.shape[1:] != self.image_shape:
             raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
+        self._check_pixels(name, split.x)
         lowest, highest = int(split.y.min()), int(split.y.max())
         if self.num_classes is not None and not 0 <= lowest <= highest < self.num_classes:
             raise ValueError(f"data.num_classes={self.num_classes}, but the labels are {lowest} to {highest}")
 
+    def _check_pixels(self, name: str, x: Tensor) -> None:
+        is_real = not isinstance(self.levels, int)
+        levels = "null" if self.levels is None else self.levels
+        if x.dtype != (torch.float32 if is_real else torch.uint8):
+            ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
+            raise ValueError(f"data.levels={levels} is for {_kind(self.levels)}, the pixels are {x.dtype}: set {ways}")
+        if self.levels == 2 and ((x != 0) & (x != 255)).any():
+            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
+        if is_real and not x.isfinite().all():
+            raise ValueError(f"data.levels={levels}: some pixels of {name} are no numbers")
+        if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(
+                f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
+                "scale them to [0, 1], or set data.levels=null for any real numbers"
+            )
+
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
-
-    def _cut(self, split: Split, name: str, size: int | None) -> tuple[Split, Split]:
-        """Cuts `size` images off, every class by its share."""
-        total = len(split.x)
-        if size is None or not 0 < size < total:
-            raise ValueError(
-                f"data.{name}_size={size}: the set has no {name} split, a part of its {total} images is needed"
-            )
-        order = torch.randperm(total, generator=self._generator(0 if name == "test" else 1))
-        order = order[torch.argsort(split.y[order], stable=True)]
-        chosen = torch.zeros(total, dtype=torch.bool)
-        chosen[order[torch.arange(size) * total // size]] = True
-        return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
 
     def _represent(self, split: Split, name: Stage) -> Split:
         """Fixes what does not change between visits."""
@@ -244,6 +261,13 @@ def _on(device: torch.device, split: Split) -> Split:
     if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
         return Split(split.x.to(device), split.y.to(device))
     return split
+
+
+def _kind(levels: int | str | None) -> str:
+    """Of pixels in the files, for people."""
+    if isinstance(levels, int):
+        return f"{levels} levels"
+    return "real numbers in [0, 1]" if levels else "real numbers"
 
 
 def _levels(x: Tensor) -> Tensor:
