@@ -7,12 +7,12 @@ import torch
 from conftest import SMALL, composed
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.runs import bound, build, check_values
+from vae_exp.runs import bound, build, check_values, make
 from vae_exp.trainer import make_trainer
 
 MODELS = ("vae", "cvae", "beta_vae")
 GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "local"))
-UNLABELLED = ("frey_face", "binarized_mnist")
+UNLABELLED = ("frey_face", "binarized_mnist", "linear_gaussian")
 
 
 def options(group: str) -> list[str]:
@@ -75,6 +75,9 @@ def test_every_combination_of_parts_is_built_or_refused_for_a_reason(model, data
     elif likelihood == "bce" and grey:
         with pytest.raises(ConfigError, match=r"Ways out: data\.binarize=dynamic"):
             build(cfg)
+    elif data == "linear_gaussian" and make(cfg, "likelihood").support != "real":
+        with pytest.raises(ConfigError, match="the data are real numbers"):
+            build(cfg)
     else:
         take_a_step(*build(cfg))
 
@@ -101,6 +104,7 @@ def test_bce_on_grey_pixels_must_be_asked_for_and_is_recorded_as_no_bound():
         (("data=binarized_mnist",), {"representation": "bits, as distributed", "kind": "mass"}),
         (("data=frey_face",), {"representation": "256 levels", "kind": "density"}),
         (("data=cifar10", "data.dequantize=true"), {"representation": "256 levels, dequantised", "kind": "density"}),
+        (("data=linear_gaussian",), {"representation": "real numbers", "kind": "density", "is_bound": True}),
     ],
 )
 def test_what_is_bounded(overrides, expected):

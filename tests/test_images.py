@@ -1,5 +1,6 @@
 """The data module: splits, bits, noise, batches."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -99,6 +100,56 @@ def test_dynamic_bits_are_drawn_anew_at_each_visit_and_static_ones_are_not():
     assert set(threshold.x.unique().tolist()) == {0, 255}
 
 
+class Real(Grey):
+    """Pixels that are real numbers: of each image one, from -1 to 1 or, squared, from 0 to 1."""
+
+    def __init__(self, power=1, **options):
+        super().__init__(**options)
+        self.power = power
+
+    def load(self, root):
+        x = torch.linspace(-1, 1, self.size)[:, None, None, None].expand(-1, 1, 4, 4) ** self.power
+        return {"train": Split(x.contiguous(), torch.arange(self.size) % 2)}
+
+
+@pytest.mark.parametrize(
+    ("power", "levels", "values", "representation"),
+    [(1, None, "real", "real numbers"), (2, "unit", "unit", "real numbers in [0, 1]")],
+)
+def test_real_numbers_are_left_as_they_are(power, levels, values, representation):
+    data = images(source=Real(power), levels=levels)
+    assert (data.values, data.representation) == (values, representation)
+    everywhere = torch.cat([split.x for split in data.splits.values()])[:, 0, 0, 0]
+    torch.testing.assert_close(everywhere.sort()[0], (torch.linspace(-1, 1, 1000) ** power).sort()[0], rtol=0, atol=0)
+    for batches, split in ((data.training_images(), "train"), (data.val_dataloader(), "val")):
+        seen = torch.cat([x for x, _ in batches])
+        assert torch.equal(seen.flatten().sort()[0], data.splits[split].x.flatten().sort()[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (
+            {"source": Real(), "levels": 256},
+            "data.levels=256 is for 256 levels, the pixels are torch.float32: set unit",
+        ),
+        ({"levels": None}, "data.levels=null is for real numbers, the pixels are torch.uint8: set 2 to 256"),
+        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], the pixels are torch.uint8"),
+        ({"source": Real(), "levels": "unit"}, "data.levels=unit, but the pixels of train lie in [-1, 1]: scale"),
+        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are no numbers"),
+        ({"levels": 2}, "data.levels=2 is for bits"),
+        ({"levels": 1}, "data.levels=1: choose 2 to 256"),
+        ({"levels": "real"}, "data.levels=real: choose"),
+        ({"levels": None, "binarize": "dynamic"}, "data.binarize=dynamic is for grey levels, these pixels are real"),
+        ({"levels": "unit", "binarize": "static"}, "data.binarize=static"),
+        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, these pixels are real"),
+    ],
+)
+def test_pixels_that_are_not_what_levels_says(options, named):
+    with pytest.raises(ValueError, match=re.escape(named)):
+        images(**options)
+
+
 def test_levels_become_floats_in_the_unit_interval():
     (seen,) = visits(images(), times=1)
     assert seen.dtype == torch.float32
@@ -120,7 +171,7 @@ def test_dequantised_levels_stay_in_their_bins_and_fill_them():
 
 
 def test_each_epoch_has_every_image_once_in_another_order():
-    batches = Batches(Split(torch.arange(12).view(-1, 1, 1, 1), torch.arange(12)), 4, train=True, seed=0)
+    batches = Batches(Split(torch.arange(12).view(-1, 1, 1, 1), torch.arange(12)), 4, shuffle=True, seed=0)
     orders = [[y for _, ys in batches for y in ys.tolist()] for _ in range(3)]
     assert all(sorted(order) == list(range(12)) for order in orders)
     assert len({tuple(order) for order in orders}) == 3
@@ -129,9 +180,10 @@ def test_each_epoch_has_every_image_once_in_another_order():
 
 @pytest.mark.parametrize("train", [True, False])
 def test_processes_share_each_global_batch(train):
+    how = {"shuffle": train, "drop_last": train, "seed": 3}
     split = Split(torch.arange(21).view(-1, 1, 1, 1), torch.arange(21))
-    whole = [sorted(y.tolist()) for _, y in Batches(split, 4, train, seed=3)]
-    ranks = [[y.tolist() for _, y in Batches(split, 4, train, 3, rank, world_size=2)] for rank in (0, 1)]
+    whole = [sorted(y.tolist()) for _, y in Batches(split, 4, **how)]
+    ranks = [[y.tolist() for _, y in Batches(split, 4, **how, rank=rank, world_size=2)] for rank in (0, 1)]
     if train:
         assert [sorted(a + b) for a, b in zip(*ranks, strict=True)] == whole
         assert {len(batch) for rank in ranks for batch in rank} == {2}
@@ -149,10 +201,59 @@ def test_each_step_and_each_process_has_its_own_noise():
 
 
 def test_evaluation_has_the_same_noise_at_every_epoch():
-    batches = Batches(Split(torch.zeros(8, 1, 1, 1), torch.zeros(8)), 2, train=False, seed=0)
+    batches = Batches(Split(torch.zeros(8, 1, 1, 1), torch.zeros(8)), 2, shuffle=False, seed=0)
     first, second = ([batches.noise_seed for _ in batches] for _ in range(2))
     assert first == second
     assert len(set(first)) == 4
+
+
+def test_an_incomplete_last_batch_is_dropped_or_given():
+    split = Split(torch.zeros(10, 1, 1, 1), torch.arange(10))
+    for shuffle in (True, False):
+        for drop_last, sizes in ((True, [4, 4]), (False, [4, 4, 2])):
+            batches = Batches(split, 4, shuffle, seed=0, drop_last=drop_last)
+            assert [len(y) for _, y in batches] == sizes
+            assert len(batches) == len(sizes)
+
+
+def test_training_images_are_all_training_images_in_random_order():
+    """Levels 0 to 255 once each, so that an image is known by its level."""
+    data = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, eval_batch_size=50)
+    batches = data.training_images()
+    passes = [torch.cat([x[:, 0, 0, 0] for x, _ in batches]) for _ in range(2)]
+    here = data.splits["train"].x[:, 0, 0, 0] / 255
+    for seen in passes:
+        assert torch.equal(seen.sort()[0], here)
+        assert not torch.equal(seen, here)
+    assert [len(y) for _, y in batches] == [50, 50, 50, 10]
+    again = torch.cat([x[:, 0, 0, 0] for x, _ in data.training_images()])
+    assert torch.equal(again, passes[0])
+    other = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, train_seed=1)
+    assert not torch.equal(torch.cat([x[:, 0, 0, 0] for x, _ in other.training_images()]), again)
+
+
+def test_training_images_are_seen_as_in_training_and_leave_training_alone():
+    bits = images(binarize="dynamic")
+    first, second = (torch.cat([x for x, _ in batches]) for batches in [bits.training_images()] for _ in range(2))
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first.sum(dim=(1, 2, 3)).sort()[0], second.sum(dim=(1, 2, 3)).sort()[0])
+    noisy = torch.cat([x for x, _ in images(dequantize=True).training_images()])
+    assert noisy.dtype == torch.float32
+    assert ((noisy * 256) % 1 != 0).double().mean() > 0.99
+    before, after = images(binarize="dynamic"), images(binarize="dynamic")
+    list(after.training_images())
+    for (a, _), (b, _) in zip(before.train_dataloader(), after.train_dataloader(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_training_images_are_shared_out_among_processes():
+    data = images(source=Grey(size=256), val_size=32, test_size=64, batch_size=16, eval_batch_size=50)
+    shares = []
+    for rank in (0, 1):
+        batches = data.training_images()
+        batches.rank, batches.world_size = rank, 2
+        shares.append(torch.cat([x[:, 0, 0, 0] for x, _ in batches]))
+    assert torch.equal(torch.cat(shares).sort()[0], data.splits["train"].x[:, 0, 0, 0] / 255)
 
 
 @pytest.mark.parametrize(
@@ -187,3 +288,32 @@ def test_sets_that_need_no_download(name):
     if name != "fake":  # which draws its own test split: here each split has each class by its share
         shares = [torch.bincount(split.y) / len(split.y) for split in data.splits.values()]
         assert max((share - shares[0]).abs().max() for share in shares) <= 1 / 150
+
+
+@pytest.mark.parametrize("changed", ["data.val_size=100", "data.test_size=null"])
+@pytest.mark.parametrize("name", ["mnist_5k", "digits", "fake"])
+def test_the_config_states_the_number_of_training_images(name, changed):
+    """Whatever is cut off; what cannot be cut is an error of the data module, not of the arithmetic."""
+    cfg = composed(f"data={name}", changed)
+    data = make(cfg, "data")
+    if changed.endswith("null") and name != "fake":
+        with pytest.raises(ValueError, match=r"data\.test_size=None"):
+            data.setup("fit")
+    else:
+        data.setup("fit")
+        assert cfg.data.train_size == len(data.splits["train"].x)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "binarized_mnist", "frey_face"])
+def test_the_config_states_the_number_of_real_training_images(name, real_data):
+    cfg = composed(f"data={name}", f"data.root={real_data}")
+    data = make(cfg, "data")
+    data.setup("fit")
+    assert cfg.data.train_size == len(data.splits["train"].x)
+
+
+def test_a_number_of_training_images_that_is_not_theirs():
+    assert len(images(train_size=700).splits["train"].x) == 700
+    with pytest.raises(ValueError, match=r"data\.train_size=600, but 700 images .* set data\.train_size=700"):
+        images(train_size=600)

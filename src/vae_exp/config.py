@@ -24,7 +24,8 @@ __all__ = ["CONF", "ConfigError", "check_overrides", "job", "load_config", "regi
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
 
-MANY_TYPES = ("trainer.devices", "trainer.deterministic")  # 2, [0, 1], auto; true, warn
+# 2, [0, 1], auto; true, warn; 256, unit
+MANY_TYPES = ("trainer.devices", "trainer.deterministic", "data.levels")
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
@@ -48,7 +49,10 @@ def register_resolvers() -> None:
     def run_folder(resume: str | None, new: str) -> str:
         return resume if resume and (Path(resume) / "config.yaml").is_file() else new
 
-    for resolver in (choices, sweep_name, run_folder):
+    def subtract(total: int, *parts: int | None) -> int:
+        return total - sum(part or 0 for part in parts)  # null: nothing is cut off
+
+    for resolver in (choices, sweep_name, run_folder, subtract):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -7,6 +7,7 @@ from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
 from vae_exp.data.images import Images
+from vae_exp.data.linear_gaussian import LinearGaussian
 from vae_exp.data.loader import Batches
 from vae_exp.data.split import Split
 
@@ -19,6 +20,7 @@ __all__ = [
     "Fake",
     "FreyFace",
     "Images",
+    "LinearGaussian",
     "MNIST5k",
     "Split",
 ]

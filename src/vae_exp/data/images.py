@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vae_exp.data.cut import cut
 from vae_exp.data.loader import Batches
 from vae_exp.data.split import Source, Split
 
@@ -18,7 +19,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory as uint8, on the device where it has room; batches are floats in [0, 1].
+    """Images in memory, bytes as such, on the device where it has room; batches are floats, of bytes in [0, 1].
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -27,7 +28,9 @@ class Images(pl.LightningDataModule):
         root: The folder of the files.
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
-        levels: Number of values a pixel has in the files, from 2 to 256.
+        train_size: Number of images left to train on, checked against the files; None where it is not stated.
+        levels: Number of values a pixel has in the files, from 2 to 256, where they are bytes; `unit` for real
+            numbers in [0, 1], None for any real numbers, float32.
         val_size: Images cut from train to validate on, where the source has no such split of its own.
         test_size: Images cut from train to test on, where the source has no such split of its own.
         binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
@@ -48,7 +51,8 @@ class Images(pl.LightningDataModule):
         root: str,
         image_shape: Sequence[int],
         num_classes: int | None,
-        levels: int = 256,
+        train_size: int | None = None,
+        levels: int | Literal["unit"] | None = 256,
         val_size: int | None = None,
         test_size: int | None = None,
         binarize: Literal["none", "threshold", "dynamic", "static"] = "none",
@@ -61,8 +65,15 @@ class Images(pl.LightningDataModule):
         super().__init__()
         if binarize not in ("none", "threshold", "dynamic", "static"):
             raise ValueError(f"data.binarize={binarize}: choose none, threshold, dynamic or static")
+        if levels not in (None, "unit", *range(2, 257)):
+            raise ValueError(
+                f"data.levels={levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], null for any others"
+            )
+        given = _kind(levels)
+        if binarize != "none" and not isinstance(levels, int):
+            raise ValueError(f"data.binarize={binarize} is for grey levels, these pixels are {given}: set it to none")
         if dequantize and (binarize != "none" or levels != 256):
-            given = "bits" if binarize != "none" or levels == 2 else f"{levels} levels"
+            given = "bits" if binarize != "none" else given
             raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
@@ -71,6 +82,7 @@ class Images(pl.LightningDataModule):
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
+        self.train_size = train_size
         self.levels = levels
         self.val_size = val_size
         self.test_size = test_size
@@ -81,12 +93,14 @@ class Images(pl.LightningDataModule):
         self.seed = seed
         self.train_seed = train_seed
         self.splits: dict[str, Split] = {}
-        self._batches: dict[str, Batches] = {}
+        self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
 
     @property
     def values(self) -> str:
-        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels or unit."""
+        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels, unit or real."""
+        if not isinstance(self.levels, int):
+            return self.levels or "real"
         if self.binarize != "none" or self.levels == 2:
             return "binary"
         return "unit" if self.dequantize else "levels"
@@ -98,7 +112,7 @@ class Images(pl.LightningDataModule):
             return f"bits, {self.binarize}"
         if self.levels == 2:
             return "bits, as distributed"
-        return f"{self.levels} levels, dequantised" if self.dequantize else f"{self.levels} levels"
+        return f"{_kind(self.levels)}, dequantised" if self.dequantize else _kind(self.levels)
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -120,10 +134,17 @@ class Images(pl.LightningDataModule):
         if all(name in self.splits for name in needed):
             return
         splits = self.source.load(self.root)
-        self._check(splits["train"])
+        for name, split in splits.items():
+            self._check(name, split)
         for name, size in (("test", self.test_size), ("val", self.val_size)):
             if name not in splits:
-                splits["train"], splits[name] = self._cut(splits["train"], name, size)
+                generator = self._generator(0 if name == "test" else 1)
+                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
+        if self.train_size not in (None, len(splits["train"].x)):
+            raise ValueError(
+                f"data.train_size={self.train_size}, but {len(splits['train'].x)} images are left to train on: "
+                f"set data.train_size={len(splits['train'].x)}, or null"
+            )
         for name in needed:
             self.splits[name] = self._represent(splits[name], name)
         if "train" in needed and len(self.splits["train"].x) < self.batch_size:
@@ -138,23 +159,34 @@ class Images(pl.LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Shuffled batches."""
-        return self._loader("train", self.batch_size, self.train_seed)
+        batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
+        batches.epoch, batches.position = self._start["epoch"], self._start["position"]
+        self._train_batches = batches
+        return batches
+
+    def training_images(self) -> Batches:
+        """Every training image once a pass, as training shows them: what a part is fitted to before it is trained.
+
+        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one at each pass. A process gets
+        its share; the last batch may not reach it. Needs `setup("fit")`.
+        """
+        return self._loader("train", self.eval_batch_size, shuffle=True)
 
     def val_dataloader(self) -> Batches:
         """Every validation image once."""
-        return self._loader("val", self.eval_batch_size, self.seed)
+        return self._loader("val", self.eval_batch_size)
 
     def test_dataloader(self) -> Batches:
         """Every test image once."""
-        return self._loader("test", self.eval_batch_size, self.seed)
+        return self._loader("test", self.eval_batch_size)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that were trained on."""
-        if self.trainer is None or "train" not in self._batches:
+        if self.trainer is None or self._train_batches is None:
             return self._start
         # Not what the loader has given: an interrupted step is done again.
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
-        epoch = self._batches["train"].epoch
+        epoch = self._train_batches.epoch
         # `processed`, for at the end of a batch, where a checkpoint may be written, it is not `completed` yet.
         done: int = progress.current.processed  # type: ignore[attr-defined]
         if progress.is_last_batch and done == progress.current.ready:
@@ -165,8 +197,8 @@ class Images(pl.LightningDataModule):
         """Makes training continue where the state was taken."""
         self._start = state_dict
 
-    def _loader(self, stage: Stage, batch_size: int, seed: int) -> Batches:
-        split, train = self.splits[stage], stage == "train"
+    def _loader(self, stage: Stage, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> Batches:
+        split = self.splits[stage]
         rank, world_size, device = 0, 1, split.x.device
         if self.trainer is not None:
             rank, world_size, device = (
@@ -175,12 +207,8 @@ class Images(pl.LightningDataModule):
                 self.trainer.strategy.root_device,
             )
             split = _on(device, split)
-        view = self._view_to_train if train else _levels
-        batches = Batches(split, batch_size, train, seed, rank, world_size, device, view)
-        if train:
-            batches.epoch, batches.position = self._start["epoch"], self._start["position"]
-        self._batches[stage] = batches
-        return batches
+        seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, _levels)
+        return Batches(split, batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
 
     def _view_to_train(self, x: Tensor) -> Tensor:
         """Draws bits or noise."""
@@ -188,28 +216,32 @@ class Images(pl.LightningDataModule):
             return _bits(x).float()
         return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else _levels(x)
 
-    def _check(self, split: Split) -> None:
+    def _check(self, name: str, split: Split) -> None:
         if split.x.shape[1:] != self.image_shape:
             raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
+        self._check_pixels(name, split.x)
         lowest, highest = int(split.y.min()), int(split.y.max())
         if self.num_classes is not None and not 0 <= lowest <= highest < self.num_classes:
             raise ValueError(f"data.num_classes={self.num_classes}, but the labels are {lowest} to {highest}")
 
+    def _check_pixels(self, name: str, x: Tensor) -> None:
+        is_real = not isinstance(self.levels, int)
+        levels = "null" if self.levels is None else self.levels
+        if x.dtype != (torch.float32 if is_real else torch.uint8):
+            ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
+            raise ValueError(f"data.levels={levels} is for {_kind(self.levels)}, the pixels are {x.dtype}: set {ways}")
+        if self.levels == 2 and ((x != 0) & (x != 255)).any():
+            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
+        if is_real and not x.isfinite().all():
+            raise ValueError(f"data.levels={levels}: some pixels of {name} are no numbers")
+        if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(
+                f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
+                "scale them to [0, 1], or set data.levels=null for any real numbers"
+            )
+
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
-
-    def _cut(self, split: Split, name: str, size: int | None) -> tuple[Split, Split]:
-        """Cuts `size` images off, every class by its share."""
-        total = len(split.x)
-        if size is None or not 0 < size < total:
-            raise ValueError(
-                f"data.{name}_size={size}: the set has no {name} split, a part of its {total} images is needed"
-            )
-        order = torch.randperm(total, generator=self._generator(0 if name == "test" else 1))
-        order = order[torch.argsort(split.y[order], stable=True)]
-        chosen = torch.zeros(total, dtype=torch.bool)
-        chosen[order[torch.arange(size) * total // size]] = True
-        return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
 
     def _represent(self, split: Split, name: Stage) -> Split:
         """Fixes what does not change between visits."""
@@ -229,6 +261,13 @@ def _on(device: torch.device, split: Split) -> Split:
     if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
         return Split(split.x.to(device), split.y.to(device))
     return split
+
+
+def _kind(levels: int | str | None) -> str:
+    """Of pixels in the files, for people."""
+    if isinstance(levels, int):
+        return f"{levels} levels"
+    return "real numbers in [0, 1]" if levels else "real numbers"
 
 
 def _levels(x: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class Batches:
     Iterating gives `(x, y)`: x `(B, C, H, W)`, the rows of `split.x` as `view` shows them, and y `(B,)`. A process
     gets its part of each global batch. In training the images are shuffled anew each epoch and an incomplete last
     batch is dropped (all steps alike, all processes with the same number); in evaluation every image is given
-    once. Each pass is an epoch; the first begins at `epoch` and `position`, which a resumed run sets.
+    once, in the split's order. Each pass is an epoch; the first begins at `epoch` and `position`, which a resumed
+    run sets.
 
     Before each batch torch's generators are seeded anew, for `view` and for the step on the batch. Seeding each step
     by itself, rather than once a run, lets a resumed run draw what the uninterrupted one would have, and gives
@@ -31,47 +32,50 @@ class Batches:
     Arguments:
         split: Images and labels, on the device that batches are wanted on or, where it has no room, on the CPU.
         batch_size: Images in a batch of all processes together.
-        train: Whether to shuffle and to drop an incomplete last batch.
+        shuffle: Whether each epoch has an order, and noise, of its own.
         seed: Fixes the order and `noise_seed`.
         rank: This process.
         world_size: Number of processes.
         device: Where batches are wanted; None for where the split is.
         view: What the model sees of the pixels of a batch, uint8 or float; all of them if None.
+        drop_last: Whether to leave an incomplete last batch out.
     """
 
     def __init__(
         self,
         split: Split,
         batch_size: int,
-        train: bool,
+        shuffle: bool,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | None = None,
         view: Callable[[Tensor], Tensor] | None = None,
+        drop_last: bool = False,
     ) -> None:
         self.split = split
         self.batch_size = batch_size
-        self.train = train
+        self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.device = device or split.x.device
         self.view = view
+        self.drop_last = drop_last
         self.epoch = 0
         self.position = 0  # batches given in this epoch
         self._began = False
 
     def __len__(self) -> int:
         num_images = len(self.split.x)
-        return num_images // self.batch_size if self.train else -(-num_images // self.batch_size)
+        return num_images // self.batch_size if self.drop_last else -(-num_images // self.batch_size)
 
     @property
     def noise_seed(self) -> int:
         """A seed for all that is random in the step on the last batch given: each step and rank has its own."""
         # Evaluation draws the same noise at every epoch, so that its curve moves with the model alone.
-        epoch = self.epoch if self.train else 0
-        return _mix("noise", self.train, self.seed, epoch, self.position, self.rank)
+        epoch = self.epoch if self.shuffle else 0
+        return _mix("noise", self.shuffle, self.seed, epoch, self.position, self.rank)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._began:
@@ -89,7 +93,7 @@ class Batches:
                 yield x if self.view is None else self.view(x), y
 
     def _order(self) -> Tensor:
-        if not self.train:
+        if not self.shuffle:
             return torch.arange(len(self.split.x))
         generator = torch.Generator().manual_seed(_mix("order", self.seed, self.epoch))
         return torch.randperm(len(self.split.x), generator=generator)

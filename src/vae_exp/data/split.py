@@ -9,7 +9,7 @@ from torch import Tensor
 class Split(NamedTuple):
     """Images and labels in the distributor's order."""
 
-    x: Tensor  # uint8 (N, C, H, W), 0..255
+    x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
     y: Tensor  # int64 (N,), -1 where there is no label
 
 
