@@ -57,11 +57,13 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
         return "leave prior=none objective=recon"
     if likelihood == "bce" and data in GREY:
         return r"Ways out: data\.binarize=dynamic"
-    if likelihood in ("bce", "discretized_logistic", "categorical_256", "continuous_bernoulli"):
-        if data == "linear_gaussian":
-            return "the data are real numbers"
-    if (prior == "top_down") != (posterior == "bottom_up") and prior != "none":
+    on_unit = ("bce", "discretized_logistic", "categorical_256", "continuous_bernoulli")
+    if likelihood in on_unit and data == "linear_gaussian":
+        return "the data are real numbers"
+    if (prior == "top_down") != (posterior == "bottom_up") and prior not in ("none", "vamp"):
         return "prior gives shape"
+    if prior != "vamp" and prior != "none" and (prior in DISCRETE) != (posterior in DISCRETE):
+        return "prior is over (discrete|real) latents"
     if posterior == "bottom_up" and model != "hvae":
         return "decoder"
     if objective == "semi_supervised" and model != "m2":
@@ -69,12 +71,10 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
     samples_alone = ("wake_sleep", "mcem")
     if posterior in DISCRETE and objective not in samples_alone:
         return "have no pathwise gradient"
-    if objective == "recon":
-        return None
     if prior == "none":
-        return "prior=none has no kl"
+        return None if objective == "recon" else "prior=none has no kl"
     if posterior == "point":
-        return "posterior=point has no density"
+        return "posterior=point has no density|closed form|factorises"
     return {
         "free_bits": None if (prior, posterior) in FACTORISED else "closed form",
         "beta_tcvae": None if posterior in ("diagonal_normal", "laplace") else "factorises",

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from vae_exp.models import VAE
 
@@ -28,7 +29,8 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> None:
             _check(model, x, y)
             model.train()
             with torch.enable_grad():
-                _try("objective", lambda: model.objective(model, x, y, model.step))
+                _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
+                _try("objective", lambda: draw.terms)
     finally:
         for module, mode in modes:
             module.training = mode
@@ -47,12 +49,24 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     if p is not None:
         event = tuple(q.event_shape)
         _expect("prior", f"the posterior's event {event}", p.event_shape == q.event_shape, p.event_shape)
+        if _is_discrete(p) != _is_discrete(q):
+            raise ValueError(
+                f"prior is over {'discrete' if _is_discrete(p) else 'real'} latents, and posterior is not: "
+                "posterior=bernoulli goes with prior=bernoulli, categorical with categorical"
+            )
         _try("prior", lambda: p.log_prob(z))
     px = _try("decoder or likelihood", lambda: model.decode(z, c))
     fits = px.batch_shape == (3, 2) and px.event_shape == x.shape[1:]
     _expect(
         "decoder", f"params of images {tuple(x.shape[1:])} for the likelihood", fits, px.batch_shape + px.event_shape
     )
+
+
+def _is_discrete(distribution: Distribution) -> bool:
+    try:
+        return distribution.support.is_discrete  # type: ignore[union-attr]
+    except NotImplementedError:  # chains and flows do not say; they are of real numbers
+        return False
 
 
 def _try(part: str, call: Callable[[], Any]) -> Any:
