@@ -9,11 +9,13 @@ from vae_exp.data.idx import IDX
 from vae_exp.data.images import Images
 from vae_exp.data.linear_gaussian import LinearGaussian
 from vae_exp.data.loader import Batches
+from vae_exp.data.npz import NPZ
 from vae_exp.data.split import Split
 
 __all__ = [
     "CIFAR10",
     "IDX",
+    "NPZ",
     "Batches",
     "BinarizedMNIST",
     "Digits",
