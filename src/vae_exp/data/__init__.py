@@ -9,11 +9,14 @@ from vae_exp.data.idx import IDX
 from vae_exp.data.images import Images
 from vae_exp.data.linear_gaussian import LinearGaussian
 from vae_exp.data.loader import Batches
+from vae_exp.data.npz import NPZ
 from vae_exp.data.split import Split
+from vae_exp.data.sprites import Sprites
 
 __all__ = [
     "CIFAR10",
     "IDX",
+    "NPZ",
     "Batches",
     "BinarizedMNIST",
     "Digits",
@@ -23,4 +26,5 @@ __all__ = [
     "LinearGaussian",
     "MNIST5k",
     "Split",
+    "Sprites",
 ]

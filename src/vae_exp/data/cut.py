@@ -1,10 +1,10 @@
-"""What is cut from the training images: those to validate and test on."""
+"""What is taken from the training images: those to validate and test on, and the labels of all but a few."""
 
 import torch
 
 from vae_exp.data.split import Split
 
-__all__ = ["cut"]
+__all__ = ["cut", "keep_labels"]
 
 
 def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -> tuple[Split, Split]:
@@ -23,3 +23,29 @@ def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[order[torch.arange(size) * total // size]] = True
     return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
+
+
+def keep_labels(split: Split, number: int, num_classes: int, generator: torch.Generator) -> Split:
+    """The split with the labels of `number` of its images, -1 for the others; classes differ by one at most.
+
+    Raises:
+        ValueError: If there are not as many images, in all or in a class.
+    """
+    if number > len(split.y):
+        raise ValueError(
+            f"data.labelled={number} is more than the {len(split.y)} training images; null keeps every label"
+        )
+    more = torch.randperm(num_classes, generator=generator)[: number % num_classes]  # the classes that get one more
+    wanted = torch.full((num_classes,), number // num_classes).index_add_(0, more, torch.ones_like(more))
+    there = split.y.bincount(minlength=num_classes)
+    if (wanted > there).any():
+        k = int((wanted - there).argmax())
+        raise ValueError(
+            f"data.labelled={number}: that is {wanted[k]} images of each class, and class {k} has {there[k]}; "
+            "give fewer, or null to keep every label"
+        )
+    order = torch.randperm(len(split.y), generator=generator)
+    y = torch.full_like(split.y, -1)
+    for k in range(num_classes):
+        y[order[split.y[order] == k][: wanted[k]]] = k
+    return Split(split.x, y)

@@ -9,8 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vae_exp.data.cut import cut
+from vae_exp.data.cut import cut, keep_labels
 from vae_exp.data.loader import Batches
+from vae_exp.data.pixels import Levels, bits, check_pixels, floats, kind
 from vae_exp.data.split import Source, Split
 
 __all__ = ["Images"]
@@ -36,9 +37,12 @@ class Images(pl.LightningDataModule):
         binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
             probabilities; `dynamic`: new bits at each visit in training, fixed ones to validate and test.
         dequantize: Adds uniform noise, `(level + u) / 256`, fixed to validate and test.
+        labelled: Training images that keep their label, as many of each class; the others have y = -1. None: all.
+        labelled_per_batch: Of a training batch, the first ones, drawn from those in turn; the rest have no label.
+            None: the images come as they are.
         batch_size: Images in a training batch of all processes together.
         eval_batch_size: Likewise to validate and test.
-        seed: Fixes the split, the evaluation bits and the dequantisation noise.
+        seed: Fixes the split, the labels that are kept, the evaluation bits and the dequantisation noise.
         train_seed: Fixes the order of the images, the training bits and the noise of each step.
 
     Raises:
@@ -52,11 +56,13 @@ class Images(pl.LightningDataModule):
         image_shape: Sequence[int],
         num_classes: int | None,
         train_size: int | None = None,
-        levels: int | Literal["unit"] | None = 256,
+        levels: Levels = 256,
         val_size: int | None = None,
         test_size: int | None = None,
         binarize: Literal["none", "threshold", "dynamic", "static"] = "none",
         dequantize: bool = False,
+        labelled: int | None = None,
+        labelled_per_batch: int | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 500,
         seed: int = 0,
@@ -69,7 +75,7 @@ class Images(pl.LightningDataModule):
             raise ValueError(
                 f"data.levels={levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], null for any others"
             )
-        given = _kind(levels)
+        given = kind(levels)
         if binarize != "none" and not isinstance(levels, int):
             raise ValueError(f"data.binarize={binarize} is for grey levels, these pixels are {given}: set it to none")
         if dequantize and (binarize != "none" or levels != 256):
@@ -78,6 +84,19 @@ class Images(pl.LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
+        if labelled is not None and num_classes is None:
+            raise ValueError(
+                f"data.labelled={labelled}: the data have no labels (data.num_classes=null), set it to null"
+            )
+        if labelled is not None and num_classes is not None and labelled < num_classes:
+            raise ValueError(
+                f"data.labelled={labelled}: at least {num_classes} are needed, one for each class; null keeps all"
+            )
+        if labelled_per_batch is not None and (labelled is None or not 0 < labelled_per_batch < batch_size):
+            raise ValueError(
+                f"data.labelled_per_batch={labelled_per_batch}: with a number of data.labelled choose 1 to "
+                f"{batch_size - 1}, less than data.batch_size; otherwise null"
+            )
         self.source = source
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
@@ -88,6 +107,8 @@ class Images(pl.LightningDataModule):
         self.test_size = test_size
         self.binarize = binarize
         self.dequantize = dequantize
+        self.labelled = labelled
+        self.labelled_per_batch = labelled_per_batch
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
@@ -112,7 +133,7 @@ class Images(pl.LightningDataModule):
             return f"bits, {self.binarize}"
         if self.levels == 2:
             return "bits, as distributed"
-        return f"{_kind(self.levels)}, dequantised" if self.dequantize else _kind(self.levels)
+        return f"{kind(self.levels)}, dequantised" if self.dequantize else kind(self.levels)
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -145,6 +166,12 @@ class Images(pl.LightningDataModule):
                 f"data.train_size={self.train_size}, but {len(splits['train'].x)} images are left to train on: "
                 f"set data.train_size={len(splits['train'].x)}, or null"
             )
+        if "train" in needed and self.labelled is not None and self.num_classes is not None:
+            splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self._generator(5))
+            if self.labelled_per_batch is not None and self.labelled == len(splits["train"].y):
+                raise ValueError(
+                    f"data.labelled_per_batch={self.labelled_per_batch}: every training image has a label, set null"
+                )
         for name in needed:
             self.splits[name] = self._represent(splits[name], name)
         if "train" in needed and len(self.splits["train"].x) < self.batch_size:
@@ -160,6 +187,7 @@ class Images(pl.LightningDataModule):
     def train_dataloader(self) -> Batches:
         """Shuffled batches."""
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
+        batches.labelled_per_batch = self.labelled_per_batch
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
         return batches
@@ -207,38 +235,22 @@ class Images(pl.LightningDataModule):
                 self.trainer.strategy.root_device,
             )
             split = _on(device, split)
-        seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, _levels)
+        seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, floats)
         return Batches(split, batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
 
     def _view_to_train(self, x: Tensor) -> Tensor:
         """Draws bits or noise."""
         if self.binarize == "dynamic":
-            return _bits(x).float()
-        return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else _levels(x)
+            return bits(x).float()
+        return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
 
     def _check(self, name: str, split: Split) -> None:
         if split.x.shape[1:] != self.image_shape:
             raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
-        self._check_pixels(name, split.x)
+        check_pixels(name, split.x, self.levels)
         lowest, highest = int(split.y.min()), int(split.y.max())
         if self.num_classes is not None and not 0 <= lowest <= highest < self.num_classes:
             raise ValueError(f"data.num_classes={self.num_classes}, but the labels are {lowest} to {highest}")
-
-    def _check_pixels(self, name: str, x: Tensor) -> None:
-        is_real = not isinstance(self.levels, int)
-        levels = "null" if self.levels is None else self.levels
-        if x.dtype != (torch.float32 if is_real else torch.uint8):
-            ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
-            raise ValueError(f"data.levels={levels} is for {_kind(self.levels)}, the pixels are {x.dtype}: set {ways}")
-        if self.levels == 2 and ((x != 0) & (x != 255)).any():
-            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
-        if is_real and not x.isfinite().all():
-            raise ValueError(f"data.levels={levels}: some pixels of {name} are no numbers")
-        if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
-            raise ValueError(
-                f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
-                "scale them to [0, 1], or set data.levels=null for any real numbers"
-            )
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
@@ -249,7 +261,7 @@ class Images(pl.LightningDataModule):
         if self.binarize == "threshold":
             x = (x > 127).byte() * 255
         elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
-            x = _bits(x, generator) * 255
+            x = bits(x, generator) * 255
         elif self.dequantize and name != "train":
             x = (x + torch.rand(x.shape, generator=generator)) / 256
         return Split(x, split.y)
@@ -261,23 +273,3 @@ def _on(device: torch.device, split: Split) -> Split:
     if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
         return Split(split.x.to(device), split.y.to(device))
     return split
-
-
-def _kind(levels: int | str | None) -> str:
-    """Of pixels in the files, for people."""
-    if isinstance(levels, int):
-        return f"{levels} levels"
-    return "real numbers in [0, 1]" if levels else "real numbers"
-
-
-def _levels(x: Tensor) -> Tensor:
-    return x / 255 if x.dtype == torch.uint8 else x
-
-
-def _bits(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
-
-    On a CPU this is faster than `bernoulli`, and bytes become floats faster than bools.
-    """
-    numbers = torch.randint(255, x.shape, dtype=torch.uint8, device=x.device, generator=generator)
-    return (numbers < x).view(torch.uint8)

@@ -39,6 +39,11 @@ class Batches:
         device: Where batches are wanted; None for where the split is.
         view: What the model sees of the pixels of a batch, uint8 or float; all of them if None.
         drop_last: Whether to leave an incomplete last batch out.
+
+    Attributes:
+        labelled_per_batch: The first images of each batch that have a label; the others have none (y = -1). Needs
+            `shuffle` and `drop_last`. The labelled ones, and the others, are gone through in turn, in another order
+            at each turn, over the epochs. None: the images come as they are.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class Batches:
         self.device = device or split.x.device
         self.view = view
         self.drop_last = drop_last
+        self.labelled_per_batch: int | None = None
         self.epoch = 0
         self.position = 0  # batches given in this epoch
         self._began = False
@@ -93,10 +99,29 @@ class Batches:
                 yield x if self.view is None else self.view(x), y
 
     def _order(self) -> Tensor:
+        num_images = len(self.split.x)
         if not self.shuffle:
-            return torch.arange(len(self.split.x))
-        generator = torch.Generator().manual_seed(_mix("order", self.seed, self.epoch))
-        return torch.randperm(len(self.split.x), generator=generator)
+            return torch.arange(num_images)
+        if self.labelled_per_batch is None:
+            return _shuffled(num_images, "order", self.seed, self.epoch)
+        has_label = self.split.y.cpu() >= 0
+        numbers = {True: self.labelled_per_batch, False: self.batch_size - self.labelled_per_batch}
+        parts = [
+            self._next(has_label.eq(kind).nonzero()[:, 0], len(self) * number, f"labelled={kind}").view(-1, number)
+            for kind, number in numbers.items()
+        ]
+        return torch.cat(parts, dim=1).flatten()
+
+    def _next(self, rows: Tensor, number: int, name: str) -> Tensor:
+        """`number` of the rows, from where the epoch before stopped; they are shuffled at each turn."""
+        start = self.epoch * number
+        first, last = start // len(rows), (start + number - 1) // len(rows)
+        turns = [rows[_shuffled(len(rows), name, self.seed, turn)] for turn in range(first, last + 1)]
+        return torch.cat(turns)[start - first * len(rows) :][:number]
+
+
+def _shuffled(number: int, *purpose: int | str) -> Tensor:
+    return torch.randperm(number, generator=torch.Generator().manual_seed(_mix(*purpose)))
 
 
 def _seed(seed: int, device: torch.device) -> None:

@@ -1,0 +1,119 @@
+"""Pictures of known factors, made on the fly after dSprites (Matthey et al., 2017): its factors, not its files."""
+
+import math
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_exp.data.split import Split
+
+SIDE = 64
+MARGIN = 16.0  # pixels from the border to the outermost position: no outline reaches farther from its centre
+
+
+@final
+class Sprites:
+    """Bits (1, 64, 64): one white shape on black, always whole, its centre of mass at its position.
+
+    Five factors, drawn at random so that no two images of all splits together are alike in all of them. Other than
+    in dSprites each combination is another picture, for a square is not turned on into itself (and by 12 steps, for
+    one of 40 may move no bit of a small one):
+
+    | factor | values | |
+    |---|---|---|
+    | shape | 3 | square, ellipse, heart: the label |
+    | scale | 6 | 0.5, 0.6, ..., 1 of the largest: a square of side 21.8, an ellipse 31 by 18 pixels |
+    | rotation | 12 | parts of the turn after which the shape looks the same: of 90, 180, 360 degrees |
+    | x | 32 | centre at 16 + 32 k / 31 pixels from the left |
+    | y | 32 | likewise from the top |
+
+    Args:
+        train_size: Images to train on; their number changes no image to validate or test on.
+        val_size: Likewise.
+        test_size: Likewise.
+        seed: Fixes which images there are.
+
+    Raises:
+        ValueError: If a size is out of its range.
+    """
+
+    sizes = (3, 6, 12, 32, 32)  # of the factors
+
+    def __init__(self, train_size: int, val_size: int, test_size: int, seed: int) -> None:
+        self.split_sizes = {"test": test_size, "val": val_size, "train": train_size}
+        for name, size in self.split_sizes.items():
+            if size < 1:
+                raise ValueError(f"data.source.{name}_size={size}: at least 1 is needed")
+        if sum(self.split_sizes.values()) > math.prod(self.sizes):
+            raise ValueError(
+                f"data.source.train_size={train_size}: with val_size={val_size} and test_size={test_size} "
+                f"more than the {math.prod(self.sizes)} images that there are"
+            )
+        self.seed = seed
+
+    def fetch(self, root: Path) -> None:
+        """Nothing to do."""
+
+    def load(self, root: Path) -> dict[str, Split]:
+        """Splits "train", "val" and "test"; y is the shape."""
+        factors = {name: self.factors(name) for name in ("train", "val", "test")}
+        return {name: Split(self.render(f), f[:, 0].clone()) for name, f in factors.items()}
+
+    def factors(self, split: str) -> Tensor:
+        """`(N, 5)` int64: shape, scale, rotation, x, y of each image of a split."""
+        order = np.random.default_rng(self.seed).permutation(math.prod(self.sizes))
+        start = 0
+        for name, size in self.split_sizes.items():
+            if name == split:
+                return torch.from_numpy(np.stack(np.unravel_index(order[start : start + size], self.sizes), axis=1))
+            start += size
+        raise ValueError(f"split {split}: choose one of {', '.join(self.split_sizes)}")
+
+    def render(self, factors: Tensor) -> Tensor:
+        """`(N, 5)` whole numbers `-> (N, 1, 64, 64)` uint8, 0 or 255: white is what has its centre in the shape.
+
+        Raises:
+            ValueError: If a factor is out of its range.
+        """
+        if factors.shape[1:] != (5,) or (factors < 0).any() or (factors >= torch.tensor(self.sizes)).any():
+            raise ValueError(f"factors (N, 5) from 0 to less than {self.sizes} are needed")
+        images = torch.zeros(len(factors), 1, SIDE, SIDE, dtype=torch.uint8)
+        for kind, (period, is_inside) in enumerate(zip((0.25, 0.5, 1.0), (_square, _ellipse, _heart), strict=True)):
+            # Few at a time: a number for each of their pixels is many times what the bits take.
+            for rows in (factors[:, 0] == kind).nonzero()[:, 0].split(500):
+                _, scale, rotation, x, y = factors[rows].double().T[..., None, None]
+                angle = 2 * math.pi * period * rotation / self.sizes[2]
+                pixels = torch.arange(SIDE).double() + 0.5
+                right = pixels - MARGIN - (SIDE - 2 * MARGIN) * x / (self.sizes[3] - 1)
+                down = pixels[:, None] - MARGIN - (SIDE - 2 * MARGIN) * y / (self.sizes[4] - 1)
+                # The picture is turned forth by turning the pixels back.
+                u = (right * angle.cos() + down * angle.sin()) / (0.5 + 0.1 * scale)
+                v = (down * angle.cos() - right * angle.sin()) / (0.5 + 0.1 * scale)
+                images[rows, 0] = is_inside(u, v).byte() * 255
+        return images
+
+
+# Whether a point, u pixels to the right of the centre of mass and v below it, lies in a shape of scale 1.
+
+
+def _square(u: Tensor, v: Tensor) -> Tensor:
+    return torch.maximum(u.abs(), v.abs()) <= 10.9  # not 11: no outline through the middle of pixels
+
+
+def _ellipse(u: Tensor, v: Tensor) -> Tensor:
+    return (u / 15.5) ** 2 + (v / 9) ** 2 <= 1
+
+
+def _heart(u: Tensor, v: Tensor) -> Tensor:
+    """A square on its tip with half discs on its two upper sides."""
+    side = 16.5
+    # Along the sides from the tip; the centre of mass of a half disc is 4 r / (3 pi) from its diameter.
+    centre = side * (7 / 12 + 3 * math.pi / 16) / (1 + math.pi / 4)
+    a, b = centre + (u - v) / math.sqrt(2), centre - (u + v) / math.sqrt(2)
+    square = (a >= 0) & (b >= 0) & (a <= side) & (b <= side)
+    disc_a = (a - side / 2) ** 2 + (b - side) ** 2 <= (side / 2) ** 2
+    disc_b = (a - side) ** 2 + (b - side / 2) ** 2 <= (side / 2) ** 2
+    return square | disc_a | disc_b
