@@ -21,13 +21,14 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from vae_exp.data import amat, cifar10, download, frey_face, idx
+from vae_exp.data import amat, cifar10, download, frey_face, idx, omniglot
 from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k
 from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
+from vae_exp.data.omniglot import Omniglot
 
 REAL = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SOURCES = {
@@ -37,8 +38,10 @@ SOURCES = {
     "binarized": BinarizedMNIST(),
     "frey": FreyFace(),
     "cifar10": CIFAR10(),
+    "omniglot": Omniglot(),
 }
 FILES = [(name, file) for name, source in SOURCES.items() for file in source.files.names]
+TINY_OMNIGLOT = {"train": 5, "test": 3}
 ROWS = dict(zip(amat.ROWS, (6, 3, 4), strict=True))
 
 
@@ -61,9 +64,35 @@ def encode(name):
         return text, dict(zip(("train", "val", "test"), splits, strict=True))
     if name == "frey":
         return [frey_bytes()], {"train": (frey()[:, None], np.full(1965, -1))}
+    if name == "omniglot":
+        return [mat_bytes(omniglot_arrays())], omniglot_splits()
     records = rng.integers(10, size=(6, 2, 3073), dtype=np.uint8)
     rows = {"train": records[:5].reshape(-1, 3073), "test": records[5]}
     return [r.tobytes() for r in records], {s: (r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0]) for s, r in rows.items()}
+
+
+def mat_bytes(arrays):
+    buffer = io.BytesIO()
+    savemat(buffer, arrays)
+    return buffer.getvalue()
+
+
+def omniglot_splits():
+    """Images that are no square of symmetry, with levels a float32 cannot hold exactly."""
+    rng = np.random.default_rng(2)
+    return {
+        split: (rng.integers(256, size=(n, 1, 28, 28), dtype=np.uint8), rng.integers(50, size=n))
+        for split, n in TINY_OMNIGLOT.items()
+    }
+
+
+def omniglot_arrays():
+    """As in MATLAB: x(row + 28 (column - 1), image)."""
+    found = {}
+    for prefix, (x, y) in zip(("", "test"), omniglot_splits().values(), strict=True):
+        columns = np.stack([image[0].flatten(order="F") for image in x], axis=1)
+        found |= {f"{prefix}data": columns / 255, f"{prefix}target": np.eye(50)[:, y]}
+    return found
 
 
 @functools.cache
@@ -106,6 +135,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(cifar10, "RECORDS", 2)
     for file, rows in ROWS.items():
         monkeypatch.setitem(amat.ROWS, file, rows)
+    monkeypatch.setattr(omniglot, "ROWS", TINY_OMNIGLOT)
     for name in ("MNIST", "FashionMNIST"):
         for content in encode(name)[0]:
             monkeypatch.setitem(idx.MD5, hashlib.md5(content).hexdigest(), name)
@@ -158,6 +188,7 @@ def redirect(monkeypatch, url):
 
     monkeypatch.setattr(amat, "URL", url)
     monkeypatch.setattr(frey_face, "URL", url + "frey_rawface.mat")
+    monkeypatch.setattr(omniglot, "URL", url + "chardata.mat")
     monkeypatch.setattr(cifar10, "URL", url + "cifar-10-binary.tar.gz")
     for name in idx.OFFLINE:
         monkeypatch.setattr(getattr(datasets, name), "mirrors", [url])
@@ -349,6 +380,23 @@ def test_frey_face_needs_the_array_ff(contents, tmp_path):
         SOURCES["frey"].load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("array", "change", "why"),
+    [
+        ("data", lambda x: x * 255, "not in \\[0, 1\\]"),
+        ("testdata", lambda x: x * np.nan, "not in \\[0, 1\\]"),
+        ("data", lambda x: x.T, "not \\(784, 5\\)"),
+        ("testtarget", lambda y: 0 * y, "not one alphabet each"),
+        ("target", lambda y: y[:49], "not \\(784, 5\\)"),
+    ],
+)
+def test_omniglot_needs_levels_and_one_alphabet_each(array, change, why, tmp_path):
+    found = omniglot_arrays()
+    (tmp_path / "chardata.mat").write_bytes(mat_bytes(found | {array: change(found[array])}))
+    with pytest.raises(ValueError, match=f"chardata.mat is corrupt: .*{why}"):
+        SOURCES["omniglot"].load(tmp_path)
+
+
 def test_unknown_idx_set_is_refused():
     with pytest.raises(ValueError, match="name=mnist: choose one of MNIST, FashionMNIST, KMNIST"):
         IDX("mnist")
@@ -509,7 +557,7 @@ def test_fake_can_be_learned(tmp_path):
     assert (torch.cdist(test, means).argmin(1) == splits["test"].y).double().mean() > 0.9
 
 
-@pytest.mark.parametrize("module", ["split", "download", "idx", "amat", "frey_face", "cifar10", "bundled", "fake"])
+@pytest.mark.parametrize("module", sorted(path.stem for path in Path(download.__file__).parent.glob("[!_]*.py")))
 def test_heavy_libraries_are_imported_late(module):
     path = Path(download.__file__).with_name(f"{module}.py")
     top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]

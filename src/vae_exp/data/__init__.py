@@ -8,6 +8,7 @@ from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
 from vae_exp.data.images import Images
 from vae_exp.data.loader import Batches
+from vae_exp.data.omniglot import Omniglot
 from vae_exp.data.split import Split
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "FreyFace",
     "Images",
     "MNIST5k",
+    "Omniglot",
     "Split",
 ]
