@@ -10,10 +10,12 @@ from vae_exp.data.images import Images
 from vae_exp.data.loader import Batches
 from vae_exp.data.omniglot import Omniglot
 from vae_exp.data.split import Split
+from vae_exp.data.svhn import SVHN
 
 __all__ = [
     "CIFAR10",
     "IDX",
+    "SVHN",
     "Batches",
     "BinarizedMNIST",
     "Digits",
