@@ -6,9 +6,11 @@ from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
+from vae_exp.data.image_folder import ImageFolder
 from vae_exp.data.images import Images
 from vae_exp.data.loader import Batches
 from vae_exp.data.omniglot import Omniglot
+from vae_exp.data.pictures import Pictures
 from vae_exp.data.split import Split
 from vae_exp.data.svhn import SVHN
 
@@ -21,8 +23,10 @@ __all__ = [
     "Digits",
     "Fake",
     "FreyFace",
+    "ImageFolder",
     "Images",
     "MNIST5k",
     "Omniglot",
+    "Pictures",
     "Split",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.loader import Batches
+from vae_exp.data.pictures import Pictures
 from vae_exp.data.split import Source, Split
 
 __all__ = ["Images"]
@@ -18,7 +19,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory as uint8, on the device where it has room; batches are floats in [0, 1].
+    """Images in memory as uint8, on the device where it has room, or in their files; batches are floats in [0, 1].
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -102,10 +103,13 @@ class Images(pl.LightningDataModule):
 
     @property
     def checksums(self) -> dict[str, str]:
-        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included."""
+        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included.
+
+        Pictures that are not in memory stand there by the names and sizes of their files.
+        """
         digest = {}
         for name, split in self.splits.items():
-            pixels = sha256(split.x.numpy().tobytes())
+            pixels = sha256(split.x.fingerprint if isinstance(split.x, Pictures) else split.x.numpy().tobytes())
             pixels.update(split.y.numpy().tobytes())
             digest[name] = pixels.hexdigest()[:16]
         return digest
@@ -175,7 +179,7 @@ class Images(pl.LightningDataModule):
                 self.trainer.strategy.root_device,
             )
             split = _on(device, split)
-        view = self._view_to_train if train else _levels
+        view = self._view_to_train if train or isinstance(split.x, Pictures) else _levels
         batches = Batches(split, batch_size, train, seed, rank, world_size, device, view)
         if train:
             batches.epoch, batches.position = self._start["epoch"], self._start["position"]
@@ -209,11 +213,20 @@ class Images(pl.LightningDataModule):
         order = order[torch.argsort(split.y[order], stable=True)]
         chosen = torch.zeros(total, dtype=torch.bool)
         chosen[order[torch.arange(size) * total // size]] = True
-        return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
+        return _only(split, ~chosen), _only(split, chosen)
 
     def _represent(self, split: Split, name: Stage) -> Split:
         """Fixes what does not change between visits."""
         x, generator = split.x, self._generator(("train", "val", "test").index(name) + 2)
+        if isinstance(x, Pictures):
+            if not x.in_memory:
+                if self.binarize in ("static", "threshold"):
+                    raise ValueError(
+                        f"data.binarize={self.binarize} fixes the bits of pictures in memory, and these are read while "
+                        "training: data.source.in_memory=true, or data.binarize=dynamic"
+                    )
+                return split
+            x = x.read()
         if self.binarize == "threshold":
             x = (x > 127).byte() * 255
         elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
@@ -223,8 +236,15 @@ class Images(pl.LightningDataModule):
         return Split(x, split.y)
 
 
+def _only(split: Split, chosen: Tensor) -> Split:
+    x = split.x.only(chosen) if isinstance(split.x, Pictures) else split.x[chosen]
+    return Split(x, split.y[chosen])
+
+
 def _on(device: torch.device, split: Split) -> Split:
     """The split on the device, where it takes less than half of what is free there."""
+    if isinstance(split.x, Pictures):
+        return split
     size = split.x.nbytes + split.y.nbytes
     if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
         return Split(split.x.to(device), split.y.to(device))

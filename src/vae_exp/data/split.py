@@ -5,11 +5,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from vae_exp.data.pictures import Pictures
+
 
 class Split(NamedTuple):
     """Images and labels in the distributor's order."""
 
-    x: Tensor  # uint8 (N, C, H, W), 0..255
+    x: Tensor | Pictures  # uint8 (N, C, H, W), 0..255; or in files, unread
     y: Tensor  # int64 (N,), -1 where there is no label
 
 
