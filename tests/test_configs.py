@@ -12,8 +12,9 @@ from vae_exp.trainer import make_trainer
 
 MODELS = ("vae", "cvae", "beta_vae")
 GROUPS = sorted(path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "local"))
-UNLABELLED = ("frey_face", "binarized_mnist", "image_folder")
-GREY = ("fashion_mnist", "frey_face", "cifar10", "svhn", "image_folder", "fake")  # or colour: no bits by themselves
+UNLABELLED = ("frey_face", "binarized_mnist", "image_folder", "celeba")
+# Or colour: no bits by themselves.
+GREY = ("fashion_mnist", "frey_face", "cifar10", "svhn", "celeba", "image_folder", "fake")
 
 
 def options(group: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k
+from vae_exp.data.celeba import CelebA
 from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
@@ -20,6 +21,7 @@ __all__ = [
     "SVHN",
     "Batches",
     "BinarizedMNIST",
+    "CelebA",
     "Digits",
     "Fake",
     "FreyFace",

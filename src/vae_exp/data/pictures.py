@@ -118,10 +118,11 @@ def decode(content: bytes, name: str, image_shape: Sequence[int], side: int | No
     except Exception as error:  # PIL meets junk with errors of any type
         raise ValueError(f"{name} cannot be read as a picture: {error}\n  mend it or take it away") from error
     across, down = (n if side is None else min(n, side) for n in upright.size)
-    w, h = min(across, down * width / height), min(down, across * height / width)
-    left, top = (upright.width - w) / 2, (upright.height - h) / 2
-    box = (left, top, upright.width - left, upright.height - top)
-    resized = upright.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    w = max(1, min(across, round(down * width / height)))
+    h = max(1, min(down, round(across * height / width)))
+    left, top = round((upright.width - w) / 2), round((upright.height - h) / 2)
+    # Cropped first: `resize(box=...)` looks at pixels around the box, too.
+    resized = upright.crop((left, top, left + w, top + h)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
 
 
