@@ -21,13 +21,15 @@ import pytest
 import torch
 from scipy.io import savemat
 
-from vae_exp.data import amat, cifar10, download, frey_face, idx
+from vae_exp.data import amat, cifar10, download, frey_face, idx, omniglot, svhn
 from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k
 from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
+from vae_exp.data.omniglot import Omniglot
+from vae_exp.data.svhn import SVHN
 
 REAL = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SOURCES = {
@@ -37,8 +39,12 @@ SOURCES = {
     "binarized": BinarizedMNIST(),
     "frey": FreyFace(),
     "cifar10": CIFAR10(),
+    "omniglot": Omniglot(),
+    "svhn": SVHN(),
 }
 FILES = [(name, file) for name, source in SOURCES.items() for file in source.files.names]
+TINY_OMNIGLOT = {"train": 5, "test": 3}
+TINY_SVHN = {"train_32x32.mat": 16, "test_32x32.mat": 8}  # whole words: no padding at the end, which nobody misses
 ROWS = dict(zip(amat.ROWS, (6, 3, 4), strict=True))
 
 
@@ -61,9 +67,50 @@ def encode(name):
         return text, dict(zip(("train", "val", "test"), splits, strict=True))
     if name == "frey":
         return [frey_bytes()], {"train": (frey()[:, None], np.full(1965, -1))}
+    if name == "omniglot":
+        return [mat_bytes(omniglot_arrays())], omniglot_splits()
+    if name == "svhn":
+        return list(map(mat_bytes, svhn_arrays())), dict(zip(("train", "test"), svhn_splits(), strict=True))
     records = rng.integers(10, size=(6, 2, 3073), dtype=np.uint8)
     rows = {"train": records[:5].reshape(-1, 3073), "test": records[5]}
     return [r.tobytes() for r in records], {s: (r[:, 1:].reshape(-1, 3, 32, 32), r[:, 0]) for s, r in rows.items()}
+
+
+def mat_bytes(arrays):
+    buffer = io.BytesIO()
+    savemat(buffer, arrays)
+    return buffer.getvalue()
+
+
+def omniglot_splits():
+    """Images that are no square of symmetry, with levels a float32 cannot hold exactly."""
+    rng = np.random.default_rng(2)
+    return {
+        split: (rng.integers(256, size=(n, 1, 28, 28), dtype=np.uint8), rng.integers(50, size=n))
+        for split, n in TINY_OMNIGLOT.items()
+    }
+
+
+def omniglot_arrays():
+    """As in MATLAB: x(row + 28 (column - 1), image)."""
+    found = {}
+    for prefix, (x, y) in zip(("", "test"), omniglot_splits().values(), strict=True):
+        columns = np.stack([image[0].flatten(order="F") for image in x], axis=1)
+        found |= {f"{prefix}data": columns / 255, f"{prefix}target": np.eye(50)[:, y]}
+    return found
+
+
+def svhn_splits():
+    rng = np.random.default_rng(3)
+    return [(rng.integers(256, size=(n, 3, 32, 32), dtype=np.uint8), np.arange(n) % 10) for n in TINY_SVHN.values()]
+
+
+def svhn_arrays():
+    """As in MATLAB: X(row, column, colour, image), y(image, 1) with 10 for the digit 0."""
+    return [
+        {"X": np.moveaxis(x, 0, -1).transpose(1, 2, 0, 3), "y": np.where(y == 0, 10, y).astype(np.uint8)[:, None]}
+        for x, y in svhn_splits()
+    ]
 
 
 @functools.cache
@@ -106,6 +153,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(cifar10, "RECORDS", 2)
     for file, rows in ROWS.items():
         monkeypatch.setitem(amat.ROWS, file, rows)
+    monkeypatch.setattr(omniglot, "ROWS", TINY_OMNIGLOT)
+    monkeypatch.setattr(svhn, "ROWS", TINY_SVHN)
     for name in ("MNIST", "FashionMNIST"):
         for content in encode(name)[0]:
             monkeypatch.setitem(idx.MD5, hashlib.md5(content).hexdigest(), name)
@@ -158,6 +207,8 @@ def redirect(monkeypatch, url):
 
     monkeypatch.setattr(amat, "URL", url)
     monkeypatch.setattr(frey_face, "URL", url + "frey_rawface.mat")
+    monkeypatch.setattr(svhn, "URL", url)
+    monkeypatch.setattr(omniglot, "URL", url + "chardata.mat")
     monkeypatch.setattr(cifar10, "URL", url + "cifar-10-binary.tar.gz")
     for name in idx.OFFLINE:
         monkeypatch.setattr(getattr(datasets, name), "mirrors", [url])
@@ -173,7 +224,10 @@ def serve(name, folder, monkeypatch):
         monkeypatch.setattr(getattr(datasets, name), "resources", md5)
         return splits
     if name != "cifar10":
-        return write(name, folder)
+        splits = write(name, folder)
+        if name == "svhn":
+            monkeypatch.setattr(svhn, "MD5", {file: md5_of(folder / file) for file in TINY_SVHN})
+        return splits
     splits = write(name, folder / "cifar-10-batches-bin")
     with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as tar:
         tar.add(folder / "cifar-10-batches-bin", "cifar-10-batches-bin")
@@ -347,6 +401,40 @@ def test_frey_face_needs_the_array_ff(contents, tmp_path):
     path.write_bytes(content) if content else savemat(path, {array: np.zeros((560, 3), np.uint8)})
     with pytest.raises(ValueError, match=f"{path.name} is corrupt"):
         SOURCES["frey"].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "why"),
+    [
+        ("data", lambda x: x * 255, "not in \\[0, 1\\]"),
+        ("testdata", lambda x: x * np.nan, "not in \\[0, 1\\]"),
+        ("data", lambda x: x.T, "not \\(784, 5\\)"),
+        ("testtarget", lambda y: 0 * y, "not one alphabet each"),
+        ("target", lambda y: y[:49], "not \\(784, 5\\)"),
+    ],
+)
+def test_omniglot_needs_levels_and_one_alphabet_each(array, change, why, tmp_path):
+    found = omniglot_arrays()
+    (tmp_path / "chardata.mat").write_bytes(mat_bytes(found | {array: change(found[array])}))
+    with pytest.raises(ValueError, match=f"chardata.mat is corrupt: .*{why}"):
+        SOURCES["omniglot"].load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "why"),
+    [
+        ("X", lambda x: x.astype(float), "X is float64"),
+        ("X", lambda x: x[..., :5], "not uint8 \\(32, 32, 3, 16\\)"),
+        ("y", lambda y: y.T, "not .* and \\(16, 1\\)"),
+        ("y", lambda y: y % 10, "labels 0 to 9, not 1 to 10"),
+    ],
+)
+def test_svhn_needs_bytes_and_labels_from_1_to_10(array, change, why, tmp_path):
+    write("svhn", tmp_path)
+    found, _ = svhn_arrays()
+    (tmp_path / "train_32x32.mat").write_bytes(mat_bytes(found | {array: change(found[array])}))
+    with pytest.raises(ValueError, match=f"train_32x32.mat is corrupt: .*{why}"):
+        SOURCES["svhn"].load(tmp_path)
 
 
 def test_unknown_idx_set_is_refused():

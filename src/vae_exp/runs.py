@@ -94,11 +94,12 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
                 f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
             )
         if not _fits(data, model) and not getattr(model.likelihood, "allow_grey", False):
+            given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
+            raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
+        if data.labelled is not None and model.needs_labels:
             raise ValueError(
-                f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels, "
-                f"the data are {data.representation} ({data.values}).\n"
-                "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
-                "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+                f"data.labelled={data.labelled}: this model needs the label of every training image. "
+                "Ways out: model=m2, or data.labelled=null"
             )
         if cfg.trainer.get("compile"):
             # In place, the networks alone: the same keys in checkpoints, the same numbers from the distributions.
@@ -108,6 +109,17 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return model, data
+
+
+def _ways_out(data: Images) -> str:
+    if data.values == "real":
+        return "Ways out: likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
+    if data.values == "unit":
+        return "Ways out: likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
+    return (
+        "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
+        "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+    )
 
 
 def prepare(data: Images, world_size: int = 1) -> None:

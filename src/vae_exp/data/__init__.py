@@ -2,29 +2,39 @@
 
 from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k
+from vae_exp.data.celeba import CelebA
 from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.fake import Fake
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
+from vae_exp.data.image_folder import ImageFolder
 from vae_exp.data.images import Images
 from vae_exp.data.linear_gaussian import LinearGaussian
 from vae_exp.data.loader import Batches
 from vae_exp.data.npz import NPZ
+from vae_exp.data.omniglot import Omniglot
+from vae_exp.data.pictures import Pictures
 from vae_exp.data.split import Split
 from vae_exp.data.sprites import Sprites
+from vae_exp.data.svhn import SVHN
 
 __all__ = [
     "CIFAR10",
     "IDX",
     "NPZ",
+    "SVHN",
     "Batches",
     "BinarizedMNIST",
+    "CelebA",
     "Digits",
     "Fake",
     "FreyFace",
+    "ImageFolder",
     "Images",
     "LinearGaussian",
     "MNIST5k",
+    "Omniglot",
+    "Pictures",
     "Split",
     "Sprites",
 ]

@@ -1,6 +1,5 @@
 """CIFAR-10 (Krizhevsky, 2009) in the binary version: no pickle to trust."""
 
-import hashlib
 import tarfile
 from pathlib import Path
 from typing import final
@@ -8,7 +7,7 @@ from typing import final
 import numpy as np
 import torch
 
-from vae_exp.data.download import FileSet, corrupt, download
+from vae_exp.data.download import FileSet, check_md5, corrupt, download
 from vae_exp.data.split import Split
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -38,7 +37,7 @@ class CIFAR10:
 
     def _download(self, scratch: Path) -> Path:
         archive = scratch / "cifar-10-binary.tar.gz"
-        download(URL, archive, _verify)
+        download(URL, archive, lambda path: check_md5(path, MD5))
         with tarfile.open(archive) as tar:
             tar.extractall(scratch, filter="data")
         return scratch / "cifar-10-batches-bin"
@@ -54,10 +53,3 @@ def read(*paths: Path) -> Split:
             raise corrupt(path, f"label {batch[::3073].max()}, above 9")
     records = torch.from_numpy(np.concatenate(batches)).reshape(-1, 3073)
     return Split(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long())
-
-
-def _verify(archive: Path) -> None:
-    with archive.open("rb") as file:
-        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if digest != MD5:
-        raise corrupt(archive, f"md5 {digest}, not {MD5}")

@@ -22,7 +22,7 @@ def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -
     order = order[torch.argsort(split.y[order], stable=True)]
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[order[torch.arange(size) * total // size]] = True
-    return Split(split.x[~chosen], split.y[~chosen]), Split(split.x[chosen], split.y[chosen])
+    return split.only(~chosen), split.only(chosen)
 
 
 def keep_labels(split: Split, number: int, num_classes: int, generator: torch.Generator) -> Split:

@@ -1,5 +1,6 @@
 """Finding the files of a data set and downloading them, and what to say when neither works."""
 
+import hashlib
 import socket
 import textwrap
 from collections.abc import Callable, Iterator
@@ -85,6 +86,14 @@ def download(url: str, path: Path, verify: Callable[[Path], object]) -> None:
         verify(path)
     except ValueError as error:
         raise ValueError(f"{url} served {path.stat().st_size} bytes that are not this file") from error
+
+
+def check_md5(path: Path, md5: str) -> None:
+    """Raises ValueError if the file has another checksum."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest != md5:
+        raise corrupt(path, f"md5 {digest}, not {md5}")
 
 
 def corrupt(path: Path, why: str) -> ValueError:

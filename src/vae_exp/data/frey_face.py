@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.download import FileSet, corrupt, download
+from vae_exp.data.mat import arrays
 from vae_exp.data.split import Split
 
 URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
@@ -37,13 +38,7 @@ class FreyFace:
 
 def read(path: Path) -> Tensor:
     """MATLAB's array `ff` (560, N), an image per column -> (N, 1, 28, 20)."""
-    from scipy.io import loadmat
-
-    with path.open("rb") as file:
-        try:
-            faces = loadmat(file, variable_names=["ff"])["ff"]
-        except Exception as error:  # scipy's parser meets junk with errors of any type
-            raise corrupt(path, f"not a MATLAB file with an array ff ({type(error).__name__})") from error
+    [faces] = arrays(path, "ff")
     if faces.shape != SHAPE or faces.dtype != "uint8":
         raise corrupt(path, f"ff is {faces.dtype} {faces.shape}, not uint8 {SHAPE}")
     return torch.from_numpy(faces.T.copy()).reshape(-1, 1, 28, 20)

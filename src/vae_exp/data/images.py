@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vae_exp.data.cut import cut, keep_labels
 from vae_exp.data.loader import Batches
+from vae_exp.data.pictures import Pictures
 from vae_exp.data.pixels import Levels, bits, check_pixels, floats, kind
 from vae_exp.data.split import Source, Split
 
@@ -20,7 +21,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory, bytes as such, on the device where it has room; batches are floats, of bytes in [0, 1].
+    """Images in memory, bytes as such, on the device where it has room, or in their files; batches are floats.
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -137,10 +138,13 @@ class Images(pl.LightningDataModule):
 
     @property
     def checksums(self) -> dict[str, str]:
-        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included."""
+        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included.
+
+        Pictures that are not in memory stand there by the names and sizes of their files.
+        """
         digest = {}
         for name, split in self.splits.items():
-            pixels = sha256(split.x.numpy().tobytes())
+            pixels = sha256(split.x.fingerprint if isinstance(split.x, Pictures) else split.x.contiguous().numpy().data)
             pixels.update(split.y.numpy().tobytes())
             digest[name] = pixels.hexdigest()[:16]
         return digest
@@ -192,13 +196,18 @@ class Images(pl.LightningDataModule):
         self._train_batches = batches
         return batches
 
-    def training_images(self) -> Batches:
+    def training_images(self, whole: bool = False) -> Batches:
         """Every training image once a pass, as training shows them: what a part is fitted to before it is trained.
 
-        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one at each pass. A process gets
-        its share; the last batch may not reach it. Needs `setup("fit")`.
+        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one at each pass. Needs `setup("fit")`.
+
+        Arguments:
+            whole: All of them to each process, the same; else its share, which the last batch may not reach.
         """
-        return self._loader("train", self.eval_batch_size, shuffle=True)
+        batches = self._loader("train", self.eval_batch_size, shuffle=True)
+        if whole:
+            batches.rank, batches.world_size = 0, 1
+        return batches
 
     def val_dataloader(self) -> Batches:
         """Every validation image once."""
@@ -236,6 +245,8 @@ class Images(pl.LightningDataModule):
             )
             split = _on(device, split)
         seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, floats)
+        if isinstance(split.x, Pictures):  # nothing was fixed in memory
+            view = self._view_to_train
         return Batches(split, batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
 
     def _view_to_train(self, x: Tensor) -> Tensor:
@@ -258,6 +269,15 @@ class Images(pl.LightningDataModule):
     def _represent(self, split: Split, name: Stage) -> Split:
         """Fixes what does not change between visits."""
         x, generator = split.x, self._generator(("train", "val", "test").index(name) + 2)
+        if isinstance(x, Pictures):
+            if not x.in_memory:
+                if self.binarize in ("static", "threshold"):
+                    raise ValueError(
+                        f"data.binarize={self.binarize} fixes the bits of pictures in memory, and these are read while "
+                        "training: data.source.in_memory=true, or data.binarize=dynamic"
+                    )
+                return split
+            x = x.read()
         if self.binarize == "threshold":
             x = (x > 127).byte() * 255
         elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
@@ -269,6 +289,8 @@ class Images(pl.LightningDataModule):
 
 def _on(device: torch.device, split: Split) -> Split:
     """The split on the device, where it takes less than half of what is free there."""
+    if isinstance(split.x, Pictures):
+        return split
     size = split.x.nbytes + split.y.nbytes
     if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
         return Split(split.x.to(device), split.y.to(device))

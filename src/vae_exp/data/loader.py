@@ -1,4 +1,4 @@
-"""Batches gathered whole from tensors in memory, in an order that a resumed run continues."""
+"""Batches gathered whole from memory, or from files ahead of time, in an order that a resumed run continues."""
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -87,16 +87,31 @@ class Batches:
         if self._began:
             self.epoch, self.position = self.epoch + 1, 0
         self._began = True
-        order = self._order().to(self.split.x.device)
+        pixels = self.split.x
+        order = self._order().to(pixels.device)
+        ahead = iter(()) if isinstance(pixels, Tensor) else pixels.batches(self._shares(order), self.device)
         while self.position < len(self):
-            start = self.position * self.batch_size
-            rows = order[start + self.rank : start + self.batch_size : self.world_size]
+            rows = self._share(order, self.position)
             self.position += 1
             if len(rows):  # the last images may not reach every process
-                # On a CPU several times as fast as `x[rows]`.
-                x, y = (pixels.index_select(0, rows).to(self.device) for pixels in (self.split.x, self.split.y))
+                if isinstance(pixels, Tensor):
+                    # On a CPU several times as fast as `x[rows]`.
+                    x = pixels.index_select(0, rows).to(self.device)
+                else:
+                    x = next(ahead).to(self.device, non_blocking=True)
+                y = self.split.y.index_select(0, rows).to(self.device)
                 _seed(self.noise_seed, self.device)
                 yield x if self.view is None else self.view(x), y
+
+    def _share(self, order: Tensor, position: int) -> Tensor:
+        """This process's rows of a batch."""
+        start = position * self.batch_size
+        return order[start + self.rank : start + self.batch_size : self.world_size]
+
+    def _shares(self, order: Tensor) -> Iterator[Tensor]:
+        """Those of the batches from here on that have any."""
+        shares = (self._share(order, position) for position in range(self.position, len(self)))
+        return (rows for rows in shares if len(rows))
 
     def _order(self) -> Tensor:
         num_images = len(self.split.x)

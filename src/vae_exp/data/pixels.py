@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from vae_exp.data.pictures import Pictures
+
 __all__ = ["Levels", "bits", "check_pixels", "floats", "kind"]
 
 Levels = int | Literal["unit"] | None  # values of a byte; real numbers in [0, 1]; any real numbers
@@ -17,8 +19,8 @@ def kind(levels: Levels) -> str:
     return "real numbers in [0, 1]" if levels else "real numbers"
 
 
-def check_pixels(name: str, x: Tensor, levels: Levels) -> None:
-    """Holds the pixels of the split `name` against `data.levels`.
+def check_pixels(name: str, x: Tensor | Pictures, levels: Levels) -> None:
+    """Holds the pixels of the split `name` against `data.levels`; of pictures in files their type alone.
 
     Raises:
         ValueError: If they are of another type, or out of their range.
@@ -28,6 +30,8 @@ def check_pixels(name: str, x: Tensor, levels: Levels) -> None:
     if x.dtype != (torch.float32 if is_real else torch.uint8):
         ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
         raise ValueError(f"data.levels={given} is for {kind(levels)}, the pixels are {x.dtype}: set {ways}")
+    if isinstance(x, Pictures):
+        return
     if levels == 2 and ((x != 0) & (x != 255)).any():
         raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
     if is_real and not x.isfinite().all():

@@ -5,12 +5,19 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from vae_exp.data.pictures import Pictures
+
 
 class Split(NamedTuple):
     """Images and labels in the distributor's order."""
 
-    x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
+    x: Tensor | Pictures  # uint8 (N, C, H, W), 0..255, float32 where pixels are real numbers; or in files, unread
     y: Tensor  # int64 (N,), -1 where there is no label
+
+    def only(self, chosen: Tensor) -> "Split":
+        """The images of a mask `(N,)`."""
+        x = self.x.only(chosen) if isinstance(self.x, Pictures) else self.x[chosen]
+        return Split(x, self.y[chosen])
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ class CVAE(VAE):
     """
 
     bounds = "log p(x|y)"
+    needs_labels = True
 
     def context(self, y: Tensor | None) -> Tensor:
         """`(B,) -> (B, num_classes)`, one-hot.

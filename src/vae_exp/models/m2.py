@@ -28,6 +28,7 @@ class M2(CVAE):
     """
 
     bounds = "log p(x)"
+    needs_labels = False
 
     def __init__(self, *args: Any, classifier: nn.Module, classifier_features: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -37,6 +37,7 @@ class VAE(pl.LightningModule):
     """
 
     bounds: str | None = "log p(x)"
+    needs_labels = False
     step: Tensor
 
     def __init__(
@@ -166,7 +167,7 @@ class VAE(pl.LightningModule):
         for part in (self.encoder, self.decoder, self.posterior, self.prior, self.likelihood):
             start_from = getattr(part, "start_from", None)
             if self.is_new and callable(start_from):
-                start_from(self.trainer.datamodule.training_images())  # type: ignore[attr-defined]
+                start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
         self.is_new = False
         if hasattr(self.likelihood, "fit") and not self.trainer.enable_validation:
             raise MisconfigurationException(

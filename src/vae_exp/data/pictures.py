@@ -1,0 +1,141 @@
+"""Pictures in files, of any size and format: cropped, resized, read all at once or when they are needed."""
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.hub import tqdm
+from torch.utils.data import DataLoader, Dataset
+
+
+@final
+class Pictures(Dataset[Tensor]):
+    """Pictures that stay in their files: indexing reads them, uint8 `(n, C, H, W)`.
+
+    Arguments:
+        folder: Where the files are.
+        names: Their paths below it, an array of strings.
+        image_shape: `(C, H, W)` to bring them to.
+        in_memory: Whether the data module is to read them all before training.
+        workers: Processes that read ahead; as many as there are CPUs at most, 0 for none.
+    """
+
+    dtype = torch.uint8
+    device = torch.device("cpu")
+
+    def __init__(
+        self, folder: Path, names: npt.NDArray[np.str_], image_shape: Sequence[int], in_memory: bool, workers: int
+    ) -> None:
+        self.folder = folder
+        self.names = names
+        self.image_shape = tuple(image_shape)
+        self.in_memory = in_memory
+        self.workers = min(workers, _cpus())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the tensor they would be."""
+        return (len(self.names), *self.image_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor they would be."""
+        return math.prod(self.shape)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Names and sizes of the files: to read them for a checksum takes as long as an epoch."""
+        sizes = (f"{name} {(self.folder / name).stat().st_size}" for name in self.names)
+        return sha256("\n".join([str(self.image_shape), *sizes]).encode()).digest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        pixels = [self._read(name) for name in self.names[rows if isinstance(rows, slice) else rows.numpy()]]
+        return torch.from_numpy(np.stack(pixels))
+
+    def only(self, chosen: Tensor) -> "Pictures":
+        """Those of a mask `(N,)`, unread."""
+        return Pictures(self.folder, self.names[chosen.numpy()], self.image_shape, self.in_memory, self.workers)
+
+    def read(self) -> Tensor:
+        """All of them."""
+        pixels = np.empty(self.shape, np.uint8)
+        fill(pixels, lambda i: self._read(self.names[i]), self.folder.name)
+        return torch.from_numpy(pixels)
+
+    def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+        """`self[r]` for each r of `rows`, on the CPU and in this order, read ahead of their use on `device`."""
+        loader: DataLoader[Tensor] = DataLoader(
+            self,
+            batch_size=None,  # an index is a whole batch
+            sampler=rows,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # it draws a seed that nothing uses, and would do so from the run's generator
+        )
+        return iter(loader)
+
+    def _read(self, name: str) -> npt.NDArray[np.uint8]:
+        path = self.folder / name
+        return decode(path.read_bytes(), str(path), self.image_shape)
+
+
+def check_channels(image_shape: Sequence[int]) -> None:
+    """Raises ValueError for what is neither grey nor colour."""
+    if len(image_shape) != 3 or image_shape[0] not in (1, 3):
+        raise ValueError(f"data.image_shape={list(image_shape)}: pictures are [1, H, W], grey, or [3, H, W], colour")
+
+
+def decode(content: bytes, name: str, image_shape: Sequence[int], side: int | None = None) -> npt.NDArray[np.uint8]:
+    """A picture file -> uint8 (C, H, W).
+
+    Of its middle (side, side) where that is given, the largest part in the middle that has the shape of the image
+    is resized, bilinear over all the pixels that fall into one (antialiased).
+
+    Raises:
+        ValueError: If it is no picture, or one of more than 8 bits a channel; with the name.
+    """
+    from PIL import Image, ImageOps
+
+    channels, height, width = image_shape
+    try:
+        with Image.open(BytesIO(content)) as image:
+            if image.mode.startswith(("I", "F")):  # PIL cuts these off at 255
+                raise ValueError(f"{image.mode}, more than 8 bits a channel")
+            # As its camera was held.
+            upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except Exception as error:  # PIL meets junk with errors of any type
+        raise ValueError(f"{name} cannot be read as a picture: {error}\n  mend it or take it away") from error
+    across, down = (n if side is None else min(n, side) for n in upright.size)
+    w = max(1, min(across, round(down * width / height)))
+    h = max(1, min(down, round(across * height / width)))
+    left, top = round((upright.width - w) / 2), round((upright.height - h) / 2)
+    # Cropped first: `resize(box=...)` looks at pixels around the box, too.
+    resized = upright.crop((left, top, left + w, top + h)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def fill(pixels: npt.NDArray[np.uint8], read: Callable[[int], npt.NDArray[np.uint8]], title: str) -> None:
+    """pixels[i] = read(i) for all i, in threads (PIL decodes without Python's lock) and with a progress bar."""
+    with ThreadPoolExecutor() as pool, tqdm(total=len(pixels), desc=f"reading {title}", disable=None) as bar:
+        for start in range(0, len(pixels), 1000):
+            rows = range(start, min(start + 1000, len(pixels)))
+            for i, one in zip(rows, pool.map(read, rows), strict=True):
+                pixels[i] = one
+                bar.update(1)
+
+
+def _cpus() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
