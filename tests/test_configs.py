@@ -20,7 +20,9 @@ GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "imag
 OF_LABELS = ("cvae", "m2")
 DISCRETE = ("bernoulli", "categorical")
 # A tiny model: the grid below builds many.
-TINY = ("data=fake", "data.image_shape=[1,8,8]", "latent_dim=4", "encoder.hidden=[8]", "decoder.hidden=[8]")
+NARROW = ("encoder.hidden=[8]", "decoder.hidden=[8]")
+SMALL_IMAGE = ("data=fake", "data.image_shape=[1,8,8]", "latent_dim=4")
+TINY = (*NARROW, *SMALL_IMAGE)
 
 
 def options(group: str) -> list[str]:
@@ -106,6 +108,8 @@ def defaults(*chosen: str) -> dict[str, str]:
 @pytest.mark.parametrize(("group", "option"), [(group, option) for group in GROUPS for option in options(group)])
 def test_every_option_takes_a_step_with_every_model(group, option, model):
     chosen = [f"model={model}", f"{group}={option}"] if group != "model" else [f"model={option}"]
+    sized = {"data": NARROW, "encoder": SMALL_IMAGE, "decoder": SMALL_IMAGE, "experiment": ()}
+    chosen = [*sized.get(group, TINY), *chosen]
     check(why_not(**defaults(*chosen)), *chosen)
 
 
@@ -144,7 +148,7 @@ def test_every_objective_with_every_posterior(objective, posterior, prior):
 @pytest.mark.parametrize("data", options("data"))
 @pytest.mark.parametrize("likelihood", options("likelihood"))
 def test_every_likelihood_with_all_data(model, data, likelihood):
-    chosen = (f"model={model}", f"data={data}", f"likelihood={likelihood}", "decoder.hidden=[8]", "encoder.hidden=[8]")
+    chosen = (f"model={model}", f"data={data}", f"likelihood={likelihood}", *NARROW)
     check(why_not(**defaults(*chosen)), *chosen)
 
 

@@ -93,7 +93,8 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             raise ValueError(
                 f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
             )
-        if not _fits(data, model) and not getattr(model.likelihood, "allow_grey", False):
+        is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and data.values != "real"
+        if not _fits(data, model) and not is_grey_allowed:
             given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
             raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
         if data.labelled is not None and model.needs_labels:
