@@ -29,7 +29,7 @@ def test_help_names_every_group(tmp_path):
         "model: ae, beta_vae, cvae",
         "encoder: conv",
         "likelihood: bce, categorical_256",
-        "prior: bernoulli, categorical, flow, mixture, standard_normal, vamp",
+        "prior: bernoulli, categorical, flow, mixture",
     ):
         assert group in done.stdout
     assert list(tmp_path.iterdir()) == []

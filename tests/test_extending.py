@@ -27,8 +27,9 @@ def test_the_examples_run(tmp_path, line, model):
     assert "test/elbo" in done.stdout
 
 
-def test_the_page_has_its_two_examples(tmp_path):
+def test_the_page_has_its_three_examples(tmp_path):
     write_files(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {"my_parts.py", "my_conf/likelihood/laplace.yaml", "my_conf/prior/spline_flow.yaml"}
-    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 2
+    yamls = {f"my_conf/{name}.yaml" for name in ("likelihood/laplace", "prior/spline_flow", "objective/squared")}
+    assert files == {"my_parts.py", "my_objective.py", *yamls}
+    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 3

@@ -145,6 +145,13 @@ class Pictures(Callback):
         folder.mkdir(exist_ok=True)
         x = split.x[:10].to(model.device)
         x = x / 255 if x.dtype == torch.uint8 else x
+        # Real numbers are shown from the least to the greatest of these images.
+        is_real = trainer.datamodule.values == "real"  # type: ignore[attr-defined]
+        low, high = (float(x.min()), float(x.max())) if is_real else (0.0, 1.0)
+
+        def shown(images: Tensor) -> Tensor:
+            return (images - low) / (high - low)
+
         y = split.y[:10].to(model.device)
         num_classes = model.context_dim if isinstance(model, CVAE) else None
         when = f"{self.title}, {weights}"
@@ -155,14 +162,16 @@ class Pictures(Callback):
         with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
             torch.manual_seed(0)
             title = f"{when}\nvalidation images and their reconstructions"
-            paths = [plots.reconstructions(x, model.reconstruct(x, y), title, folder / "reconstructions.png")]
+            paths = [
+                plots.reconstructions(shown(x), shown(model.reconstruct(x, y)), title, folder / "reconstructions.png")
+            ]
             if model.bounds is not None:  # an autoencoder has nothing to sample from
                 labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
                 title = f"{when}\nsamples: means of {px}, z from the prior"
-                paths.append(plots.grid(model.sample(100, labels), title, folder / "samples.png"))
+                paths.append(plots.grid(shown(model.sample(100, labels)), title, folder / "samples.png"))
             if num_classes is not None:
                 labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
-                images = model.sample(len(labels), labels)
+                images = shown(model.sample(len(labels), labels))
                 title = f"{when}\nsamples of each class: means of p(x|z,y)"
                 paths.append(
                     plots.grid(images, title, folder / "classes.png", rows=[f"y = {k}" for k in range(num_classes)])

@@ -1,5 +1,6 @@
 """Whether the parts of a model fit: blank images go through them and their shapes are held against each other."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,10 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> None:
             model.eval()
             _check(model, x, y)
             model.train()
-            with torch.enable_grad():
+            with torch.enable_grad(), warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "You are trying to `self.log"
+                )  # an objective may; there is no trainer yet
                 _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
                 _try("objective", lambda: draw.terms)
     finally:

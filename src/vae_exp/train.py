@@ -174,6 +174,8 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None
     for name in (f"best/{cfg.monitor}", "test/recon", "test/kl", "test/elbo"):
         if name in metrics:
             log.info("%-15s %10.2f nats per image", name, metrics[name])
+    if "test/error" in metrics:
+        log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
         log.info("expected        %10.2f ± %s, as the README says", cfg.expected["value"], cfg.expected["tolerance"])
     log.info("pictures        %s", folder / "images")
