@@ -59,6 +59,10 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
                 "posterior=bernoulli goes with prior=bernoulli, categorical with categorical"
             )
         _try("prior", lambda: p.log_prob(z))
+        try:
+            p.sample()
+        except NotImplementedError as error:
+            raise ValueError(f"prior: {type(p).__name__} cannot be sampled from; it needs a method sample") from error
     px = _try("decoder or likelihood", lambda: model.decode(z, c))
     fits = px.batch_shape == (3, 2) and px.event_shape == x.shape[1:]
     _expect(
