@@ -9,7 +9,7 @@ __all__ = ["hmc"]
 
 
 def hmc(
-    log_density: Callable[[Tensor], Tensor], z: Tensor, transitions: int, leapfrog: int, step_size: float
+    log_density: Callable[[Tensor], Tensor], z: Tensor, transitions: int, leapfrog: int, step_size: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """Moves chains by proposals that leave a density as it is.
 

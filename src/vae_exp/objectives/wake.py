@@ -6,6 +6,7 @@ from torch import Tensor
 from vae_exp.draws import Draw
 from vae_exp.hmc import hmc
 from vae_exp.objectives.model import Model, check_count
+from vae_exp.schedules import Number, at, check
 
 __all__ = ["MCEM", "WakeSleep"]
 
@@ -43,23 +44,21 @@ class MCEM:
         num_samples: K, chains per image.
         transitions: Proposals of each chain.
         leapfrog: Steps of a proposal.
-        step_size: Of a step; `hmc_acceptance` is best between 0.6 and 0.9.
+        step_size: Of a step; `hmc_acceptance` is best between 0.6 and 0.9. May be a schedule.
     """
 
-    def __init__(self, num_samples: int = 1, transitions: int = 5, leapfrog: int = 10, step_size: float = 0.1) -> None:
+    def __init__(self, num_samples: int = 1, transitions: int = 5, leapfrog: int = 10, step_size: Number = 0.1) -> None:
         self.num_samples = check_count("num_samples", num_samples)
         self.transitions = check_count("transitions", transitions)
         self.leapfrog = check_count("leapfrog", leapfrog)
-        if step_size <= 0:
-            raise ValueError(f"objective.step_size={step_size}: a positive number is needed")
-        self.step_size = step_size
+        self.step_size = check("objective.step_size", step_size)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q."""
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
-        z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, self.step_size)
+        z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, at(self.step_size, step))
         start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
         end = model.draw(x, y, z=z, stop=("z",))
         return -(end.log_px + end.log_pz + end.log_qz).mean(), start
