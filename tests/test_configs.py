@@ -63,8 +63,8 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
         return "the data are real numbers"
     if (prior == "top_down") != (posterior == "bottom_up") and prior not in ("none", "vamp"):
         return "prior gives shape"
-    if prior != "vamp" and prior != "none" and (prior in DISCRETE) != (posterior in DISCRETE):
-        return "prior is over (discrete|real) latents"
+    if prior not in ("vamp", "none") and prior != posterior and {prior, posterior} & {*DISCRETE}:
+        return "prior is over .* the posterior over"
     if posterior == "bottom_up" and model != "hvae":
         return "decoder"
     if objective == "semi_supervised" and model != "m2":

@@ -48,6 +48,19 @@ class Mixture(Distribution):
         return each.gather(-2, chosen).squeeze(-2)
 
 
+class _Blocks(constraints.Constraint):
+    """Where `OneHots` lie: of other blocks, and of bits, they have no probability."""
+
+    is_discrete = True
+    event_dim = 1
+
+    def __init__(self, categories: int) -> None:
+        self.categories = categories
+
+    def __repr__(self) -> str:
+        return f"one-hot blocks of {self.categories}"
+
+
 class OneHots(Distribution):
     """V independent variables of C categories, each a one-hot block; the blocks side by side are z, D = V C.
 
@@ -56,11 +69,15 @@ class OneHots(Distribution):
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
-    support = constraints.independent(constraints.boolean, 1)
 
     def __init__(self, logits: Tensor) -> None:
         self.log_probs = logits.log_softmax(dim=-1)
         super().__init__(logits.shape[:-2], torch.Size([logits.shape[-2] * logits.shape[-1]]), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """One-hot blocks."""
+        return _Blocks(self.log_probs.shape[-1])
 
     @property
     def mean(self) -> Tensor:

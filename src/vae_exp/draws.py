@@ -50,7 +50,7 @@ def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tup
             return q.rsample(torch.Size((num_samples,))), None
     if torch.is_grad_enabled() and "z" not in stop:
         raise ValueError(
-            f"posterior: the samples of {type(q).__name__} have no pathwise gradient.\n"
+            f"posterior: samples of {type(getattr(q, 'base_dist', q)).__name__} have no pathwise gradient.\n"
             "Ways out: objective.kl=monte_carlo objective.estimator=score_function; or, where the posterior has it, "
             "posterior.relaxed=true"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from vae_exp.models import VAE
 
@@ -53,9 +53,9 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     if p is not None:
         event = tuple(q.event_shape)
         _expect("prior", f"the posterior's event {event}", p.event_shape == q.event_shape, p.event_shape)
-        if _is_discrete(p) != _is_discrete(q):
+        if _space(p) != _space(q):
             raise ValueError(
-                f"prior is over {'discrete' if _is_discrete(p) else 'real'} latents, and posterior is not: "
+                f"prior is over {_space(p)}, the posterior over {_space(q)}: "
                 "posterior=bernoulli goes with prior=bernoulli, categorical with categorical"
             )
         _try("prior", lambda: p.log_prob(z))
@@ -70,11 +70,16 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     )
 
 
-def _is_discrete(distribution: Distribution) -> bool:
+def _space(distribution: Distribution) -> str:
+    """What a distribution is over, for people."""
     try:
-        return distribution.support.is_discrete  # type: ignore[union-attr]
+        support = distribution.support
     except NotImplementedError:  # chains and flows do not say; they are of real numbers
-        return False
+        return "real numbers"
+    if support is None or not support.is_discrete:
+        return "real numbers"
+    is_bits = getattr(support, "base_constraint", None) is constraints.boolean
+    return "bits" if is_bits else repr(support)
 
 
 def _try(part: str, call: Callable[[], Any]) -> Any:

@@ -67,7 +67,12 @@ class _Estimate:
     """`recon + beta * kl` with a gradient by one of the estimators; None for a beta of 1."""
 
     def __init__(self, num_samples: int, kl: str, estimator: str, baseline: bool) -> None:
-        self.num_samples = check_count("num_samples", num_samples, 2 if baseline else 1)
+        self.num_samples = check_count("num_samples", num_samples)
+        if baseline and num_samples < 2:
+            raise ValueError(
+                f"objective.num_samples={num_samples}: objective.baseline=true takes the mean over the others, "
+                "at least 2 are needed"
+            )
         self.kl = check_choice("kl", kl, ("auto", "monte_carlo"))
         self.estimator = check_choice("estimator", estimator, ("pathwise", "stl", "score_function"))
         self.baseline = baseline

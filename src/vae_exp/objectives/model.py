@@ -24,14 +24,14 @@ class Model(Protocol):
         """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and what they are scored with."""
 
 
-def check_count(key: str, count: int, least: int = 1) -> int:
+def check_count(key: str, count: int) -> int:
     """Returns the count.
 
     Raises:
-        ValueError: If it is less than `least`; the message names the key.
+        ValueError: If it is less than 1; the message names the key.
     """
-    if count < least:
-        raise ValueError(f"objective.{key}={count}: at least {least} per image is needed")
+    if count < 1:
+        raise ValueError(f"objective.{key}={count}: at least 1 is needed")
     return count
 
 
