@@ -99,8 +99,7 @@ def test_miwae_is_iwae_in_expectation(shift, scale):
 def test_ciwae_is_the_convex_combination(shift, scale, beta):
     model, x = make_wrong(shift, scale)
     elbo, iwae, ciwae = (
-        -replicates(model, x, objective, 500)[0]
-        for objective in (ELBO(K, kl="monte_carlo"), IWAE(K), CIWAE(K, beta))
+        -replicates(model, x, objective, 500)[0] for objective in (ELBO(K, kl="monte_carlo"), IWAE(K), CIWAE(K, beta))
     )
     torch.testing.assert_close(ciwae, beta * elbo + (1 - beta) * iwae)
     assert elbo < iwae
