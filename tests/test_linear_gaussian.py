@@ -4,8 +4,7 @@ from math import sqrt
 
 import pytest
 import torch
-from scipy import stats
-from torch import nn
+from linear import Affine, Flat, exact
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from vae_exp import likelihoods
@@ -22,36 +21,12 @@ def seed():
     torch.manual_seed(0)
 
 
-class Flat(nn.Linear):
-    """An encoder: the pixels, through one linear map."""
-
-    def forward(self, x, c=None):
-        return super().forward(x.flatten(1))
-
-
-class Affine(nn.Linear):
-    """A decoder: x = W z + b."""
-
-    def forward(self, z, c=None):
-        return super().forward(z).unflatten(1, (1, 1, self.out_features))
-
-
 def make_linear(scale):
     """`p(x | z) = N(W z + b, scale^2 I)` with a random posterior."""
     return VAE(
         Flat(N, N), Affine(LATENTS, N), DiagonalNormal(N, LATENTS), StandardNormal(LATENTS),
         likelihoods.Normal(scale), ELBO(),
     )  # fmt: skip
-
-
-@torch.no_grad()
-def exact(model, x):
-    """`log p(x) (B,)` and `p(z | x)`, in float64."""
-    w, b, v = model.decoder.weight.double(), model.decoder.bias.double(), model.likelihood.scale**2
-    x = x.flatten(1).double()
-    log_p = stats.multivariate_normal(b, w @ w.T + v * torch.eye(N)).logpdf(x)
-    cov = torch.linalg.inv(torch.eye(LATENTS) + w.T @ w / v)
-    return torch.from_numpy(log_p), MultivariateNormal((x - b) @ w @ cov / v, cov)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Bounds by importance weights, tighter the more latents there are."""
 
+from math import log
+
 from torch import Tensor
 
 from vae_exp.draws import Draw
@@ -88,7 +90,9 @@ class PIWAE:
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
         of_encoder = model.draw(x, y, self.num_groups * self.num_samples, stop=("p",))
-        of_decoder = model.draw(x, y, z=of_encoder.z, stop=("z", "q"))
+        # Weighted by the q they came from: another pass of a noisy encoder (corruption, dropout) would be another q.
+        z, log_qz = of_encoder.z.detach(), of_encoder.log_qz.detach()
+        of_decoder = Draw(x, z, of_encoder.q, of_encoder.p, of_encoder.decode, ("z", "q"), log_qz)
         miwae = of_encoder.log_w.unflatten(0, (self.num_groups, self.num_samples)).logsumexp(dim=1).mean()
         of_decoder.extras["iwae"] = of_decoder.iwae
         return -of_decoder.iwae.mean() - (miwae - miwae.detach()), of_decoder
@@ -113,6 +117,6 @@ class _Grouped:
             given, wanted = equal + (1 - beta) * w, equal + (1 - beta) * w.square()
             factor = (wanted / given).nan_to_num(0.0).flatten(0, 1).unsqueeze(-1)  # 0 / 0 where a weight vanishes
             draw.z.register_hook(lambda grad: grad * factor)
-        iwae = (log_w.logsumexp(dim=1) - log_w.new_tensor(num_samples).log()).mean(dim=0)
+        iwae = (log_w.logsumexp(dim=1) - log(num_samples)).mean(dim=0)
         draw.extras["iwae"] = iwae
         return -(beta * log_w.mean() + (1 - beta) * iwae.mean()), draw
