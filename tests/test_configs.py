@@ -61,6 +61,10 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
     on_unit = ("bce", "discretized_logistic", "categorical_256", "continuous_bernoulli")
     if likelihood in on_unit and data == "linear_gaussian":
         return "the data are real numbers"
+    if likelihood == "sigma_vae" and model == "m2":
+        return "choose likelihood=gaussian_shared"
+    if prior == "none" and model != "ae":
+        return "prior=none has no kl"
     if (prior == "top_down") != (posterior == "bottom_up") and prior not in ("none", "vamp"):
         return "prior gives shape"
     if prior not in ("vamp", "none") and prior != posterior and {prior, posterior} & {*DISCRETE}:
@@ -73,13 +77,13 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
     if posterior in DISCRETE and objective not in samples_alone:
         return "have no pathwise gradient"
     if prior == "none":
-        return None if objective == "recon" else "prior=none has no kl"
+        return None
     if posterior == "point":
         return "posterior=point has no density|closed form|factorises"
     return {
         "free_bits": None if (prior, posterior) in FACTORISED else "closed form",
         "beta_tcvae": None if posterior in ("diagonal_normal", "laplace") else "factorises",
-        "dip": "mean and variance" if posterior in ("flow", "bottom_up") else None,
+        "dip": "mean and covariance" if posterior in ("flow", "bottom_up") else None,
     }.get(objective)
 
 

@@ -37,6 +37,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     folder = Path(cfg.run)
     run = load_config(folder)
     # Torch is imported when the request is known to be sound.
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     from vae_exp.ledger import NonFiniteError
     from vae_exp.record import write_json
     from vae_exp.runs import bound, build, checkpoint, load_weights, prepare
@@ -56,7 +58,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     known = json.loads((folder / "run.json").read_text()).get("data", {}).get(cfg.split)
     try:
         (scores,) = score(model, datamodule=data, verbose=False)
-    except NonFiniteError as error:
+    except (NonFiniteError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from error
     scores = {name.split("/")[1]: value for name, value in scores.items()}
     if known and known != data.checksums[cfg.split]:

@@ -50,6 +50,8 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     _expect("posterior", "batch (2,)", q.batch_shape == (2,), q.batch_shape)
     z = q.sample((3,))
     p = _try("prior", lambda: model.prior(c))
+    if p is None and model.bounds is not None:
+        raise ValueError("prior=none has no kl and no elbo: choose model=ae, which needs neither, or another prior")
     if p is not None:
         event = tuple(q.event_shape)
         _expect("prior", f"the posterior's event {event}", p.event_shape == q.event_shape, p.event_shape)

@@ -114,7 +114,12 @@ class SigmaVAE(nn.Module):
     def __init__(self, min_scale: float = 0.001) -> None:
         super().__init__()
         self.min_scale = check_positive("min_scale", min_scale)
-        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("scale", torch.zeros(()))  # until it is fitted, samples are means
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` was called, here or before a checkpoint was saved."""
+        return self.scale.item() > 0
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""

@@ -37,6 +37,11 @@ class M2(CVAE):
                 f"model=m2 is trained on objective=semi_supervised, not on {type(self.objective).__name__}: "
                 "for another objective choose model=cvae"
             )
+        if hasattr(self.likelihood, "fit"):
+            raise ValueError(
+                f"likelihood: {type(self.likelihood).__name__} is fitted to one reconstruction an image, model=m2 has "
+                "one for each class: choose likelihood=gaussian_shared"
+            )
         self.classifier = classifier
         self.classifier_head = nn.Linear(classifier_features, self.context_dim)
 

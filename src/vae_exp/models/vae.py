@@ -92,7 +92,7 @@ class VAE(pl.LightningModule):
                 `log_qz`; "p", those of prior and decoder in `log_pz` and `log_px`.
         """
         c = self.context(y)
-        q = self._infer(x, c)
+        q = self._infer(self.corruption(x), c)
         log_qz = None
         with full_precision(x):
             p = self.prior(c)
@@ -113,10 +113,10 @@ class VAE(pl.LightningModule):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """`(B, C, H, W), (B,) ->` `q(z | x, c)`, batch `(B,)`, event `(D,)`."""
-        return self._infer(x, self.context(y))
+        return self._infer(self.corruption(x), self.context(y))
 
     def _infer(self, x: Tensor, c: Tensor | None) -> Distribution:
-        h = self.encoder(self.corruption(x), c)
+        h = self.encoder(x, c)
         with full_precision(x):
             return self.posterior(_at_least_float32(h))
 
@@ -182,6 +182,20 @@ class VAE(pl.LightningModule):
             batches = self.trainer.datamodule.training_images()  # type: ignore[attr-defined]
             pairs = ((self.draw(x, y).px, x) for x, y in batches)
             fit(pairs, lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
+        else:
+            self.on_test_start()
+
+    def on_test_start(self) -> None:
+        """Refuses to score by a likelihood that was to be fitted and was not.
+
+        Raises:
+            MisconfigurationException: If no validation took place before which it is fitted.
+        """
+        if not getattr(self.likelihood, "is_fitted", True):
+            raise MisconfigurationException(
+                f"likelihood: {type(self.likelihood).__name__} is fitted to the training set before each validation, "
+                "and none took place: train up to the first one, with more trainer.max_steps or epochs"
+            )
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Tells schedules the step; `loop.Steps` does so for the further steps of a call."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vae_exp.draws import Draw
+from vae_exp.draws import Draw, full_precision
 from vae_exp.objectives.model import Model, check_choice, check_count
 from vae_exp.schedules import Number, at, check
 
@@ -31,7 +31,7 @@ def log_aggregate(log_qz: Tensor, train_size: int, estimator: str) -> Tensor:
     size = log_qz.shape[-1]
     if estimator == "mws":
         return log_qz.logsumexp(dim=-1) - log(train_size * size)
-    weight = torch.full((size, size), (train_size - 1) / train_size / max(size - 1, 1), device=log_qz.device)
+    weight = log_qz.new_full((size, size), (train_size - 1) / train_size / max(size - 1, 1))
     weight.fill_diagonal_(1 / train_size)
     return (log_qz + weight.log()).logsumexp(dim=-1)
 
@@ -80,7 +80,7 @@ class BetaTCVAE:
         if not isinstance(draw.q, Independent):
             raise ValueError(
                 "objective=beta_tcvae needs a posterior that factorises over the dimensions: "
-                "choose posterior=diagonal_normal (laplace, bernoulli)"
+                "choose posterior=diagonal_normal (laplace)"
             )
         pairs = draw.q.base_dist.log_prob(draw.z.unsqueeze(2))  # (K, B, B, D): log q(z_id | x_jd)
         log_qz = log_aggregate(pairs.sum(dim=-1), self.train_size, self.estimator)
@@ -119,7 +119,8 @@ class DIP:
             ValueError: If the posterior does not know its moments.
         """
         draw = model.draw(x, y, self.num_samples)
-        cov = self._covariance(draw)
+        with full_precision(x):  # a product of matrices would be in half
+            cov = self._covariance(draw)
         variances = cov.diagonal()
         penalty = at(self.off_diagonal, step) * (cov.square().sum() - variances.square().sum())
         penalty = penalty + at(self.diagonal, step) * (variances - 1).square().sum()
@@ -128,14 +129,16 @@ class DIP:
     def _covariance(self, draw: Draw) -> Tensor:
         """`(D, D)`."""
         try:
-            cov = draw.q.mean.T.cov(correction=0)
+            deviations = draw.q.mean - draw.q.mean.mean(dim=0)
+            cov = deviations.T @ deviations / len(deviations)
             if self.kind == 1:
                 return cov
-            within = getattr(draw.q, "covariance_matrix", None)
-            return cov + (torch.diag_embed(draw.q.variance) if within is None else within).mean(dim=0)
-        except NotImplementedError as error:
+            if isinstance(draw.q, Independent):
+                return cov + draw.q.variance.mean(dim=0).diag()
+            return cov + draw.q.covariance_matrix.mean(dim=0)
+        except (NotImplementedError, AttributeError) as error:
             raise ValueError(
-                "objective=dip needs the mean and variance of the posterior, which a flow does not know: "
+                "objective=dip needs the mean and covariance of the posterior, which this one does not know: "
                 "choose posterior=diagonal_normal (full_normal, laplace)"
             ) from error
 
@@ -172,9 +175,11 @@ class MMD:
 
 
 def mmd(z: Tensor, other: Tensor) -> Tensor:
-    """The unbiased squared discrepancy between two samples `(..., B, D)`, see `MMD`; `(...)`."""
+    """The unbiased squared discrepancy between two samples `(..., B, D)`, see `MMD`; `(...)`; 0 where B is 1."""
     scales = 2 * z.shape[-1] * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5, 10], device=z.device)
     size = z.shape[-2]
+    if size == 1:  # no pairs; a last batch of evaluation may be so small
+        return z.new_zeros(z.shape[:-2])
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         distance = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(dim=-1)
