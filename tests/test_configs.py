@@ -1,6 +1,7 @@
 """Every option of every group composes, is built and takes a step, with every model; or says why it cannot."""
 
 import inspect
+from math import isfinite
 from pathlib import Path
 
 import pytest
@@ -253,3 +254,26 @@ def test_the_networks_alone_are_compiled(monkeypatch):
 def test_cuda_graphs_are_auto_or_never(tmp_path, value):
     with pytest.raises(ConfigError, match="choose auto or false"):
         make_trainer(composed(*SMALL, f"trainer.cuda_graphs={value}"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("objective", sorted({*options("objective")} - {"semi_supervised", "recon"}))
+def test_every_objective_makes_a_whole_run(run, objective, precision):
+    folder, metrics = run(f"objective={objective}", f"trainer.precision={precision}", "trainer.max_epochs=1")
+    assert all(isfinite(value) for value in metrics.values())
+    assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)
+    assert ("test/iwae" in metrics) == (objective in ("iwae", "miwae", "ciwae", "piwae"))
+    assert {path.name for path in (folder / "images").iterdir()} == {"elbo.png", "samples.png", "reconstructions.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("prior", ["mixture", "vamp", "flow"])
+def test_every_model_makes_a_whole_run_on_every_learned_prior(run, model, prior):
+    chosen = [f"model={model}", *([] if model in ("ae", "hvae") else [f"prior={prior}"]), "trainer.max_epochs=1"]
+    folder, metrics = run(*chosen, "prior.pseudo_inputs=8" if "prior=vamp" in chosen else "test=true")
+    assert all(isfinite(value) for value in metrics.values())
+    assert ("test/kl" in metrics) == (model != "ae")
+    assert ("test/error" in metrics) == (model == "m2")
+    assert (folder / "images" / "classes.png").exists() == (model in OF_LABELS)

@@ -8,7 +8,6 @@ import torch
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal
 
 from vae_exp import decoders, encoders, likelihoods
 from vae_exp.models import VAE

@@ -25,7 +25,13 @@ _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
 
 # 2, [0, 1], auto; true, warn; 256, unit
-MANY_TYPES = ("trainer.devices", "trainer.deterministic", "data.levels")
+MANY_TYPES = (
+    "trainer.devices",  # 2, [0, 1], auto
+    "trainer.deterministic",  # true, warn
+    "trainer.val_check_interval",  # 0.5 of an epoch, 100 batches
+    *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),  # likewise
+    "data.levels",  # 256, unit
+)
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
