@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vae_exp.draws import Draw
+from vae_exp.draws import Draw, full_precision
 from vae_exp.objectives.model import Model, check_choice, check_count
 from vae_exp.schedules import Number, at, check
 
@@ -119,7 +119,8 @@ class DIP:
             ValueError: If the posterior does not know its moments.
         """
         draw = model.draw(x, y, self.num_samples)
-        cov = self._covariance(draw)
+        with full_precision(x):
+            cov = self._covariance(draw)
         variances = cov.diagonal()
         penalty = at(self.off_diagonal, step) * (cov.square().sum() - variances.square().sum())
         penalty = penalty + at(self.diagonal, step) * (variances - 1).square().sum()
@@ -128,7 +129,8 @@ class DIP:
     def _covariance(self, draw: Draw) -> Tensor:
         """`(D, D)`."""
         try:
-            cov = draw.q.mean.T.cov(correction=0)
+            deviations = draw.q.mean - draw.q.mean.mean(dim=0)
+            cov = deviations.T @ deviations / len(deviations)  # torch's cov reads its divisor from the device
             if self.kind == 1:
                 return cov
             within = getattr(draw.q, "covariance_matrix", None)
@@ -173,12 +175,12 @@ class MMD:
 
 def mmd(z: Tensor, other: Tensor) -> Tensor:
     """The unbiased squared discrepancy between two samples `(..., B, D)`, see `MMD`; `(...)`."""
-    scales = 2 * z.shape[-1] * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5, 10], device=z.device)
+    scales = [2 * z.shape[-1] * factor for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
     size = z.shape[-2]
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         distance = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(dim=-1)
-        return (scales / (scales + distance.unsqueeze(-1))).sum(dim=-1)
+        return torch.stack([scale / (scale + distance) for scale in scales]).sum(dim=0)
 
     def without_self(k: Tensor) -> Tensor:
         return (k.sum(dim=(-2, -1)) - len(scales) * size) / (size * (size - 1))
