@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
-from linear import Affine, Flat, Given, GivenEach, exact, exact_terms, features, full_normal, make
+from linear import Affine, Flat, Given, GivenEach, exact, exact_terms, features, make
 from torch import nn
 from zuko.flows import MAF
 

@@ -12,8 +12,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from vae_exp import likelihoods
 from vae_exp.models import VAE
 from vae_exp.objectives import (
-    CIWAE, DIP, ELBO, MMD, BetaELBO, BetaTCVAE, Capacity, FreeBits,
-)  # fmt: skip
+    CIWAE,
+    DIP,
+    ELBO,
+    MMD,
+    BetaELBO,
+    BetaTCVAE,
+    Capacity,
+    FreeBits,
+)
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
 from vae_exp.schedules import Constant, Cyclical, Exponential, Linear, at, check

@@ -15,9 +15,22 @@ from vae_exp.chains import BottomUp, TopDown
 from vae_exp.draws import STOPS, Draw
 from vae_exp.models import HVAE, M2, VAE
 from vae_exp.objectives import (
-    CIWAE, DIP, ELBO, IWAE, MCEM, MIWAE, MMD, PIWAE, BetaELBO, BetaTCVAE, Capacity, FreeBits, Recon, SemiSupervised,
+    CIWAE,
+    DIP,
+    ELBO,
+    IWAE,
+    MCEM,
+    MIWAE,
+    MMD,
+    PIWAE,
+    BetaELBO,
+    BetaTCVAE,
+    Capacity,
+    FreeBits,
+    Recon,
+    SemiSupervised,
     WakeSleep,
-)  # fmt: skip
+)
 from vae_exp.posteriors import DiagonalNormal, Flow, FullNormal, Laplace
 from vae_exp.priors import Mixture, StandardNormal, Vamp
 

@@ -1,5 +1,7 @@
 """Wake-sleep and Monte Carlo EM: who learns from what, and where the latents come from."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -32,9 +34,8 @@ def make_learned(prior):
     return VAE(Flat(N, N), Affine(LATENTS, N), FullNormal(N, LATENTS), prior, likelihood, ELBO()).double()
 
 
-learned = pytest.mark.parametrize(
-    "prior", [lambda: Mixture(LATENTS, 3), lambda: MAF(LATENTS, transforms=2, hidden_features=[8])], ids=["mixture", "flow"]
-)  # fmt: skip
+PRIORS = {"mixture": partial(Mixture, LATENTS, 3), "flow": partial(MAF, LATENTS, transforms=2, hidden_features=[8])}
+learned = pytest.mark.parametrize("prior", PRIORS.values(), ids=PRIORS)
 
 
 def spy(model):
