@@ -24,7 +24,6 @@ __all__ = ["CONF", "ConfigError", "check_overrides", "job", "load_config", "regi
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
 
-# 2, [0, 1], auto; true, warn; 256, unit
 MANY_TYPES = (
     "trainer.devices",  # 2, [0, 1], auto
     "trainer.deterministic",  # true, warn

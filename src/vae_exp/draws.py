@@ -43,7 +43,8 @@ def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tup
     Raises:
         ValueError: If gradients are to flow through samples that have none.
     """
-    if hasattr(q, "rsample_and_log_prob") and not {"z", "q"} & set(stop):  # an inverse flow passes once to sample, D times to score
+    # An inverse flow passes once to sample, D times to score.
+    if hasattr(q, "rsample_and_log_prob") and "z" not in stop and "q" not in stop:
         return q.rsample_and_log_prob((num_samples,))
     if q.has_rsample:
         with torch.no_grad() if "z" in stop else nullcontext():

@@ -130,7 +130,7 @@ class DIP:
         """`(D, D)`."""
         try:
             deviations = draw.q.mean - draw.q.mean.mean(dim=0)
-            cov = deviations.T @ deviations / len(deviations)
+            cov = deviations.T @ deviations / len(deviations)  # torch's cov reads its divisor from the device
             if self.kind == 1:
                 return cov
             if isinstance(draw.q, Independent):
@@ -176,14 +176,14 @@ class MMD:
 
 def mmd(z: Tensor, other: Tensor) -> Tensor:
     """The unbiased squared discrepancy between two samples `(..., B, D)`, see `MMD`; `(...)`; 0 where B is 1."""
-    scales = 2 * z.shape[-1] * torch.tensor([0.1, 0.2, 0.5, 1, 2, 5, 10], device=z.device)
+    scales = [2 * z.shape[-1] * factor for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
     size = z.shape[-2]
     if size == 1:  # no pairs; a last batch of evaluation may be so small
         return z.new_zeros(z.shape[:-2])
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         distance = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(dim=-1)
-        return (scales / (scales + distance.unsqueeze(-1))).sum(dim=-1)
+        return torch.stack([scale / (scale + distance) for scale in scales]).sum(dim=0)
 
     def without_self(k: Tensor) -> Tensor:
         return (k.sum(dim=(-2, -1)) - len(scales) * size) / (size * (size - 1))
