@@ -78,9 +78,8 @@ def test_the_best_is_the_least_recon(run):
     assert two["test/recon"] == one["test/recon"]
 
 
-@pytest.mark.parametrize("corruption", ["none", "gaussian", "mask"])
-def test_a_resumed_run_continues_to_the_bit(run, corruption):
-    chosen = ("model=ae", f"corruption={corruption}")
+def test_a_resumed_run_continues_to_the_bit(run):
+    chosen = ("model=ae", "corruption=mask")
     whole, _ = run(*chosen, "trainer.max_epochs=3", folder="whole")
     part, _ = run(*chosen, "trainer.max_epochs=1", "test=false", folder="part")
     resume(part, trainer__max_epochs=3, test=True)

@@ -216,7 +216,12 @@ def test_the_loss_over_the_epochs_of_the_loader_is_that_of_the_set(stratified):
 def test_the_numbers_of_labels_come_from_the_data():
     chosen = ("model=m2", "data.labelled=8", "data.labelled_per_batch=4")
     objective = composed(*SMALL, *chosen).objective
-    assert (objective.labelled, objective.train_size, objective.labelled_per_batch, objective.batch_size) == (8, 48, 4, 16)
+    assert (objective.labelled, objective.train_size, objective.labelled_per_batch, objective.batch_size) == (
+        8,
+        48,
+        4,
+        16,
+    )
     with pytest.raises(ConfigError, match=r"data\.train_size"):
         build(composed(*SMALL, *chosen, "data.train_size=null"))
 
