@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vae_exp.ledger import Mean
+from vae_exp.ledger import Ledger, Mean, NonFiniteError
 
 
 def same(t):
@@ -47,3 +47,51 @@ def test_holds_no_graph_and_starts_anew():
     assert mean.compute(same).tolist() == [4.0]
     with pytest.raises(RuntimeError, match="no images"):
         mean.compute(same)
+
+
+# --- The ledger ---------------------------------------------------------------------------------------------------
+
+
+def noted(*sizes, **terms):
+    """A ledger of batches, in each the terms that are given over all images; its loss is the batch's mean recon."""
+    ledger, start = Ledger("val"), 0
+    for size in sizes:
+        batch = {name: term[start : start + size] for name, term in terms.items()}
+        ledger.note(batch, batch["recon"].mean(), f"batch {start}")
+        start += size
+    return ledger
+
+
+def test_batches_count_by_their_images():
+    recon, kl, error = torch.rand(3, 10)
+    means = noted(6, 3, 1, recon=recon, kl=kl, error=error).compute(same)
+    expected = {"elbo": -(recon + kl), "recon": recon, "kl": kl, "error": error, "loss": recon}
+    assert means == {name: pytest.approx(term.mean().item(), rel=1e-6) for name, term in expected.items()}
+
+
+def test_without_a_kl_there_is_no_elbo():
+    assert set(noted(4, 4, recon=torch.rand(8)).compute(same)) == {"recon", "loss"}
+
+
+def test_what_was_added_up_goes_on_elsewhere():
+    recon, kl = torch.rand(2, 10)
+    first, second = noted(6, recon=recon, kl=kl), noted(3, 1, recon=recon[6:], kl=kl[6:])
+    first.add_up()
+    second.load_state_dict(first.state_dict(), torch.device("cpu"))
+    means, whole = second.compute(same), noted(6, 3, 1, recon=recon, kl=kl).compute(same)
+    assert means == {name: pytest.approx(mean, rel=1e-12) for name, mean in whole.items()}
+
+
+@pytest.mark.parametrize("term", ["recon", "kl", "mws"])
+def test_a_term_that_is_no_number_is_named_with_its_batch(term):
+    terms = {"recon": torch.rand(8), "kl": torch.rand(8), "mws": torch.rand(8)}
+    terms[term][5] = torch.inf
+    with pytest.raises(NonFiniteError, match=rf"val/loss is .* at batch 4: {term} is inf for 1 of 4 images"):
+        noted(4, 4, **terms).add_up()
+
+
+def test_an_objective_that_is_no_number_is_told_from_its_terms():
+    ledger = Ledger("train")
+    ledger.note({"recon": torch.rand(4)}, torch.tensor(torch.nan), "step 7")
+    with pytest.raises(NonFiniteError, match="train/loss is nan at step 7: recon are finite, the objective is not"):
+        ledger.add_up()

@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from sklearn.datasets import load_digits
 from torch import Tensor
@@ -20,11 +21,11 @@ D, B, N = 6, 7, 1000
 IMAGE = (1, 8, 8)
 
 
-def make(objective, posterior=DiagonalNormal):
+def make(objective, posterior=DiagonalNormal, likelihood=None):
     torch.manual_seed(0)
     return VAE(
         encoders.MLP(IMAGE, hidden=[64], out_features=64), decoders.MLP(D, IMAGE, hidden=[64]),
-        posterior(64, D), StandardNormal(D), likelihoods.Bernoulli(), objective,
+        posterior(64, D), StandardNormal(D), likelihood or likelihoods.Bernoulli(), objective,
     )  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def by_hand(model, x):
 @pytest.fixture
 def numbers():
     model = make(ELBO())
-    torch.nn.init.normal_(model.posterior.mu.bias)  # dimensions of little and of much KL
+    model.posterior.mu.bias.data = torch.linspace(0, 1.5, D)  # dimensions of little and of much KL
     return by_hand(model, digits()[:B])
 
 
@@ -89,7 +90,7 @@ def test_free_bits_may_follow_a_schedule(numbers):
 def test_a_dimension_below_its_free_nats_feels_no_kl():
     """The gradient of the loss is that of recon there, and of recon and kl above."""
     model, x = make(ELBO()), digits()[:B]
-    torch.nn.init.normal_(model.posterior.mu.bias)
+    model.posterior.mu.bias.data = torch.linspace(0, 1.5, D)
     gradients = {}
     for name, objective in {"free": FreeBits(0.1), "recon": Recon(), "elbo": ELBO()}.items():
         model.zero_grad()
@@ -130,24 +131,26 @@ def test_what_they_do_not_take_is_named(named, made):
 
 # --- Each lowers what it names, against the ELBO on the same seed -------------------------------------------------
 
+slow = pytest.mark.slow  # twenty seconds of training in all
 OBJECTIVES = {
     "elbo": ELBO(),
-    "beta_tcvae_mws": BetaTCVAE(8.0, N),
-    "beta_tcvae_mss": BetaTCVAE(8.0, N, estimator="mss"),
-    "dip_1": DIP(1, 50.0, 0.0),
-    "dip_2": DIP(2, 50.0, 50.0),
-    "mmd": MMD(0.0, 300.0),
-    "wae": MMD(1.0, 100.0),
+    "beta_tcvae_mws": BetaTCVAE(6.0, N),
+    "beta_tcvae_mss": BetaTCVAE(6.0, N, estimator="mss"),
+    "dip_1": DIP(1, 10.0, 0.0),
+    "dip_2": DIP(2, 10.0, 10.0),
+    "mmd": MMD(0.0, 50.0),
+    "wae": MMD(1.0, 10.0),
     "recon": Recon(),
-    "capacity": Capacity(30.0, Linear(0.0, 14.0, 200)),
-    "free_bits": FreeBits(1.5),
+    "capacity": Capacity(30.0, Linear(0.0, 20.0, 300)),
+    "free_bits": FreeBits(3.0),
 }
 
 
 @cache
 def trained(name):
     """The posteriors of all training images after 400 steps: means and scales `(N, D)`, in double precision."""
-    model, x = make(OBJECTIVES[name]), digits()
+    model = make(OBJECTIVES[name], likelihood=likelihoods.Normal(0.1))
+    x = torch.from_numpy(load_digits().images[:N] / 16).float()[:, None]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -175,7 +178,7 @@ def samples_of_aggregate(name, size, seed=0):
 
 
 def total_correlation(name):
-    """Of q(z) = 1/N sum_n q(z | x_n), by the sum over all n at a thousand of its samples."""
+    """And its standard error: of q(z) = 1/N sum_n q(z | x_n), by the sum over all n at a thousand of its samples."""
     mu, sigma = trained(name)
     z = samples_of_aggregate(name, 1000)[:, None]
     log_q = -0.5 * ((z - mu) / sigma) ** 2 - np.log(sigma)  # (S, N, D); constants cancel, log N does not
@@ -184,22 +187,20 @@ def total_correlation(name):
 
 
 def energy_distance(name):
-    """Between q(z) and N(0, I): 2 E|a - b| - E|a - a'| - E|b - b'|, by independent samples."""
-    size = 20_000
-    a, other_a = (samples_of_aggregate(name, size, seed) for seed in (1, 2))
-    b, other_b = np.random.default_rng(3).standard_normal((2, size, D))
-
-    def distance(u, v):
-        return np.sqrt(((u - v) ** 2).sum(-1))
-
-    terms = distance(a, b) + distance(other_a, other_b) - distance(a, other_a) - distance(b, other_b)
-    return terms.mean(), terms.std() / size**0.5
+    """Between q(z) and N(0, I): 2 E|a - b| - E|a - a'| - E|b - b'| over all pairs of samples, the mean of ten."""
+    size, terms = 1000, []
+    for seed in range(1, 11):
+        a, b = samples_of_aggregate(name, size, seed), np.random.default_rng(100 + seed).standard_normal((size, D))
+        within = (cdist(a, a).sum() + cdist(b, b).sum()) / (size * (size - 1))
+        terms.append(2 * cdist(a, b).mean() - within)
+    return np.mean(terms), np.std(terms, ddof=1) / len(terms) ** 0.5
 
 
 def off_diagonal(cov):
     return (cov**2).sum() - (np.diag(cov) ** 2).sum()
 
 
+@slow
 @pytest.mark.parametrize("name", ["beta_tcvae_mws", "beta_tcvae_mss"])
 def test_beta_tcvae_lowers_the_total_correlation_of_the_aggregate_posterior(name):
     (plain, error), (lower, its_error) = total_correlation("elbo"), total_correlation(name)
@@ -207,11 +208,13 @@ def test_beta_tcvae_lowers_the_total_correlation_of_the_aggregate_posterior(name
     assert lower + 4 * its_error < 0.5 * (plain - 4 * error)
 
 
+@slow
 def test_dip_1_lowers_the_correlations_of_the_means():
     plain, lower = (off_diagonal(np.cov(trained(name)[0].T, bias=True)) for name in ("elbo", "dip_1"))
-    assert lower < 0.2 * plain
+    assert lower < 0.1 * plain
 
 
+@slow
 def test_dip_2_brings_the_covariance_of_the_aggregate_posterior_to_the_identity():
     distances = []
     for name in ("elbo", "dip_2"):
@@ -221,18 +224,21 @@ def test_dip_2_brings_the_covariance_of_the_aggregate_posterior_to_the_identity(
     assert distances[1][1] < 0.5 * distances[0][1]
 
 
+@slow
 @pytest.mark.parametrize(("name", "than"), [("mmd", "elbo"), ("wae", "recon")])
 def test_mmd_brings_the_aggregate_posterior_to_the_prior_by_another_kernel(name, than):
     (plain, error), (lower, its_error) = energy_distance(than), energy_distance(name)
     assert plain > 4 * error
-    assert lower + 4 * its_error < plain - 4 * error
+    assert lower + 4 * its_error < 0.2 * (plain - 4 * error)
 
 
+@slow
 def test_capacity_brings_the_kl_to_it():
-    assert abs(kl_per_dim("elbo").sum() - 14) > 1.5
-    assert kl_per_dim("capacity").sum() == pytest.approx(14, abs=0.5)
+    assert abs(kl_per_dim("elbo").sum() - 20) > 4
+    assert kl_per_dim("capacity").sum() == pytest.approx(20, abs=0.7)
 
 
+@slow
 def test_free_bits_leaves_no_dimension_below_its_free_nats():
-    assert (kl_per_dim("elbo") < 1.4).sum() >= 1
-    assert (kl_per_dim("free_bits") < 1.4).sum() == 0
+    assert (kl_per_dim("elbo") < 2.7).all()
+    assert (kl_per_dim("free_bits") > 2.8).all()

@@ -135,7 +135,7 @@ class DIP:
                 return cov
             if isinstance(draw.q, Independent):
                 return cov + draw.q.variance.mean(dim=0).diag()
-            return cov + draw.q.covariance_matrix.mean(dim=0)
+            return cov + draw.q.covariance_matrix.mean(dim=0)  # type: ignore[attr-defined]
         except (NotImplementedError, AttributeError) as error:
             raise ValueError(
                 "objective=dip needs the mean and covariance of the posterior, which this one does not know: "
