@@ -46,7 +46,7 @@ def test_every_module_has_a_place():
     assert modules == set(LEVEL)
 
 
-@pytest.mark.parametrize("module", LEVEL)
+@pytest.mark.parametrize("module", sorted(LEVEL))
 def test_imports_go_down(module):
     for path in files(module):
         for imported in imports(path) - {module}:
