@@ -78,7 +78,7 @@ SECTIONS = {
     ),
     "bits": Section(
         f"{QUIET} data=mnist encoder.hidden=[200] encoder.out_features=200 decoder.hidden=[200,200] "
-        f"trainer.max_epochs=6 {falling(0.002, 2574)}",
+        "trainer.max_epochs=6",
         trained(
             {
                 "`standard_normal`, `diagonal_normal`": "prior=standard_normal",
