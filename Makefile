@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-.PHONY: help setup demo test test-all bench check format constraints clean
+.PHONY: help setup demo test test-all bench results check format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -31,6 +31,9 @@ bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes b
 	@test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
 	@$(RUN) uv pip install --quiet --python benchmarks/.venv/bin/python --constraint constraints.txt pythae
 	@$(VENV)/bin/python benchmarks/run.py
+
+results: $(STAMP) ## train models of every kind on MNIST, 25 minutes; writes docs/results.md
+	@$(VENV)/bin/python results/run.py
 
 check: $(STAMP) ## lint, format, types
 	@$(RUN) ruff check

@@ -92,8 +92,10 @@ def test_full_normal_is_scipys(d):
     for b in range(5):
         factor = np.diag(sigma[b]).astype(float)
         if d > 1:
-            factor[np.tril_indices(d, -1)] = posterior.below(h)[b].detach()
-            assert np.abs(np.tril(factor, -1)).max() > 0.1
+            unit = np.eye(d)
+            unit[np.tril_indices(d, -1)] = posterior.below(h)[b].detach() / d
+            factor = factor @ unit
+            assert np.abs(np.tril(factor, -1)).max() > 0.03
         cov = factor @ factor.T
         expected = stats.multivariate_normal(mu[b], cov).logpdf(z[:, b].numpy())
         np.testing.assert_allclose(q.log_prob(z)[:, b].detach(), expected, rtol=1e-4, atol=1e-4)

@@ -42,7 +42,7 @@ class DiagonalNormal(nn.Module):
 
 
 class FullNormal(nn.Module):
-    """`q(z | h) = N(z; mu(h), L(h) L(h)^T)`, L lower triangular, `exp(logvar(h) / 2)` on its diagonal.
+    """`q(z | h) = N(z; mu(h), L L^T)`, `L = diag(exp(logvar(h) / 2)) (I + B(h) / D)`, B strictly lower triangular.
 
     Arguments:
         in_features: F, the width of the encoder's output.
@@ -67,11 +67,13 @@ class FullNormal(nn.Module):
 
     def forward(self, h: Tensor) -> MultivariateNormal:
         """`(B, F) ->` multivariate normal, batch `(B,)`, event `(D,)`."""
-        factor = (0.5 * self.logvar(h)).exp().diag_embed()
+        scale = (0.5 * self.logvar(h)).exp()
+        factor = scale.diag_embed()
         if self.below is not None:
-            factor = factor.index_put(
-                (torch.arange(len(h), device=h.device)[:, None], self.rows, self.columns), self.below(h)
-            )
+            # Adam moves all D (D - 1) / 2 entries by its learning rate, however small their gradients. In units of z,
+            # not of the scale, and without the D, the ELBO on MNIST is 9 nats lower after 6 epochs.
+            below = scale[:, self.rows] * self.below(h) / len(self.mu.bias)
+            factor = factor.index_put((torch.arange(len(h), device=h.device)[:, None], self.rows, self.columns), below)
         return MultivariateNormal(self.mu(h), scale_tril=factor, validate_args=False)
 
 
