@@ -18,7 +18,7 @@ def hmc(
         z: Where the chains are, `(..., D)`.
         transitions: Proposals of each chain.
         leapfrog: Steps of a proposal.
-        step_size: Of a step.
+        step_size: Of a step; a tensor `(..., 1)` for one of its own for each chain.
 
     Returns:
         Where the chains end, `(..., D)`, and the share of accepted proposals of each, `(...)`.
