@@ -79,6 +79,16 @@ def test_the_acceptance_is_that_of_the_integrator(leapfrog, step_size):
     assert_moments(z, np.zeros(1), np.eye(1))
 
 
+def test_a_step_size_at_random_mixes_where_a_fixed_one_mirrors():
+    """On N(0, 1) two steps of sqrt(2) each map (z, momentum) to (-z, -momentum), exactly."""
+    start = torch.full((CHAINS, 1), 2.0).double()
+    fixed, accepted = hmc(standard, start, 20, 2, 2**0.5)
+    torch.testing.assert_close(fixed.abs(), start)
+    assert accepted.min() == 1
+    mixed, _ = hmc(standard, start, 60, 2, 2**0.5, jitter=0.2)
+    assert_moments(mixed, np.zeros(1), np.eye(1))
+
+
 def test_small_steps_are_accepted():
     """The error of the energy falls as the step's square."""
     rates = []

@@ -9,7 +9,12 @@ __all__ = ["hmc"]
 
 
 def hmc(
-    log_density: Callable[[Tensor], Tensor], z: Tensor, transitions: int, leapfrog: int, step_size: Tensor | float
+    log_density: Callable[[Tensor], Tensor],
+    z: Tensor,
+    transitions: int,
+    leapfrog: int,
+    step_size: Tensor | float,
+    jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Moves chains by proposals that leave a density as it is.
 
@@ -18,7 +23,9 @@ def hmc(
         z: Where the chains are, `(..., D)`.
         transitions: Proposals of each chain.
         leapfrog: Steps of a proposal.
-        step_size: Of a step; a tensor `(..., 1)` for one of its own for each chain.
+        step_size: Of a step.
+        jitter: Share of the step size by which that of a proposal is more or less, at random for each chain. With none,
+            a trajectory of half a period of the density comes back mirrored, and its chain never mixes.
 
     Returns:
         Where the chains end, `(..., D)`, and the share of accepted proposals of each, `(...)`.
@@ -28,11 +35,12 @@ def hmc(
     accepted = torch.zeros_like(value)
     for _ in range(transitions):
         momentum = torch.randn_like(z)
-        new, new_slope, v = z, slope, momentum + 0.5 * step_size * slope
+        size = step_size * (1 + jitter * (2 * torch.rand_like(z[..., :1]) - 1))
+        new, new_slope, v = z, slope, momentum + 0.5 * size * slope
         for i in range(leapfrog):
-            new = new + step_size * v
+            new = new + size * v
             new_value, new_slope = _slope(log_density, new)
-            v = v + (step_size if i < leapfrog - 1 else 0.5 * step_size) * new_slope
+            v = v + (size if i < leapfrog - 1 else 0.5 * size) * new_slope
         energy = 0.5 * (v.square() - momentum.square()).sum(dim=-1)
         # A proposal that went to infinity gives nan, and nan is not greater: it is refused.
         accept = (new_value - value - energy).exp() > torch.rand_like(value)

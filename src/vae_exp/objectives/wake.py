@@ -44,8 +44,8 @@ class MCEM:
         num_samples: K, chains per image.
         transitions: Proposals of each chain.
         leapfrog: Steps of a proposal.
-        step_size: Of a step, a fifth more or less for each chain; `hmc_acceptance` is best between 0.6 and 0.9.
-            May be a schedule.
+        step_size: Of a step, up to a fifth more or less for each proposal; `hmc_acceptance` is best between 0.6 and
+            0.9. May be a schedule.
     """
 
     def __init__(self, num_samples: int = 1, transitions: int = 5, leapfrog: int = 10, step_size: Number = 0.1) -> None:
@@ -59,9 +59,8 @@ class MCEM:
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
-        # A trajectory of half a period comes back mirrored, whatever is accepted: no two chains are given the same.
-        step_size = at(self.step_size, step) * (0.8 + 0.4 * torch.rand_like(start.z[..., :1]))
-        z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, step_size)
+        step_size = at(self.step_size, step)
+        z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, step_size, jitter=0.2)
         start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
         end = model.draw(x, y, z=z, stop=("z",))
         return -(end.log_px + end.log_pz + end.log_qz).mean(), start
