@@ -162,12 +162,16 @@ class VAE(pl.LightningModule):
         """Lets parts start from the training images, unless weights were loaded.
 
         Raises:
-            MisconfigurationException: If the likelihood is fitted before each validation, and there is none.
+            MisconfigurationException: If a part cannot start from these images; if the likelihood is fitted before each
+                validation, and there is none.
         """
         for part in (self.encoder, self.decoder, self.posterior, self.prior, self.likelihood):
             start_from = getattr(part, "start_from", None)
             if self.is_new and callable(start_from):
-                start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                try:
+                    start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                except ValueError as error:
+                    raise MisconfigurationException(str(error)) from error
         self.is_new = False
         if hasattr(self.likelihood, "fit") and not self.trainer.enable_validation:
             raise MisconfigurationException(
