@@ -179,6 +179,13 @@ class VAE(pl.LightningModule):
                 "and there is none: set trainer.limit_val_batches=null"
             )
 
+    def on_train_start(self) -> None:
+        """Puts a scheduled rate back on the device: of a checkpoint it lies on the CPU, and a graph would keep it."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                if isinstance(group.get("lr"), Tensor):
+                    group["lr"] = group["lr"].to(self.device)
+
     def on_validation_start(self) -> None:
         """Fits a likelihood that follows the training set, such as `sigma_vae`, to it."""
         fit = getattr(self.likelihood, "fit", None)
