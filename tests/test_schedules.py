@@ -1,6 +1,7 @@
 """Schedules: their values, objectives that follow them, and runs that go on with them."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -261,3 +262,13 @@ def test_every_step_is_made_with_the_rate_of_its_schedule():
         made["lr_scheduler"]["scheduler"].step()
         moved = (model.decoder.bias - before).abs()
         torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-5, atol=0)
+
+
+def test_a_resumed_rate_lies_where_a_captured_step_reads_it():
+    """Lightning loads it to the CPU, where a fused optimizer takes it for a number."""
+    model, _ = make()
+    model.to("meta")
+    optimizer = torch.optim.Adam(model.parameters(), lr=torch.tensor(0.1))
+    model._trainer = SimpleNamespace(optimizers=[optimizer])
+    model.on_train_start()
+    assert optimizer.param_groups[0]["lr"].device.type == "meta"

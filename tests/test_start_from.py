@@ -5,7 +5,9 @@ import torch
 from conftest import SMALL, composed
 from test_train import curve, resume
 
+from vae_exp.config import ConfigError
 from vae_exp.runs import build, prepare
+from vae_exp.train import train
 
 BITS = ("data.binarize=dynamic", "likelihood=bce")
 VAMP = ("prior=vamp", "prior.pseudo_inputs=10")
@@ -67,3 +69,13 @@ def test_a_run_that_starts_from_weights_keeps_them(run):
     started, _ = run(*chosen, *FROZEN, f"init_from={folder}", folder="second")
     first, second = state(folder, "best"), state(started)
     assert all(torch.equal(value, second[name]) for name, value in first.items() if name != "step")
+
+
+@pytest.mark.parametrize(
+    ("part", "named"), [("prior=vamp", "prior=vamp"), ("decoder.output_bias=mean_logit", r"decoder\.output_bias")]
+)
+def test_images_that_a_part_cannot_start_from_are_refused_in_a_few_lines(tmp_path, part, named):
+    real = ("data=linear_gaussian", "data.source.val_size=8", "data.source.test_size=8", "data.train_size=32")
+    options = [option for option in SMALL if not option.startswith("data")]
+    with pytest.raises(ConfigError, match=named):
+        train(composed(*options, *real, "data.batch_size=16", part), tmp_path)

@@ -48,6 +48,9 @@ class _Decoder(nn.Module):
 
         Arguments:
             batches: The training images, each once: x `(B, C, H, W)` as the likelihood scores them, and y, unread.
+
+        Raises:
+            ValueError: If a mean has no logit.
         """
         if self.output_bias == "default":
             return
@@ -59,6 +62,8 @@ class _Decoder(nn.Module):
             num += x.numel() // bias.numel()
         # Half a bit of each kind more than there are: the logit of a pixel that is never on is finite.
         start = total / num if self.output_bias == "mean" else torch.logit((total + 0.5) / (num + 1))
+        if not start.isfinite().all():
+            raise ValueError("decoder.output_bias=mean_logit: some pixels have a mean outside [0, 1], choose mean")
         bias.copy_(start.flatten())
 
 

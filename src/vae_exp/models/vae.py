@@ -162,18 +162,29 @@ class VAE(pl.LightningModule):
         """Lets parts start from the training images, unless weights were loaded.
 
         Raises:
-            MisconfigurationException: If the likelihood is fitted before each validation, and there is none.
+            MisconfigurationException: If a part cannot start from these images; if the likelihood is fitted before each
+                validation, and there is none.
         """
         for part in (self.encoder, self.decoder, self.posterior, self.prior, self.likelihood):
             start_from = getattr(part, "start_from", None)
             if self.is_new and callable(start_from):
-                start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                try:
+                    start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                except ValueError as error:
+                    raise MisconfigurationException(str(error)) from error
         self.is_new = False
         if hasattr(self.likelihood, "fit") and not self.trainer.enable_validation:
             raise MisconfigurationException(
                 f"likelihood: {type(self.likelihood).__name__} is fitted to the training set before each validation, "
                 "and there is none: set trainer.limit_val_batches=null"
             )
+
+    def on_train_start(self) -> None:
+        """Puts a scheduled rate back on the device: of a checkpoint it lies on the CPU, and a graph would keep it."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                if isinstance(group.get("lr"), Tensor):
+                    group["lr"] = group["lr"].to(self.device)
 
     def on_validation_start(self) -> None:
         """Fits a likelihood that follows the training set, such as `sigma_vae`, to it."""
