@@ -74,8 +74,9 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
         return "decoder"
     if objective == "semi_supervised" and model != "m2":
         return "choose model=m2"
-    samples_alone = ("wake_sleep", "mcem")
-    if posterior in DISCRETE and objective not in samples_alone:
+    if posterior in DISCRETE and objective == "mcem":
+        return "for discrete ones choose objective=wake_sleep"
+    if posterior in DISCRETE and objective != "wake_sleep":
         return "have no pathwise gradient"
     if prior == "none":
         return None
@@ -216,6 +217,7 @@ def test_networks_fit_any_image_without_an_edit(shape, net):
         ("+encoder.foo=3", "encoder"),
         ("likelihood._target_=vae_exp.likelihoods.Nothing", "likelihood"),
         ("objective.num_samples=0", r"objective\.num_samples=0"),
+        ("+schedule@objective.num_samples=linear", r"objective\.num_samples: a count is no schedule"),
         ("data.binarize=often", r"data\.binarize=often"),
         ("data.batch_size=0", r"data\.batch_size=0"),
         ("data.dequantize=true", r"data\.dequantize"),

@@ -28,8 +28,10 @@ def check_count(key: str, count: int) -> int:
     """Returns the count.
 
     Raises:
-        ValueError: If it is less than 1; the message names the key.
+        ValueError: If it is less than 1, or scheduled; the message names the key.
     """
+    if callable(count):
+        raise ValueError(f"objective.{key}: a count is no schedule, give a whole number")
     if count < 1:
         raise ValueError(f"objective.{key}={count}: at least 1 is needed")
     return count

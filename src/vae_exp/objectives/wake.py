@@ -55,10 +55,19 @@ class MCEM:
         self.step_size = check("objective.step_size", step_size)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
-        """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q."""
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q.
+
+        Raises:
+            ValueError: If the posterior has no rsample, as discrete ones.
+        """
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
+        if not start.q.has_rsample:
+            raise ValueError(
+                "objective=mcem moves latents along slopes, so its posterior has rsample: "
+                "for discrete ones choose objective=wake_sleep"
+            )
         step_size = at(self.step_size, step)
         z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, step_size, jitter=0.2)
         start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
