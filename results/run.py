@@ -212,18 +212,15 @@ def values_of(name: str, row: str, runs: dict[str, Any]) -> list[float]:
 def against(name: str, row: str, runs: dict[str, Any]) -> str:
     """The difference from what a row is compared with: the plain VAE, or the classifier on the same labels."""
     values = values_of(name, row, runs)
-    if name == "m2":
-        if not row.endswith("m2"):
-            return ""
-        others = values_of(name, row.replace("m2", "its classifier alone"), runs)
-        if len(values) != len(others) or not values:
-            return "not run"
-        mean, error = spread([a - b for a, b in zip(values, others, strict=True)])
-        return f"{mean:+.2f} ± {error:.2f}" + ("" if mean < 0 else ", **worse**")
     first = next(iter(SECTIONS[name].rows))
-    plain = values_of(name, first, runs)
-    if row == first or not values or not plain:
+    other = row.replace("m2", "its classifier alone") if name == "m2" else first
+    plain = values_of(name, other, runs)
+    if row == other or not values or len(values) != len(plain):
         return ""
+    if name in ("m2", "later"):  # the same labels, the same weights to start from
+        mean, error = spread([a - b for a, b in zip(values, plain, strict=True)])
+        is_worse = mean > 0 if name == "m2" else mean < 0
+        return f"{mean:+.2f} ± {error:.2f}" + (", **worse**" if is_worse else "")
     (mean, error), (mean0, error0) = spread(values), spread(plain)
     both = math.hypot(error, error0)
     return f"{mean - mean0:+.2f} ± {both:.2f}" + (", **worse**" if mean - mean0 < -2 * both else "")
