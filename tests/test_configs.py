@@ -223,6 +223,8 @@ def test_networks_fit_any_image_without_an_edit(shape, net):
         ("data.dequantize=true", r"data\.dequantize"),
         ("data=digits data.binarize=none data.dequantize=true likelihood=sse", "17 levels"),
         ("monitor=val/eblo", "val/elbo"),
+        ("monitor=val/iwae", r"monitor=val/iwae: .* val/elbo"),
+        ("model=ae monitor=val/elbo", r"monitor=val/elbo: .* val/recon"),
         ("seed=-1", "seed=-1"),
         ("trainer.log_every_n_steps=0", "log_every_n_steps"),
     ],

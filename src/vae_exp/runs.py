@@ -62,9 +62,6 @@ def check_values(cfg: DictConfig) -> None:
     Raises:
         ConfigError: It names the key.
     """
-    monitors = [f"val/{term}" for term in ("elbo", "iwae", "recon", "kl", "loss", "error", "active_units")]
-    if cfg.monitor not in monitors:
-        raise ConfigError(f"monitor={cfg.monitor}: choose one of {', '.join(monitors)}")
     if cfg.monitor_mode not in ("min", "max"):
         raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
@@ -106,7 +103,9 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             # In place, the networks alone: the same keys in checkpoints, the same numbers from the distributions.
             model.encoder.compile()
             model.decoder.compile()
-        check_shapes(model, data.image_shape)
+        monitors = [f"val/{term}" for term in (*check_shapes(model, data.image_shape), "active_units")]
+        if cfg.monitor not in monitors:
+            raise ValueError(f"monitor={cfg.monitor}: of this model choose one of {', '.join(monitors)}")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return model, data

@@ -14,8 +14,11 @@ __all__ = ["check_shapes"]
 
 
 @torch.no_grad()
-def check_shapes(model: VAE, image_shape: Sequence[int]) -> None:
+def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
     """Sends two blank images `(C, H, W)` through a model and its objective; the model is left as it was.
+
+    Returns:
+        The terms that validation logs.
 
     Raises:
         ValueError: If two parts do not fit; it names them and the shapes.
@@ -25,21 +28,21 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> None:
     x = torch.zeros(2, *image_shape, device=model.device, dtype=model.dtype)  # type: ignore[arg-type]
     y = torch.zeros(2, dtype=torch.long, device=model.device)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # An objective may; there is no trainer yet.
+            warnings.filterwarnings("ignore", "You are trying to `self.log")
             model.eval()
             _check(model, x, y)
+            terms = _try_objective(model, x, y)
             model.train()
-            with torch.enable_grad(), warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "You are trying to `self.log"
-                )  # an objective may; there is no trainer yet
-                _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
-                _try("objective", lambda: draw.terms)
+            with torch.enable_grad():
+                _try_objective(model, x, y)
     finally:
         for module, mode in modes:
             module.training = mode
         for buffer, before in buffers:
             buffer.copy_(before)
+    return ["loss", *terms, *(["elbo"] if "kl" in terms else [])]
 
 
 def _check(model: VAE, x: Tensor, y: Tensor) -> None:
@@ -70,6 +73,11 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     _expect(
         "decoder", f"params of images {tuple(x.shape[1:])} for the likelihood", fits, px.batch_shape + px.event_shape
     )
+
+
+def _try_objective(model: VAE, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
+    return _try("objective", lambda: draw.terms)
 
 
 def _space(distribution: Distribution) -> str:
