@@ -150,7 +150,7 @@ class Pictures(Callback):
         low, high = (float(x.min()), float(x.max())) if is_real else (0.0, 1.0)
 
         def shown(images: Tensor) -> Tensor:
-            return (images - low) / (high - low)
+            return (images - low) / (high - low or 1.0)
 
         y = split.y[:10].to(model.device)
         num_classes = model.context_dim if isinstance(model, CVAE) else None

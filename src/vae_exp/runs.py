@@ -15,6 +15,7 @@ from vae_exp.config import ConfigError, load_config
 from vae_exp.data import Images
 from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
+from vae_exp.objectives import SemiSupervised
 from vae_exp.shapes import check_shapes
 
 __all__ = [
@@ -64,6 +65,8 @@ def check_values(cfg: DictConfig) -> None:
     """
     if cfg.monitor_mode not in ("min", "max"):
         raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
+    if cfg.monitor_mode == "max" and cfg.monitor in ("val/recon", "val/loss", "val/error"):
+        raise ConfigError(f"monitor={cfg.monitor} is better the lower it is: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
     if cfg.trainer.log_every_n_steps < 1:
@@ -94,6 +97,11 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
         if not _fits(data, model) and not is_grey_allowed:
             given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
             raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
+        if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
+            raise ValueError(
+                f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images in excess, and "
+                "objective=semi_supervised alone weights them down: choose model=m2, or data.labelled_per_batch=null"
+            )
         if data.labelled is not None and model.needs_labels:
             raise ValueError(
                 f"data.labelled={data.labelled}: this model needs the label of every training image. "
@@ -103,7 +111,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             # In place, the networks alone: the same keys in checkpoints, the same numbers from the distributions.
             model.encoder.compile()
             model.decoder.compile()
-        monitors = [f"val/{term}" for term in (*check_shapes(model, data.image_shape), "active_units")]
+        monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
         if cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: of this model choose one of {', '.join(monitors)}")
     except ValueError as error:

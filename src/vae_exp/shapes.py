@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
             module.training = mode
         for buffer, before in buffers:
             buffer.copy_(before)
-    return ["loss", *terms, *(["elbo"] if "kl" in terms else [])]
+    return terms
 
 
 def _check(model: VAE, x: Tensor, y: Tensor) -> None:
@@ -75,9 +76,16 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     )
 
 
-def _try_objective(model: VAE, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def _try_objective(model: VAE, x: Tensor, y: Tensor) -> list[str]:
+    """The names of what is logged of a batch."""
     _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
-    return _try("objective", lambda: draw.terms)
+    names = ["loss", *_try("objective", lambda: draw.terms)]
+    if "kl" in names:
+        names.append("elbo")
+    with suppress(NotImplementedError):  # a flow knows no mean
+        _ = draw.z_mean
+        names.append("active_units")
+    return names
 
 
 def _space(distribution: Distribution) -> str:

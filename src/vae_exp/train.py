@@ -173,7 +173,8 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     for name in (f"best/{cfg.monitor}", "test/recon", "test/kl", "test/elbo"):
         if name in metrics:
-            log.info("%-15s %10.2f nats per image", name, metrics[name])
+            is_share = name.endswith(("error", "active_units"))
+            log.info("%-15s %10.2f %s", name, metrics[name], "" if is_share else "nats per image")
     if "test/error" in metrics:
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:

@@ -136,11 +136,13 @@ class SigmaVAE(nn.Module):
             pairs: p(x | z), batch `(K, B)`, and x, `(B, C, H, W)`.
             reduce: Sums a tensor over the processes.
         """
-        total = torch.zeros(2, dtype=torch.float64)
+        exact = torch.float32 if self.scale.device.type == "mps" else torch.float64  # which mps has not
+        squares, count = torch.zeros((), dtype=exact, device=self.scale.device), 0
         for px, x in pairs:
             errors = (x - px.mean).square()
-            total += torch.tensor([errors.double().sum().item(), errors.numel()], dtype=torch.float64)
-        squares, count = reduce(total.to(self.scale.device)).tolist()
+            squares += errors.sum(dtype=exact)
+            count += errors.numel()
+        squares, count = reduce(torch.stack([squares, squares.new_tensor(count)])).tolist()
         self.scale.fill_(max(math.sqrt(squares / count), self.min_scale))
 
 

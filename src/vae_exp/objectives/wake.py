@@ -58,7 +58,7 @@ class MCEM:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q.
 
         Raises:
-            ValueError: If the posterior has no rsample, as discrete ones.
+            ValueError: If the posterior has no rsample, as discrete ones, or the likelihood follows the batch.
         """
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
@@ -67,6 +67,11 @@ class MCEM:
             raise ValueError(
                 "objective=mcem moves latents along slopes, so its posterior has rsample: "
                 "for discrete ones choose objective=wake_sleep"
+            )
+        if hasattr(getattr(model, "likelihood", None), "fit"):
+            raise ValueError(
+                "objective=mcem needs a density that stays as it is, and likelihood=sigma_vae follows what it scores: "
+                "choose likelihood=gaussian_shared"
             )
         step_size = at(self.step_size, step)
         z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, step_size, jitter=0.2)
