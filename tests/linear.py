@@ -67,7 +67,8 @@ def full_normal(dims=2):
 
 def features(mean, factor):
     """The features of `full_normal` for a mean `(D,)` and a lower triangular factor `(D, D)`, `(1, F)`."""
-    below = factor[*torch.tril_indices(len(mean), len(mean), -1)]
+    rows, columns = torch.tril_indices(len(mean), len(mean), -1)
+    below = len(mean) * factor[rows, columns] / factor.diagonal()[rows]  # in units of the scale, times D
     return torch.cat([mean, 2 * factor.diagonal().log(), below])[None]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import composed
 
+from vae_exp.config import ConfigError
 from vae_exp.data import Batches, Images, Split
 from vae_exp.runs import build, prepare
 
@@ -170,7 +171,12 @@ def test_without_an_unlabelled_image_there_is_nothing_to_mix():
 
 
 def test_a_run_is_given_few_labels():
-    _, data = build(composed("data=digits", "data.labelled=100", "data.labelled_per_batch=10"))
+    _, data = build(composed("model=m2", "data=digits", "data.labelled=100", "data.labelled_per_batch=10"))
     prepare(data)
     assert data.splits["train"].y.add(1).bincount().tolist() == [len(data.splits["train"].y) - 100, *[10] * 10]
     assert all((y >= 0).sum() == 10 for _, y in data.train_dataloader())
+
+
+def test_labels_in_excess_are_for_a_loss_that_weights_them_down():
+    with pytest.raises(ConfigError, match="choose model=m2"):
+        build(composed("data=digits", "data.labelled=100", "data.labelled_per_batch=10"))
