@@ -143,7 +143,7 @@ def test_every_posterior_with_every_prior(model, prior, posterior):
 @pytest.mark.slow
 @pytest.mark.parametrize("posterior", options("posterior"))
 @pytest.mark.parametrize("objective", options("objective"))
-@pytest.mark.parametrize("prior", ["standard_normal", "flow", "top_down"])
+@pytest.mark.parametrize("prior", ["standard_normal", "top_down"])
 def test_every_objective_with_every_posterior(objective, posterior, prior):
     chosen = (*TINY, "model=hvae", f"posterior={posterior}", f"prior={prior}", f"objective={objective}")
     check(why_not(**defaults(*chosen)), *chosen)
@@ -159,10 +159,12 @@ def test_every_likelihood_with_all_data(model, data, likelihood):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize(
+    "data", ["mnist", "frey_face", "digits", "cifar10", "linear_gaussian", "sprites"]
+)  # each a size
 @pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize("decoder", options("decoder"))
-def test_every_network_with_all_data(data, encoder, decoder):
+def test_every_network_with_images_of_every_size(data, encoder, decoder):
     take_a_step(*build(composed(f"data={data}", f"encoder={encoder}", f"decoder={decoder}")))
 
 
