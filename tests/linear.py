@@ -9,6 +9,7 @@ from torch.distributions import MultivariateNormal
 
 from vae_exp import likelihoods
 from vae_exp.models import VAE
+from vae_exp.objectives import ELBO
 from vae_exp.posteriors import FullNormal
 from vae_exp.priors import StandardNormal
 
@@ -70,6 +71,20 @@ def features(mean, factor):
     rows, columns = torch.tril_indices(len(mean), len(mean), -1)
     below = len(mean) * factor[rows, columns] / factor.diagonal()[rows]  # in units of the scale, times D
     return torch.cat([mean, 2 * factor.diagonal().log(), below])[None]
+
+
+def make_at(shift, scale):
+    """A model whose posterior is a given one for every image, and one image.
+
+    It is off the true one by `shift (D,)` standard deviations, and its factor is the true one's times `scale`.
+    """
+    size, dims = 4, len(shift)
+    model, x = make(Given(torch.zeros(1, 5)), Affine(dims, size), ELBO()), torch.randn(1, 1, 1, size).double()
+    _, true = exact(model, x)
+    factor = true.scale_tril[0]
+    mean = true.mean[0] + factor @ torch.tensor(shift).double()
+    model.encoder.h.data = features(mean, factor * torch.tensor(scale).double())
+    return model, x
 
 
 def make(encoder, decoder, objective, scale=0.5, posterior=None):

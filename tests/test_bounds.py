@@ -5,7 +5,7 @@ from math import sqrt
 
 import pytest
 import torch
-from linear import Affine, Given, exact, exact_terms, features, make
+from linear import exact, exact_terms, make_at
 from torch.distributions import kl_divergence
 
 from vae_exp.objectives import CIWAE, ELBO, IWAE, MIWAE, PIWAE
@@ -23,11 +23,7 @@ def seed():
 
 def make_wrong(shift, scale):
     """A model whose posterior is wrong, and one image."""
-    model, x = make(Given(torch.zeros(1, 5)), Affine(LATENTS, N), ELBO()), torch.randn(1, 1, 1, N).double()
-    _, true = exact(model, x)
-    factor = true.scale_tril[0]
-    mean = true.mean[0] + factor @ torch.full((LATENTS,), shift).double()
-    model.encoder.h.data = features(mean, scale * factor)
+    model, x = make_at([shift] * LATENTS, scale)
     return model.requires_grad_(False), x
 
 

@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
-from linear import Affine, Flat, Given, GivenEach, exact, exact_terms, features, make
+from linear import Affine, Flat, Given, GivenEach, exact_terms, make, make_at
 from torch import nn
 from zuko.flows import MAF
 
@@ -38,16 +38,6 @@ MONTE_CARLO = {
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
-
-
-def make_at(shift, scale):
-    """A model whose posterior is a given one for every image, and one image."""
-    model, x = make(Given(torch.zeros(1, 5)), Affine(LATENTS, N), ELBO()), torch.randn(1, 1, 1, N).double()
-    _, true = exact(model, x)
-    factor = true.scale_tril[0]
-    mean = true.mean[0] + factor @ torch.tensor(shift).double()
-    model.encoder.h.data = features(mean, factor * torch.tensor(scale).double())
-    return model, x
 
 
 def replicates(model, x, objective, num=REPLICATES):

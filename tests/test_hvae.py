@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from by_quadrature import assert_moments
 from conftest import SMALL, composed
+from linear import Affine, Flat
 from scipy import stats
 from torch import nn
 
@@ -132,16 +133,6 @@ def test_gradients_reach_every_parameter(sizes, objective):
 
 
 # --- A linear-Gaussian chain --------------------------------------------------------------------------------------
-
-
-class Flat(nn.Linear):
-    def forward(self, x, c=None):
-        return super().forward(x.flatten(1))
-
-
-class Affine(nn.Linear):
-    def forward(self, z, c=None):
-        return super().forward(z).unflatten(1, (1, 1, self.out_features))
 
 
 @pytest.mark.parametrize("sizes", [[2, 1], [2, 1, 2]], ids=["two", "three"])
