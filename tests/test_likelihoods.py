@@ -19,6 +19,7 @@ from vae_exp.likelihoods import (
     GaussianShared,
     Laplace,
     Normal,
+    SigmaVAE,
 )
 
 IMAGE = (2, 3, 4)
@@ -107,6 +108,13 @@ def continuous_mean(logits):
     return np.trapezoid(v * density, v, axis=0) / np.trapezoid(density, v, axis=0)
 
 
+def fitted(scale):
+    """A sigma-VAE as validation and test score by it."""
+    likelihood = SigmaVAE()
+    likelihood.scale.fill_(scale)
+    return likelihood.eval()
+
+
 # name: likelihood, log p(x | params) by someone else's formula, mean of the pixels
 CASES = {
     "bernoulli": (Bernoulli(), bce, lambda logits: special.expit(logits.numpy())),
@@ -115,6 +123,7 @@ CASES = {
     "gaussian": (Gaussian(), scipy_gaussian, lambda params: params.chunk(2, dim=-3)[0].numpy()),
     "gaussian_shared": (GaussianShared(0.1), scipy_normal(0.1), np.asarray),
     "laplace": (Laplace(0.1), scipy_laplace, np.asarray),
+    "sigma_vae": (fitted(0.1), scipy_normal(0.1), np.asarray),
     "continuous_bernoulli": (ContinuousBernoulli(), continuous_bernoulli, continuous_mean),
     "discretized_logistic": (DiscretizedLogistic(), discretized_logistic, lambda params: mean_level(masses(params))),
     "categorical": (Categorical(), categorical, lambda params: mean_level(by_level(params).softmax(0).numpy())),
@@ -221,3 +230,13 @@ def test_levels_are_drawn_as_often_as_their_masses_say(name):
 def test_arguments_out_of_range_are_named(cls, kwargs):
     with pytest.raises(ValueError, match=f"likelihood.{next(iter(kwargs))}={next(iter(kwargs.values()))}"):
         cls(**kwargs)
+
+
+@pytest.mark.parametrize("value", [-1e4, 0.0, 1e4])
+def test_the_scale_of_a_batch_has_a_finite_gradient_at_extreme_params(value):
+    params = torch.full((4, *IMAGE), value, requires_grad=True)
+    result = SigmaVAE()(params).log_prob(make_pixels(SigmaVAE(), 4, *IMAGE))
+    result.sum().backward()
+    assert result.isfinite().all()
+    assert params.grad.isfinite().all()
+    assert params.grad.ne(0).any()
