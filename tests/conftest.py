@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF, register_resolvers
+from vae_exp.evaluate import evaluate_runs
+from vae_exp.generate import generate_runs
 from vae_exp.train import train
 
 DATA = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -73,3 +76,20 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
     return subprocess.run(
         [sys.executable, "-m", module, *args], cwd=cwd, env=environ, text=True, capture_output=True, timeout=300
     )
+
+
+def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The numbers of `python -m vae_exp.evaluate run=folder`."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
+    (numbers,) = evaluate_runs(cfg).values()
+    return numbers
+
+
+def generated(folder: Path, what: str, *overrides: str) -> dict[str, Any]:
+    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/generated`."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        chosen = [f"run='{folder}'", f"what={what}", "accelerator=cpu", "progress=false", *overrides]
+        cfg = compose("generate", overrides=chosen)
+    (numbers,) = generate_runs(cfg, what).values()
+    return numbers

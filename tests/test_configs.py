@@ -14,7 +14,9 @@ from vae_exp.runs import bound, build, check_values
 from vae_exp.trainer import make_trainer
 
 GROUPS = sorted(
-    path.name for path in Path(CONF).iterdir() if path.is_dir() and path.name not in ("hydra", "local", "schedule")
+    path.name
+    for path in Path(CONF).iterdir()
+    if path.is_dir() and path.name not in ("hydra", "local", "schedule", "what")
 )
 UNLABELLED = ("frey_face", "binarized_mnist", "linear_gaussian", "celeba", "image_folder", "npz")
 GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "image_folder", "npz")
@@ -64,6 +66,8 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
         return "the data are real numbers"
     if likelihood == "sigma_vae" and model == "m2":
         return "choose likelihood=gaussian_shared"
+    if model == "hvae" and posterior != "bottom_up":
+        return r"model\.upper_dims=\[10\].* Ways out: posterior=bottom_up"
     if prior == "none" and model != "ae":
         return "prior=none has no kl"
     if (prior == "top_down") != (posterior == "bottom_up") and prior not in ("none", "vamp"):

@@ -6,14 +6,13 @@ from math import log, sqrt
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, composed
+from conftest import SMALL, composed, evaluated
 from omegaconf import OmegaConf
-from test_train import EVALUATE, curve, resume
+from test_train import curve, resume
 from torch import nn
 
 from vae_exp import decoders, encoders, likelihoods
 from vae_exp.config import ConfigError
-from vae_exp.evaluate import evaluate
 from vae_exp.models import CVAE, M2
 from vae_exp.objectives import ELBO, SemiSupervised
 from vae_exp.posteriors import DiagonalNormal
@@ -254,9 +253,9 @@ def test_a_run_logs_the_error_is_evaluated_and_resumed(run):
     assert "train/error" not in metrics
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)
     assert {path.name for path in (whole / "images").iterdir()} >= {"classes.png", "samples.png"}
-    scores = evaluate(OmegaConf.create({"run": str(whole), **EVALUATE}))
-    assert scores["error"] == metrics["test/error"]
-    assert scores["elbo"] == metrics["test/elbo"]
+    scores = evaluated(whole, "metrics=[elbo]")
+    assert scores["error"] == pytest.approx(metrics["test/error"], rel=1e-6)
+    assert scores["elbo"] == pytest.approx(metrics["test/elbo"], rel=1e-6)
     model, data = build(OmegaConf.load(whole / "config.yaml"))
     load_weights(model, whole / "checkpoints" / "best.ckpt")
     data.setup("test")

@@ -4,15 +4,14 @@ from math import log, pi, sqrt
 
 import pytest
 import torch
-from conftest import SMALL, composed
+from conftest import SMALL, composed, evaluated
 from omegaconf import OmegaConf
 from scipy import optimize, stats
-from test_train import EVALUATE, curve, resume
+from test_train import curve, resume
 from torch.distributions import Independent, Normal
 
 from vae_exp import decoders, encoders, likelihoods
 from vae_exp.config import ConfigError
-from vae_exp.evaluate import evaluate
 from vae_exp.likelihoods import SigmaVAE
 from vae_exp.models import VAE
 from vae_exp.objectives import ELBO
@@ -145,8 +144,8 @@ def test_the_elbo_is_that_of_a_normal_of_its_scale_and_evaluation_leaves_it(run)
     folder, metrics = run(*SIGMA, "trainer.max_epochs=3")
     scale = scale_of(folder, "best").item()
     assert 0 < scale < 0.5
-    scores = evaluate(OmegaConf.create({"run": str(folder), **EVALUATE}))
-    assert scores["elbo"] == metrics["test/elbo"]
+    scores = evaluated(folder, "metrics=[elbo]")
+    assert scores["elbo"] == pytest.approx(metrics["test/elbo"], rel=1e-6)
     assert scale_of(folder, "best").item() == scale
     # The same weights with likelihood=sse: a folder whose config says so.
     cfg = OmegaConf.load(folder / "config.yaml")
@@ -156,7 +155,7 @@ def test_the_elbo_is_that_of_a_normal_of_its_scale_and_evaluation_leaves_it(run)
     cfg.likelihood = composed(*SMALL, "likelihood=sse", f"likelihood.scale={scale!r}").likelihood
     OmegaConf.save(cfg, folder / "config.yaml")
     for split, elbo in (("test", metrics["test/elbo"]), ("val", metrics["best/val/elbo"])):
-        plain = evaluate(OmegaConf.create({"run": str(folder), **EVALUATE, "split": split}))
+        plain = evaluated(folder, "metrics=[elbo]", f"split={split}")
         assert plain["elbo"] == pytest.approx(elbo, rel=1e-6)
 
 
@@ -183,9 +182,8 @@ def test_without_a_validation_there_is_no_scale_and_the_run_says_so(run, tmp_pat
     with pytest.raises(ConfigError, match=r"SigmaVAE is fitted .* none took place: train up to the first one"):
         run(*SIGMA, "trainer.max_steps=2", folder="short")  # of the three of an epoch
     for split in ("val", "test"):
-        chosen = {"run": str(tmp_path / "short"), **EVALUATE, "checkpoint": "last", "split": split}
         with pytest.raises(ConfigError, match="none took place"):
-            evaluate(OmegaConf.create(chosen))
+            evaluated(tmp_path / "short", "checkpoint=last", f"split={split}")
 
 
 def test_parts_that_fit_leave_it_unfitted():

@@ -6,15 +6,12 @@ import json
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import SMALL, composed
+from conftest import SMALL, composed, evaluated
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
-from vae_exp.evaluate import evaluate
 from vae_exp.runs import build, load_weights
 from vae_exp.train import train
-
-EVALUATE = {"checkpoint": "best", "split": "test", "accelerator": "cpu", "data_root": None}
 
 
 def curve(folder, *names):
@@ -82,8 +79,8 @@ def test_the_seeds_of_a_sweep_are_scored_on_the_same_data(run):
 
 def test_a_reloaded_run_scores_as_it_did(run):
     folder, metrics = run("model=cvae")
-    scores = evaluate(OmegaConf.create({"run": str(folder), **EVALUATE}))
-    assert scores["elbo"] == metrics["test/elbo"]
+    scores = evaluated(folder, "metrics=[elbo]")
+    assert scores["elbo"] == pytest.approx(metrics["test/elbo"], rel=1e-6)
     written = json.loads((folder / "evaluation.json").read_text())
     assert written["elbo"] == scores["elbo"]
     assert written["num_images"] == 64

@@ -19,7 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-__all__ = ["CONF", "ConfigError", "check_overrides", "job", "load_config", "register_resolvers", "report"]
+__all__ = [
+    "CONF",
+    "ConfigError",
+    "NoMeaningError",
+    "check_overrides",
+    "job",
+    "load_config",
+    "register_resolvers",
+    "report",
+]
 
 _package = Path(__file__).parent
 CONF = str(_package / "conf" if (_package / "conf").is_dir() else _package.parents[1] / "conf")
@@ -38,6 +47,10 @@ failed_jobs: list[str] = []  # of a sweep, for its last words
 
 class ConfigError(CompactHydraException):
     """Something a user can mend; shown in a few lines without a stack trace, exit code 2."""
+
+
+class NoMeaningError(ConfigError):
+    """What was asked for has no meaning for this run; the message says why, and the way out if there is one."""
 
 
 def register_resolvers() -> None:
@@ -131,7 +144,8 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
     groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
     defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
-    known = OmegaConf.load(Path(CONF) / f"{config_name}.yaml")
+    # `what` is the one group whose options bring keys of their own.
+    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group == "what"])
     names = [*known, *hydra.runtime.choices]
     for key in cfg:
         if key not in names:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-__all__ = ["Draw", "full_precision", "sample"]
+__all__ = ["Draw", "at_least_float32", "exact", "full_precision", "sample"]
 
 T = TypeVar("T")
 STOPS = ("z", "q", "p")
@@ -21,6 +21,16 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     kind = x.device.type
     # Entering torch's own context costs time even where there is nothing to switch off.
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+def exact(x: Tensor) -> torch.dtype:
+    """float64, for sums over many numbers such as x; float32 on Apple's `mps`, which has no other."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """What a network gave in half precision, in float32; all else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
@@ -133,6 +143,12 @@ class Draw:
         log_px = self._score_x(self.decode(z))
         with full_precision(z):
             return log_px + self._prior().log_prob(z)
+
+    def again(self, num_samples: int) -> "Draw":
+        """K fresh latents from the same posterior: x is not encoded again."""
+        with full_precision(self.x):
+            z, log_qz = sample(self.q, num_samples, self.stop)
+        return Draw(self.x, z, self.q, self.p, self.decode, self.stop, log_qz)
 
     def sample_prior(self, num_samples: int) -> Tensor:
         """Latents of `p(z | c)`, `(K, B, D)`, with a pathwise gradient where the prior has one.

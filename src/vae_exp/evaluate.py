@@ -1,14 +1,20 @@
-"""`python -m vae_exp.evaluate run=outputs/...`: scores a run from its folder alone."""
+"""`python -m vae_exp.evaluate run=outputs/...`: scores runs from their folders."""
 
 import json
 import logging
 import sys
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
-from vae_exp.config import CONF, ConfigError, check_overrides, load_config, register_resolvers, report
+from vae_exp.config import CONF, ConfigError, NoMeaningError, check_overrides, register_resolvers, report
+
+if TYPE_CHECKING:
+    from vae_exp.trained import Trained
 
 log = logging.getLogger("vae_exp")
 
@@ -16,69 +22,127 @@ log = logging.getLogger("vae_exp")
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def _evaluate(cfg: DictConfig) -> None:
     check_overrides(cfg, "evaluate")
-    evaluate(cfg)
+    evaluate_runs(cfg)
 
 
-def evaluate(cfg: DictConfig) -> dict[str, float]:
-    """Rebuilds a model from its run folder, scores a split and writes `evaluation.json` there.
+def evaluate_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
+    """Scores every run of `cfg.run` and prints their numbers, of several a table with one row a run.
 
     Arguments:
         cfg: As `conf/evaluate.yaml`.
 
     Returns:
-        elbo, recon, kl, loss in nats per image, and active_units.
+        The numbers of each, as `evaluate` gives them.
 
     Raises:
-        ConfigError: If the folder holds no run, the data are missing, or a loss is no number.
+        ConfigError: If there is no such run, or one cannot be scored.
     """
-    for key, choices in (("split", ("test", "val")), ("checkpoint", ("best", "last"))):
-        if cfg[key] not in choices:
-            raise ConfigError(f"{key}={cfg[key]}: choose one of {', '.join(choices)}")
-    folder = Path(cfg.run)
-    run = load_config(folder)
     # Torch is imported when the request is known to be sound.
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+    from vae_exp.trained import each_run
 
-    from vae_exp.ledger import NonFiniteError
+    results = each_run(cfg, lambda trained: evaluate(trained, cfg))
+    _print(results, cfg.split)
+    return results
+
+
+def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
+    """Scores a split and writes the numbers to `evaluation.json` in the run folder (`evaluation_val.json`, ...).
+
+    Numbers of the same weights and images that the file holds already, of other metrics, stay there.
+
+    Arguments:
+        trained: The run.
+        cfg: As `conf/evaluate.yaml`.
+
+    Returns:
+        Numbers by name, in nats per image unless said otherwise.
+
+    Raises:
+        ConfigError: If a metric that was asked for by name has no meaning for the run.
+    """
     from vae_exp.record import write_json
-    from vae_exp.runs import bound, build, checkpoint, load_weights, prepare
-    from vae_exp.trainer import make_trainer
+    from vae_exp.runs import bound, checkpoint
 
-    path = checkpoint(folder, cfg.checkpoint)
-    if cfg.data_root:
-        run.data.root = cfg.data_root
-    run.trainer.update(accelerator=cfg.accelerator, devices=1, strategy="auto")
-    run.trainer.update(limit_val_batches=None, limit_test_batches=None)  # every image, after a debug run too
-    run.callbacks = {name: run.callbacks[name] for name in ("latents", "progress") if run.callbacks.get(name)}
-    model, data = build(run)
-    load_weights(model, path)
-    trainer = make_trainer(run, folder)
-    prepare(data)
-    score = trainer.test if cfg.split == "test" else trainer.validate
-    known = json.loads((folder / "run.json").read_text()).get("data", {}).get(cfg.split)
-    try:
-        (scores,) = score(model, datamodule=data, verbose=False)
-    except (NonFiniteError, MisconfigurationException) as error:
-        raise ConfigError(str(error)) from error
-    scores = {name.split("/")[1]: value for name, value in scores.items()}
-    if known and known != data.checksums[cfg.split]:
-        log.warning("the %s images are not those of the run (checksum %s)", cfg.split, known)
-    num_images = len(data.splits[cfg.split].x)
-    write_json(
-        folder / "evaluation.json",
-        {
-            "split": cfg.split,
-            "num_images": num_images,
-            "checkpoint": path.name,
-            "bound": bound(model, data),
-            "data": data.checksums,
-            **scores,
-        },
-    )
-    for name, value in scores.items():
-        log.info("%s/%-12s %10.3f", cfg.split, name, value)
-    log.info("nats per image over %d images; written to %s", num_images, folder / "evaluation.json")
-    return scores
+    metrics = _metrics(cfg)
+    chosen = list(metrics) if cfg.metrics == "all" else cfg.metrics
+    chosen = list(chosen) if isinstance(chosen, list | ListConfig) else [chosen]
+    unknown = [name for name in chosen if name not in metrics]
+    if unknown:
+        raise ConfigError(f"metrics={unknown[0]}: choose all, or a list of {', '.join(metrics)}")
+    trained.setup(trained.split)
+    weights = checkpoint(trained.folder, trained.checkpoint)
+    path = trained.folder / ("evaluation.json" if trained.split == "test" else f"evaluation_{trained.split}.json")
+    what = {
+        "split": trained.split,
+        "num_images": trained.num_images(),
+        "checkpoint": weights.name,
+        "weights": sha256(weights.read_bytes()).hexdigest()[:16],
+        "bound": bound(trained.model, trained.data),
+        "data": {trained.split: trained.data.checksums[trained.split]},
+    }
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    if any(earlier.get(key) != what[key] for key in ("weights", "data")):
+        earlier = {}
+    numbers: dict[str, Any] = {}
+    refused = {name: why for name, why in earlier.get("refused", {}).items() if name not in chosen}
+    for name in chosen:
+        trained.reseed(name)
+        try:
+            numbers |= metrics[name](trained)
+        except NoMeaningError as error:
+            if cfg.metrics != "all":
+                raise
+            refused[name] = str(error)
+        # After each: what was computed is kept if the next one is interrupted.
+        write_json(path, {**earlier, **what, "seed": cfg.seed, **numbers, "refused": refused})
+    if cfg.logger == "wandb":
+        trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, [])
+    for name, why in refused.items():
+        log.info("no %s: %s", name, why)
+    log.info("written to %s", path)
+    return numbers
+
+
+def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
+    from vae_exp.metrics.elbo import elbo
+    from vae_exp.metrics.nll import nll
+
+    return {
+        "elbo": elbo,
+        "nll": lambda trained: nll(trained, cfg.num_samples),
+    }
+
+
+def _print(results: dict[Path, dict[str, Any]], split: str) -> None:
+    """One row a number for a run, one row a run for several."""
+    names = list(dict.fromkeys(name for numbers in results.values() for name in numbers))
+    columns = {
+        name: [_text(numbers, name) for numbers in results.values()]
+        for name in names
+        if "_se_" not in name and any(_text(numbers, name) for numbers in results.values())
+    }
+    if len(results) == 1:
+        width = max(map(len, columns), default=0)
+        for name, (value,) in columns.items():
+            log.info("%s/%-*s %s", split, width, name, value)
+        return
+    columns = {"run": [str(folder) for folder in results], **columns}
+    widths = {name: max(map(len, [name, *column])) for name, column in columns.items()}
+    for row in [
+        {name: name for name in columns},
+        *(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)),
+    ]:
+        log.info("  ".join(f"{row[name]:>{widths[name]}}" for name in columns))
+
+
+def _text(numbers: dict[str, Any], name: str) -> str:
+    """A number with its errors; nothing for what is no number."""
+    value = numbers.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return ""
+    errors = [numbers[f"{name}_se_{over}"] for over in ("images", "draws") if f"{name}_se_{over}" in numbers]
+    text = f"{value}" if isinstance(value, int) else f"{value:.3f}"
+    return text + "".join(f" ± {error:.3f}" for error in errors)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_exp.draws import exact
+
 __all__ = ["Ledger", "Mean", "NonFiniteError"]
 
 
@@ -25,7 +27,7 @@ class Mean:
 
     def update(self, total: Tensor, num_images: int) -> None:
         """Adds a batch: `total (n,)`, the sums over its `num_images` images."""
-        total = total.detach().to(_exact(total))
+        total = total.detach().to(exact(total))
         batch = torch.cat([total, total.new_full((1,), num_images)])
         self.sums = batch if self.sums is None else self.sums + batch
 
@@ -75,7 +77,7 @@ class Ledger:
             return
         batches, losses, _ = zip(*self.noted, strict=True)
         self.names = [*batches[0], "loss"]
-        dtype = _exact(losses[0])
+        dtype = exact(losses[0])
         sums = [torch.cat([terms[name] for terms in batches]).to(dtype).sum() for name in batches[0]]
         images = torch.tensor([len(terms["recon"]) for terms in batches])
         sums.append(torch.stack(losses).to(dtype) @ images.to(losses[0].device, dtype))
@@ -117,7 +119,3 @@ class Ledger:
                     f"{'; '.join(bad) or ' and '.join(terms) + ' are finite, the objective is not'}.\n"
                     "Ways out: a smaller optimizer.lr, trainer.gradient_clip_val=1, trainer.precision=32-true."
                 )
-
-
-def _exact(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.device.type == "mps" else torch.float64

@@ -115,6 +115,7 @@ class Images(pl.LightningDataModule):
         self.seed = seed
         self.train_seed = train_seed
         self.splits: dict[str, Split] = {}
+        self.device = torch.device("cpu")  # of the batches, where there is no trainer to say it
         self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
 
@@ -217,6 +218,10 @@ class Images(pl.LightningDataModule):
         """Every test image once."""
         return self._loader("test", self.eval_batch_size)
 
+    def batches(self, stage: Stage) -> Batches:
+        """Every image of a split once, in order; of train as training shows them."""
+        return self._loader(stage, self.eval_batch_size)
+
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that were trained on."""
         if self.trainer is None or self._train_batches is None:
@@ -236,14 +241,14 @@ class Images(pl.LightningDataModule):
 
     def _loader(self, stage: Stage, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> Batches:
         split = self.splits[stage]
-        rank, world_size, device = 0, 1, split.x.device
+        rank, world_size, device = 0, 1, self.device
         if self.trainer is not None:
             rank, world_size, device = (
                 self.trainer.global_rank,
                 self.trainer.world_size,
                 self.trainer.strategy.root_device,
             )
-            split = _on(device, split)
+        split = split.on(device)
         seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, floats)
         if isinstance(split.x, Pictures):  # nothing was fixed in memory
             view = self._view_to_train
@@ -285,13 +290,3 @@ class Images(pl.LightningDataModule):
         elif self.dequantize and name != "train":
             x = (x + torch.rand(x.shape, generator=generator)) / 256
         return Split(x, split.y)
-
-
-def _on(device: torch.device, split: Split) -> Split:
-    """The split on the device, where it takes less than half of what is free there."""
-    if isinstance(split.x, Pictures):
-        return split
-    size = split.x.nbytes + split.y.nbytes
-    if device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2:
-        return Split(split.x.to(device), split.y.to(device))
-    return split

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from vae_exp.data.pictures import Pictures
@@ -18,6 +19,14 @@ class Split(NamedTuple):
         """The images of a mask `(N,)`."""
         x = self.x.only(chosen) if isinstance(self.x, Pictures) else self.x[chosen]
         return Split(x, self.y[chosen])
+
+    def on(self, device: torch.device) -> "Split":
+        """The split on the device, where it takes less than half of what is free there."""
+        if isinstance(self.x, Pictures) or device.type != "cuda":
+            return self
+        size = self.x.nbytes + self.y.nbytes
+        has_room = size < torch.cuda.mem_get_info(device)[0] / 2
+        return Split(self.x.to(device), self.y.to(device)) if has_room else self
 
 
 class Source(Protocol):

@@ -23,9 +23,14 @@ class HVAE(VAE):
 
     def __init__(self, *args: Any, latent_dim: int, upper_dims: list[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if upper_dims and getattr(self.posterior, "sizes", None) != [latent_dim, *upper_dims]:
+            raise ValueError(
+                f"model.upper_dims={upper_dims}: {type(self.posterior).__name__} has not these layers. "
+                "Ways out: posterior=bottom_up prior=top_down, or model=vae"
+            )
         self.latent_dim = latent_dim
         self.upper_dims = upper_dims
 
-    def decode(self, z: Tensor, c: Tensor | None) -> Distribution:
+    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         """`(..., B, D), (B, context_dim) ->` `p(x | z_1, c)`, batch `(..., B)`, event `(C, H, W)`."""
         return super().decode(z[..., : self.latent_dim], c)

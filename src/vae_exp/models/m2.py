@@ -1,6 +1,7 @@
 """The semi-supervised VAE."""
 
 from collections.abc import Collection
+from functools import cached_property
 from math import log
 from typing import Any
 
@@ -101,6 +102,10 @@ class LabelDraw(Draw):
             self.weight = torch.where(is_labelled[:, None], given, qy)
             self.kl_of_label = torch.where(is_labelled, log(log_qy.shape[-1]), self.kl_of_label)
 
+    def again(self, num_samples: int) -> "LabelDraw":
+        """K fresh latents an image and class; neither they nor the label are inferred again."""
+        return LabelDraw(self.x, self.each.again(num_samples), self.log_qy, self.labels)
+
     def _over_classes(self, term: Tensor) -> Tensor:
         return (self.weight.T * term.view(self.weight.shape[1], -1)).sum(dim=0)
 
@@ -113,6 +118,12 @@ class LabelDraw(Draw):
     def kl(self) -> Tensor:
         """`KL(q(z, y | x) || p(z) p(y))`, `(B,)`; with a label `KL(q(z | x, y) || p(z)) - log p(y)`."""
         return self._over_classes(self.each.kl) + self.kl_of_label
+
+    @cached_property
+    def log_w(self) -> Tensor:
+        """`log sum_y p(y) w(x, y)`, `(K, B)`: the weights of log p(x), the label summed out, be it given or not."""
+        num_classes = self.weight.shape[1]
+        return self.each.log_w.view(len(self.z), num_classes, -1).logsumexp(dim=1) - log(num_classes)
 
     @property
     def kl_per_dim(self) -> None:

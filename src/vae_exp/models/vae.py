@@ -12,8 +12,9 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vae_exp.draws import Draw, full_precision, sample
+from vae_exp.draws import Draw, at_least_float32, full_precision, sample
 from vae_exp.ledger import Ledger
+from vae_exp.marginal import importance_sampling
 from vae_exp.objectives import Model
 
 __all__ = ["VAE"]
@@ -102,14 +103,14 @@ class VAE(pl.LightningModule):
             z = z.detach()
         return Draw(x, z, q, p, partial(self.decode, c=c), stop, log_qz)
 
-    def decode(self, z: Tensor, c: Tensor | None) -> Distribution:
+    def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         """`(..., B, D), (B, context_dim) ->` `p(x | z, c)`, batch `(..., B)`, event `(C, H, W)`."""
         batch = z.shape[:-1]
         if c is not None:
             c = c.expand(*batch, -1).reshape(-1, c.shape[-1])
         params = self.decoder(z.reshape(-1, z.shape[-1]), c)
         with full_precision(z):
-            return self.likelihood(_at_least_float32(params).view(*batch, *params.shape[1:]))
+            return self.likelihood(at_least_float32(params).view(*batch, *params.shape[1:]))
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Distribution:
         """`(B, C, H, W), (B,) ->` `q(z | x, c)`, batch `(B,)`, event `(D,)`."""
@@ -118,7 +119,7 @@ class VAE(pl.LightningModule):
     def _infer(self, x: Tensor, c: Tensor | None) -> Distribution:
         h = self.encoder(x, c)
         with full_precision(x):
-            return self.posterior(_at_least_float32(h))
+            return self.posterior(at_least_float32(h))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -146,6 +147,11 @@ class VAE(pl.LightningModule):
             raise ValueError("prior=none: there is nothing to draw latents from")
         z = p.sample() if p.batch_shape else p.sample((num,))
         return self.decode(z, c).mean
+
+    @torch.no_grad()
+    def log_marginal(self, x: Tensor, y: Tensor | None = None, num_samples: int = 5000) -> Tensor:
+        """`log p(x)` (of a CVAE `log p(x | y)`) by importance sampling, nats, `(B, C, H, W), (B,) -> (B,)` float64."""
+        return importance_sampling(self.draw(x, y), num_samples).log_px
 
     def configure_optimizers(self) -> Any:
         """Gives every parameter to one optimizer; where its `lr` is a schedule, with a scheduler that follows it."""
@@ -288,7 +294,3 @@ class VAE(pl.LightningModule):
         self.ledgers[stage].add_up()
         means = self.ledgers[stage].compute(lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
         return {f"{stage}/{name}": mean for name, mean in means.items()}
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

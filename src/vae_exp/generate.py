@@ -1,0 +1,85 @@
+"""`python -m vae_exp.generate run=outputs/... what=...`: what a trained model is used for, from its folder alone."""
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from vae_exp.config import CONF, ConfigError, check_overrides, register_resolvers, report
+
+if TYPE_CHECKING:
+    from vae_exp.trained import Trained
+
+log = logging.getLogger("vae_exp")
+
+
+@hydra.main(config_path=CONF, config_name="generate", version_base="1.3")
+def _generate(cfg: DictConfig) -> None:
+    check_overrides(cfg, "generate")
+    generate_runs(cfg, HydraConfig.get().runtime.choices["what"])
+
+
+def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
+    """Makes something of every run of `cfg.run`.
+
+    Arguments:
+        cfg: As `conf/generate.yaml`.
+        what: The option of `conf/what/` that it was composed with.
+
+    Returns:
+        The numbers that came with it, by run folder.
+
+    Raises:
+        ConfigError: If there is no such run, or what is asked for has no meaning for it.
+    """
+    from vae_exp.trained import each_run  # torch is imported when the request is known to be sound
+
+    return each_run(cfg, lambda trained: generate(trained, cfg, what))
+
+
+def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
+    """Makes something of a run; see `generate_runs`.
+
+    Raises:
+        ConfigError: If it has no meaning for this run, or an option is none.
+    """
+    from vae_exp.record import write_json
+
+    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "what", "hydra"]
+    options = {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key not in common}  # type: ignore[union-attr]
+    out = trained.folder / "generated" / what
+    out.mkdir(parents=True, exist_ok=True)
+    trained.reseed(what)
+    try:
+        numbers = get_method(cfg.what)(trained, out, **options)
+    except (ConfigError, ValueError) as error:  # of a part, or an option
+        with suppress(OSError):
+            out.rmdir()  # unless something of an earlier command lies there
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+    settings = {"what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
+    write_json(out / f"{what}.json", {**settings, **options, **numbers})
+    pictures = sorted(out.glob("*.png"))
+    if cfg.logger == "wandb":
+        trained.log_wandb({f"{what}/{name}": value for name, value in numbers.items()}, pictures)
+    for name, value in numbers.items():
+        if isinstance(value, float):
+            log.info("%-28s %10.4f", name, value)
+    for path in pictures:
+        log.info("%s", path)
+    return numbers
+
+
+def main() -> None:
+    """Entry point of `python -m vae_exp.generate`."""
+    register_resolvers()
+    sys.exit(report(_generate, "generate"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""log p(x) by importance sampling, in chunks of latents."""
+
+from collections.abc import Callable
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vae_exp.draws import Draw, exact
+
+__all__ = ["Marginal", "importance_sampling"]
+
+# Numbers in the params of a chunk: 16 MB, of which a few copies are alive at a time.
+CHUNK = 2**22
+
+
+class Marginal(NamedTuple):
+    """What importance sampling says of B images, float64."""
+
+    log_px: Tensor  # (B,), log 1/K sum_k w_k: its exponential is unbiased, it lies below log p(x) on average
+    ess: Tensor  # (B,), (sum w)^2 / sum w^2: latents that count, from 1 to K (Kong, 1992)
+    curve: dict[int, Tensor]  # the bound of 1, 10, 100, ... and K latents, (B,) each: the mean over groups of so many
+
+    @property
+    def variance(self) -> Tensor:
+        """That of `log_px`, `(B,)`, to first order in that of the mean weight: `1/ESS - 1/K`."""
+        return 1 / self.ess - 1 / max(self.curve)
+
+
+@torch.no_grad()
+def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], object] = lambda num: None) -> Marginal:
+    """Scores images with K fresh latents each (Burda et al., 2016); memory does not grow with K.
+
+    Arguments:
+        draw: Of the images; its posterior is used again, its latents are not.
+        num_samples: K.
+        progress: Told, again and again, how many latents of all images were scored since.
+
+    Raises:
+        ValueError: If K is less than 1.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples}: at least 1 latent an image is needed")
+    sizes = [10**i for i in range(20) if 10**i < num_samples] + [num_samples]
+    # A chunk is one of the sizes, so that it is made of whole groups of the smaller ones and fills the larger ones.
+    most = max(1, CHUNK // (draw.x[0].numel() * draw.z.shape[1]))
+    chunk = max((size for size in sizes if size <= most), default=1)
+    groups = {size: _Groups(size) for size in sizes}
+    squares = torch.full((len(draw.x),), -torch.inf, dtype=exact(draw.x), device=draw.x.device)
+    for done in range(0, num_samples, chunk):
+        log_w = draw.again(min(chunk, num_samples - done)).log_w.to(squares.dtype)
+        squares = squares.logaddexp((2 * log_w).logsumexp(dim=0))
+        for group in groups.values():
+            group.add(log_w)
+        progress(log_w.numel())
+    total = groups[num_samples].mean + log(num_samples)
+    return Marginal(
+        log_px=groups[num_samples].mean,
+        ess=(2 * total - squares).exp(),
+        curve={size: group.mean for size, group in groups.items()},
+    )
+
+
+class _Groups:
+    """The mean of `log 1/K sum_k w_k` over consecutive groups of K weights; what fills no group at the end is left."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.total: Tensor | float = 0.0
+        self.count = 0
+        self._open: Tensor | None = None  # log sum of the weights of the group that is not full
+        self._filled = 0
+
+    def add(self, log_w: Tensor) -> None:
+        """Adds weights `(K', B)`: whole groups, or a part of one that does not overfill it."""
+        if self.size <= len(log_w):
+            whole = len(log_w) // self.size
+            means = log_w[: whole * self.size].unflatten(0, (whole, self.size)).logsumexp(dim=1) - log(self.size)
+            self.total, self.count = self.total + means.sum(dim=0), self.count + whole
+            return
+        part = log_w.logsumexp(dim=0)
+        self._open = part if self._open is None else self._open.logaddexp(part)
+        self._filled += len(log_w)
+        if self._filled == self.size:
+            self.total, self.count = self.total + self._open - log(self.size), self.count + 1
+            self._open, self._filled = None, 0
+
+    @property
+    def mean(self) -> Tensor:
+        """`(B,)`."""
+        assert isinstance(self.total, Tensor)
+        return self.total / self.count

@@ -1,0 +1,54 @@
+"""The bound that training logs, with its standard errors."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_exp.config import ConfigError
+from vae_exp.draws import Draw
+from vae_exp.ledger import Ledger, NonFiniteError
+from vae_exp.trained import Trained
+
+__all__ = ["elbo"]
+
+REPEATS = 8  # further draws an image, for the error over draws
+
+
+@torch.no_grad()
+def elbo(trained: Trained) -> dict[str, Any]:
+    """elbo, recon, kl and what else the objective logs, on the draws that training's own test is made with.
+
+    Each of the three has two standard errors: `_se_images`, of the mean over images, these being a sample of all there
+    could be, and `_se_draws`, of the same mean, the images being given and the latents a sample of the posterior's.
+
+    Raises:
+        ConfigError: If the loss is not a finite number.
+    """
+    ledger, means, spreads = Ledger(trained.split), [], []
+    with trained.bar(trained.num_images(), "elbo") as bar:
+        # Not `trained.batches`, which reseeds: the noise is to be that of the test after training.
+        for x, y in trained.data.batches(trained.split):  # type: ignore[arg-type]
+            loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
+            ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
+            means.append(_bound(draw))
+            again = [_bound(draw.again(len(draw.z))) for _ in range(REPEATS)]
+            spreads.append({name: torch.stack([a[name] for a in again]).var(dim=0) for name in again[0]})
+            bar.update(len(x))
+    try:
+        numbers = ledger.compute(lambda sums: sums)
+    except NonFiniteError as error:
+        raise ConfigError(str(error)) from error
+    for name in means[0]:
+        each = torch.cat([mean[name] for mean in means]).double()
+        numbers[f"{name}_se_images"] = float(each.std()) / sqrt(len(each))
+        numbers[f"{name}_se_draws"] = float(torch.cat([s[name] for s in spreads]).double().sum().sqrt()) / len(each)
+    return numbers
+
+
+def _bound(draw: Draw) -> dict[str, Tensor]:
+    """`(B,)` each."""
+    if draw.p is None:
+        return {"recon": draw.recon}
+    return {"elbo": draw.elbo, "recon": draw.recon, "kl": draw.kl}

@@ -1,0 +1,86 @@
+"""-log p(x), and what it comes to in bits."""
+
+import logging
+from math import log, sqrt
+from typing import Any
+
+import torch
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.marginal import Marginal, importance_sampling
+from vae_exp.runs import bound
+from vae_exp.trained import Trained
+
+__all__ = ["bits_per_dim", "nll", "nll_numbers"]
+
+FEW = 10  # effective latents, under which an estimate says little
+logger = logging.getLogger("vae_exp")
+
+
+def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
+    """`-log p(x)` (of a CVAE `-log p(x | y)`) by importance sampling with K latents an image (Burda et al., 2016).
+
+    Returns:
+        `nll`, an upper bound on average, with its standard errors over images and over draws; `nll_curve`, the bounds
+        of 1, 10, 100, ... latents; the effective sample size, mean, median and least over images, and the share of
+        images where it is under 10; `bits_per_dim` where it is defined.
+
+    Raises:
+        NoMeaningError: If the model has no density.
+    """
+    if trained.model.bounds is None:
+        raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
+    if num_samples < 1:
+        raise ConfigError(f"num_samples={num_samples}: at least 1 latent an image is needed")
+    parts: list[Marginal] = []
+    num_images = trained.num_images()
+    with trained.bar(num_images * num_samples, f"nll, {num_samples} latents an image", "latents") as bar:
+        for x, y in trained.batches():
+            parts.append(importance_sampling(trained.model.draw(x, y), num_samples, bar.update))
+    numbers = nll_numbers(parts)
+    if numbers["share_with_ess_under_10"] > 0:
+        logger.warning(
+            "nll: the effective sample size is under %d for %.1f %% of the images: more num_samples may lower it",
+            FEW,
+            100 * numbers["share_with_ess_under_10"],
+        )
+    return numbers | bits_per_dim(trained, numbers["nll"])
+
+
+def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
+    """The numbers of all images from those of the batches."""
+    log_px = torch.cat([part.log_px for part in parts]).cpu()
+    ess = torch.cat([part.ess for part in parts]).cpu()
+    variance = torch.cat([part.variance for part in parts]).cpu()
+    sizes = list(parts[0].curve)
+    return {
+        "nll": -float(log_px.mean()),
+        "nll_se_images": float(log_px.std()) / sqrt(len(log_px)),
+        "nll_se_draws": float(variance.clamp(min=0).sum().sqrt()) / len(log_px),
+        "nll_samples": sizes[-1],
+        "nll_curve": {size: -float(torch.cat([part.curve[size] for part in parts]).mean()) for size in sizes},
+        "ess_mean": float(ess.mean()),
+        "ess_median": float(ess.median()),
+        "ess_min": float(ess.min()),
+        "share_with_ess_under_10": float((ess < min(FEW, sizes[-1])).double().mean()),
+    }
+
+
+def bits_per_dim(trained: Trained, nats: float) -> dict[str, Any]:
+    """`bits_per_dim`, of pixels with finitely many values; of dequantised ones the upper bound of Theis et al. (2016).
+
+    Else its place holds None, and `bits_per_dim_refused` the reason.
+    """
+    data = trained.data
+    what, dims = bound(trained.model, data), log(2) * torch.Size(data.image_shape).numel()
+    if not what["is_bound"]:
+        reason = "the likelihood is no probability of these pixels (likelihood.allow_grey=true)"
+    elif what["kind"] == "mass":
+        return {"bits_per_dim": nats / dims}
+    elif data.dequantize:
+        return {"bits_per_dim": nats / dims + 8}  # x = (level + u) / 256: a density of x is 256 times one of the level
+    elif data.values in ("binary", "levels"):
+        reason = "a density at levels has no bound: data.dequantize=true, or a likelihood of levels"
+    else:
+        reason = "a density of real numbers has no bits: it changes with their unit"
+    return {"bits_per_dim": None, "bits_per_dim_refused": reason}

@@ -1,0 +1,225 @@
+"""A trained run, read back from its folder alone: what evaluate, generate, report and export work on."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from vae_exp.config import ConfigError, load_config
+from vae_exp.data import Images
+from vae_exp.loggers import make_wandb
+from vae_exp.models import VAE
+from vae_exp.runs import build, checkpoint, load_weights
+
+__all__ = ["Trained", "each_run", "load", "restore"]
+
+log = logging.getLogger("vae_exp")
+
+
+@dataclass
+class Trained:
+    """A run that was read back.
+
+    Attributes:
+        folder: The run folder.
+        cfg: The run's config, with the data where they are now.
+        model: In evaluation mode, on the device that is worked on, without gradients for its parameters.
+        data: Its batches lie on that device.
+        checkpoint: Which weights, best or last.
+        split: Which images a command is about, test, val or train.
+        seed: Of everything random in a command.
+        progress: Whether bars are shown.
+    """
+
+    folder: Path
+    cfg: DictConfig
+    model: VAE
+    data: Images
+    checkpoint: str = "best"
+    split: str = "test"
+    seed: int = 0
+    progress: bool = True
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `run.json` holds."""
+        return json.loads((self.folder / "run.json").read_text())
+
+    def setup(self, split: str) -> None:
+        """Reads a split, unless it was read.
+
+        Raises:
+            ConfigError: If files are missing or corrupt.
+        """
+        if split in self.data.splits:
+            return
+        try:
+            self.data.prepare_data()
+            self.data.setup("test" if split == "test" else "fit")
+        except (OSError, ValueError) as error:
+            raise ConfigError(str(error)) from error
+        known = self.record.get("data", {}).get(split)
+        if known and known != self.data.checksums[split]:
+            log.warning("the %s images are not those of the run (checksum %s)", split, known)
+
+    def num_images(self, split: str | None = None) -> int:
+        """Those of a split, by default of the command's."""
+        self.setup(split or self.split)
+        return len(self.data.splits[split or self.split].x)
+
+    def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
+
+        What is random in the work on a batch follows `seed`, the split and the place of the batch.
+
+        Arguments:
+            split: By default the command's.
+            num_images: The first ones; None for all.
+        """
+        split = split or self.split
+        left = min(self.num_images(split), num_images or sys.maxsize)
+        for i, (x, y) in enumerate(self.data.batches(split)):  # type: ignore[arg-type]
+            if left <= 0:
+                return
+            self.reseed(split, i)
+            yield x[:left], y[:left]
+            left -= len(x)
+
+    def images(self, num_images: int, split: str | None = None) -> tuple[Tensor, Tensor]:
+        """The first images of a split and their labels, in one batch."""
+        x, y = zip(*self.batches(split, num_images), strict=True)
+        return torch.cat(x), torch.cat(y)
+
+    def reseed(self, *purpose: Any) -> None:
+        """Seeds torch for a purpose: results do not hang on what was done before."""
+        digest = blake2b(repr((self.seed, *purpose)).encode(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest, "big") >> 1)
+
+    def shown(self, images: Tensor) -> Tensor:
+        """Images as pixels in [0, 1]: real numbers from the least to the greatest of the first 100 of the split."""
+        if self.data.values != "real":
+            return images
+        x, _ = self.images(100)
+        return (images - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
+
+    def bar(self, total: int, title: str, unit: str = "images") -> "tqdm[Any]":
+        """A progress bar, to be used in a `with`."""
+        # Not shown where nobody looks: a log file.
+        return tqdm(total=total, desc=title, unit=f" {unit}", leave=False, disable=None if self.progress else True)
+
+    def log_wandb(self, numbers: dict[str, Any], pictures: list[Path]) -> None:
+        """Adds to the run's record in W&B: numbers to its summary, pictures by their names."""
+        import wandb
+
+        options = {key: value for key, value in (self.cfg.logger.get("wandb") or {}).items() if key != "_target_"}
+        options = options or {"project": "vae_exp", "name": self.cfg.name}
+        run = make_wandb(str(self.folder), self.record["run_id"], hparams={}, **options).experiment
+        try:
+            run.summary.update({name: value for name, value in numbers.items() if value is not None})
+            if pictures:
+                run.log({f"images/{path.stem}": wandb.Image(str(path)) for path in pictures})
+        finally:
+            wandb.finish()
+
+
+def restore(
+    folder: str | Path,
+    checkpoint_name: str = "best",
+    split: str = "test",
+    seed: int = 0,
+    accelerator: str = "auto",
+    data_root: str | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Rebuilds model and data of a run; no data are read yet.
+
+    Raises:
+        ConfigError: If the folder holds no run, a choice is none, or the machine lacks the accelerator.
+    """
+    for key, choice, choices in (
+        ("checkpoint", checkpoint_name, ("best", "last")),
+        ("split", split, ("test", "val", "train")),
+        ("accelerator", accelerator, ("auto", "cpu", "gpu")),
+    ):
+        if choice not in choices:
+            raise ConfigError(f"{key}={choice}: choose one of {', '.join(choices)}")
+    folder = Path(folder)
+    cfg = load_config(folder)
+    path = checkpoint(folder, checkpoint_name)
+    if data_root:
+        cfg.data.root = data_root
+    cfg.trainer.compile = False
+    model, data = build(cfg)
+    load_weights(model, path)
+    try:
+        model.on_test_start()
+    except MisconfigurationException as error:
+        raise ConfigError(str(error)) from error
+    data.device = _device(accelerator)
+    model.to(data.device).eval().requires_grad_(False)
+    return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
+
+
+def load(run: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> VAE:
+    """See `vae_exp.load`."""
+    return restore(run, checkpoint, accelerator="cpu").model.requires_grad_().to(device)
+
+
+def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:
+    """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
+
+    Arguments:
+        cfg: With the keys of `conf/trained.yaml`.
+        work: What is done.
+
+    Returns:
+        What it gave, by run folder.
+
+    Raises:
+        ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
+    """
+    if cfg.logger not in ("none", "wandb"):
+        raise ConfigError(f"logger={cfg.logger}: choose none or wandb")
+    pattern = Path(cfg.run)
+    if pattern.exists() or not any(sign in cfg.run for sign in "*?["):
+        folders = [pattern]
+    else:
+        anchor = Path(pattern.anchor)
+        folders = sorted(
+            path for path in anchor.glob(str(pattern.relative_to(pattern.anchor))) if (path / "config.yaml").is_file()
+        )
+        if not folders:
+            raise ConfigError(f"run={cfg.run}: no run folder is called so. Runs are under outputs/")
+    results, failed = {}, []
+    for folder in folders:
+        try:
+            results[folder] = work(
+                restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress)
+            )
+        except ConfigError as error:
+            if len(folders) == 1:
+                raise
+            log.error("%s: %s", folder, error)
+            failed.append(f"{folder}: {error}")
+    if failed:
+        raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
+    return results
+
+
+def _device(accelerator: str) -> torch.device:
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator == "cpu" or (accelerator == "auto" and found is None):
+        return torch.device("cpu")
+    if found is None:
+        raise ConfigError("accelerator=gpu: torch finds none on this machine, choose auto or cpu")
+    return found
