@@ -3,7 +3,7 @@
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError, load_config
 from vae_exp.data import Images
+from vae_exp.data.pictures import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs import build, checkpoint, load_weights
@@ -99,6 +101,29 @@ class Trained:
         """The first images of a split and their labels, in one batch."""
         x, y = zip(*self.batches(split, num_images), strict=True)
         return torch.cat(x), torch.cat(y)
+
+    def read(self, paths: str | Sequence[str]) -> Tensor:
+        """Pictures of a user's own, `(N, C, H, W)`, as the model is shown those of the test split.
+
+        Raises:
+            ConfigError: If a file is missing or no picture, or not of the run's size, colours and range.
+        """
+        pixels = []
+        channels, height, width = self.data.image_shape
+        for path in map(Path, [paths] if isinstance(paths, str) else paths):
+            try:
+                with Image.open(path) as image:
+                    size, bands = image.size, len(image.convert("RGB" if image.mode == "P" else image.mode).getbands())
+                pixels.append(torch.from_numpy(decode(path.read_bytes(), str(path), self.data.image_shape).copy()))
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"input={path}: {error}") from error
+            if size != (width, height) or (channels == 1 and bands > 2):
+                needed = f"{width} by {height} pixels, {'grey' if channels == 1 else 'RGB'}"
+                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {bands} bands; the run's: {needed}")
+        try:
+            return self.data.represent(torch.stack(pixels)).to(self.data.device)
+        except ValueError as error:
+            raise ConfigError(f"input: {error}") from error
 
     def reseed(self, *purpose: Any) -> None:
         """Seeds torch for a purpose: results do not hang on what was done before."""

@@ -222,6 +222,11 @@ class Images(pl.LightningDataModule):
         """Every image of a split once, in order; of train as training shows them."""
         return self._loader(stage, self.eval_batch_size)
 
+    def represent(self, x: Tensor) -> Tensor:
+        """Bytes of other pictures, `(N, C, H, W)`, as the model is shown those of the test split: floats, or bits."""
+        check_pixels("input", x, self.levels)
+        return floats(self._represent(Split(x, torch.full((len(x),), -1)), "test").x)  # type: ignore[arg-type]
+
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that were trained on."""
         if self.trainer is None or self._train_batches is None:
