@@ -95,7 +95,7 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
             refused[name] = str(error)
         # After each: what was computed is kept if the next one is interrupted.
         write_json(path, {**earlier, **what, "seed": cfg.seed, **numbers, "refused": refused})
-    if cfg.logger == "wandb":
+    if "wandb" in cfg.logger:
         trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, [])
     for name, why in refused.items():
         log.info("no %s: %s", name, why)

@@ -51,8 +51,9 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
     """
     from vae_exp.record import write_json
 
-    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "what", "hydra"]
-    options = {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items() if key not in common}  # type: ignore[union-attr]
+    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in common])
+    options = {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
     out = trained.folder / "generated" / what
     out.mkdir(parents=True, exist_ok=True)
     trained.reseed(what)
@@ -65,7 +66,7 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
     settings = {"what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
     write_json(out / f"{what}.json", {**settings, **options, **numbers})
     pictures = sorted(out.glob("*.png"))
-    if cfg.logger == "wandb":
+    if "wandb" in cfg.logger:
         trained.log_wandb({f"{what}/{name}": value for name, value in numbers.items()}, pictures)
     for name, value in numbers.items():
         if isinstance(value, float):

@@ -213,8 +213,8 @@ def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]
     Raises:
         ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
     """
-    if cfg.logger not in ("none", "wandb"):
-        raise ConfigError(f"logger={cfg.logger}: choose none or wandb")
+    if cfg.logger and "wandb" not in cfg.logger:
+        raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
     pattern = Path(cfg.run)
     if pattern.exists() or not any(sign in cfg.run for sign in "*?["):
         folders = [pattern]
