@@ -40,8 +40,15 @@ def evaluate_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     # Torch is imported when the request is known to be sound.
     from vae_exp.trained import each_run
 
-    results = each_run(cfg, lambda trained: evaluate(trained, cfg))
-    _print(results, cfg.split)
+    results: dict[Path, dict[str, Any]] = {}
+
+    def work(trained: "Trained") -> None:
+        results[trained.folder] = evaluate(trained, cfg)
+
+    try:
+        each_run(cfg, work)
+    finally:
+        _print(results, cfg.split)  # those that were scored, if others failed
     return results
 
 
@@ -114,25 +121,18 @@ def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]
 
 
 def _print(results: dict[Path, dict[str, Any]], split: str) -> None:
-    """One row a number for a run, one row a run for several."""
-    names = list(dict.fromkeys(name for numbers in results.values() for name in numbers))
-    columns = {
-        name: [_text(numbers, name) for numbers in results.values()]
-        for name in names
-        if "_se_" not in name and any(_text(numbers, name) for numbers in results.values())
-    }
+    """A line for each number of a run; of several runs a row each."""
+    names = dict.fromkeys(name for numbers in results.values() for name in numbers if "_se_" not in name)
+    columns = {name: [_text(numbers, name) for numbers in results.values()] for name in names}
+    columns = {f"{split}/{name}": column for name, column in columns.items() if any(column)}
     if len(results) == 1:
-        width = max(map(len, columns), default=0)
-        for name, (value,) in columns.items():
-            log.info("%s/%-*s %s", split, width, name, value)
-        return
-    columns = {"run": [str(folder) for folder in results], **columns}
-    widths = {name: max(map(len, [name, *column])) for name, column in columns.items()}
-    for row in [
-        {name: name for name in columns},
-        *(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)),
-    ]:
-        log.info("  ".join(f"{row[name]:>{widths[name]}}" for name in columns))
+        rows = [[name, value] for name, (value,) in columns.items()]
+    else:
+        columns = {"run": list(map(str, results)), **columns} if results else {}
+        rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if columns else []:
+        log.info("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _text(numbers: dict[str, Any], name: str) -> str:

@@ -52,7 +52,7 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
     from vae_exp.record import write_json
 
     common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
-    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key not in common])
+    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
     options = {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
     out = trained.folder / "generated" / what
     out.mkdir(parents=True, exist_ok=True)

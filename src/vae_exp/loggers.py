@@ -100,6 +100,7 @@ def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: An
     # For a server that answered and then does not.
     settings = wandb.Settings(init_timeout=20, silent=True)
     logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", config=hparams, settings=settings, **kwargs)
+    logger._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
     run = logger.experiment
     log.info("W&B             %s", f"offline in {save_dir}/wandb; later: wandb sync" if run.offline else run.url)
     # Each curve has its own step axis (Lightning's), and the summary shows the best bound, not the last.

@@ -1,0 +1,135 @@
+"""python -m vae_exp.evaluate: errors that are what they say, a file that loses nothing, several runs at once."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import command, evaluated
+from test_loggers import wandb_records
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.trained import restore
+
+BITS = ("data.binarize=static", "likelihood=bce")
+
+
+def written(folder, name="evaluation.json"):
+    return json.loads((folder / name).read_text())
+
+
+@torch.no_grad()
+def test_the_errors_of_the_elbo_are_those_of_a_mean_over_images_and_of_a_mean_over_draws(run):
+    folder, _ = run("data.source.size=600")
+    numbers = evaluated(folder, "metrics=[elbo]")
+    trained = restore(folder, accelerator="cpu")
+    x, y = trained.images(600)
+    draw = trained.model.draw(x, y, 4000)
+    each = draw.log_px - draw.kl
+    # Of one draw an image: the images' own variance and that of the draws.
+    per_image = each.mean(0).var() + each.var(0).mean()
+    assert numbers["elbo_se_images"] == pytest.approx(float(per_image / 600) ** 0.5, rel=0.1)
+    assert numbers["elbo_se_draws"] == pytest.approx(float(each.var(0).mean() / 600) ** 0.5, rel=0.1)
+    assert numbers["recon_se_draws"] == pytest.approx(numbers["elbo_se_draws"])
+    assert numbers["kl_se_draws"] == 0  # a closed form
+    assert abs(numbers["elbo"] - float(each.mean())) < 4 * numbers["elbo_se_draws"]
+
+
+def test_a_kl_by_monte_carlo_has_an_error_over_draws(run):
+    assert evaluated(run("posterior=flow")[0], "metrics=[elbo]")["kl_se_draws"] > 0
+
+
+def test_the_nll_is_below_the_bounds_of_fewer_latents_and_within_its_error_of_another_seed(run):
+    folder, _ = run(*BITS)
+    one, other = (evaluated(folder, "metrics=[nll]", "num_samples=1000", f"seed={seed}") for seed in (0, 1))
+    curve = [one["nll_curve"][size] for size in (1, 10, 100, 1000)]
+    assert curve == sorted(curve, reverse=True)
+    assert one["nll"] == curve[-1]
+    assert one["nll"] != other["nll"]
+    error = math.hypot(one["nll_se_draws"], other["nll_se_draws"])
+    assert abs(one["nll"] - other["nll"]) < 4 * error
+    again = evaluated(folder, "metrics=[nll]", "num_samples=1000")
+    assert again == one
+
+
+@pytest.mark.parametrize(
+    ("options", "bits"),
+    [
+        (BITS, lambda nats: nats / (64 * math.log(2))),
+        (("likelihood=discretized_logistic",), lambda nats: nats / (64 * math.log(2))),
+        (("likelihood=sse", "data.dequantize=true"), lambda nats: nats / (64 * math.log(2)) + 8),
+        (("likelihood=sse",), "no bound: data.dequantize=true"),
+        (("likelihood=bce", "likelihood.allow_grey=true"), "no probability"),
+    ],
+    ids=["bits", "levels", "dequantised", "density of levels", "grey bce"],
+)
+def test_bits_per_dim_where_they_are_defined(run, options, bits):
+    numbers = evaluated(run(*options)[0], "metrics=[nll]", "num_samples=10")
+    if callable(bits):
+        assert numbers["bits_per_dim"] == pytest.approx(bits(numbers["nll"]))
+    else:
+        assert numbers["bits_per_dim"] is None
+        assert bits in numbers["bits_per_dim_refused"]
+
+
+def test_the_file_keeps_other_metrics_of_the_same_weights_and_none_of_others(run):
+    folder, _ = run()
+    elbo = evaluated(folder, "metrics=[elbo]")["elbo"]
+    evaluated(folder, "metrics=[nll]", "num_samples=10")
+    both = written(folder)
+    assert both["elbo"] == elbo
+    assert "nll" in both
+    assert both["num_images"] == 64
+    evaluated(folder, "metrics=[nll]", "num_samples=10", "checkpoint=last", "split=val")
+    assert written(folder) == both
+    assert "elbo" not in written(folder, "evaluation_val.json")
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    state["state_dict"][
+        "decoder.net.0.bias" if "decoder.net.0.bias" in state["state_dict"] else "posterior.mu.bias"
+    ] += 1
+    torch.save(state, folder / "checkpoints" / "best.ckpt")
+    evaluated(folder, "metrics=[nll]", "num_samples=10")
+    assert "elbo" not in written(folder)
+
+
+def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run):
+    folder, _ = run("model=ae")
+    numbers = evaluated(folder)
+    assert "nll" not in numbers
+    assert "autoencoder has no density" in written(folder)["refused"]["nll"]
+    with pytest.raises(NoMeaningError, match="autoencoder has no density"):
+        evaluated(folder, "metrics=[nll]")
+    for options, said in (
+        ("metrics=[elbow]", "metrics=elbow: choose all, or a list of elbo, nll"),
+        ("num_samples=0", "num_samples=0: at least 1"),
+        ("split=tset", "split=tset: choose one of test, val, train"),
+        ("logger=csv", "logger: choose none, or wandb"),
+        ("run=nowhere", "nowhere is no run folder"),
+        ("run='nowhere/*'", "no run folder is called so"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            evaluated(run(folder="other")[0] if options == "num_samples=0" else folder, "metrics=[nll]", options)
+
+
+@pytest.mark.slow
+def test_several_runs_are_one_row_each_and_one_that_fails_stops_no_other(run, tmp_path):
+    folders = [run(f"seed={seed}", folder=f"runs/{seed}")[0] for seed in (0, 1, 2)]
+    (folders[1] / "checkpoints" / "best.ckpt").unlink()
+    done = command("run=runs/*", "metrics=[elbo]", module="vae_exp.evaluate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "1 of 3 runs failed" in done.stderr
+    assert "runs/1 has no checkpoints/best.ckpt" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [(folder / "evaluation.json").exists() for folder in folders] == [True, False, True]
+    folders[1].rename(tmp_path / "elsewhere")
+    done = command("run=runs/?", "metrics=[elbo]", "logger=wandb", module="vae_exp.evaluate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()[-3:]
+    assert header.split()[:2] == ["run", "test/elbo"]
+    for row, folder in zip(rows, (folders[0], folders[2]), strict=True):
+        assert row.split()[:2] == [f"runs/{folder.name}", f"{written(folder)['elbo']:.3f}"]
+        records = wandb_records(folder)
+        (started,) = (record["run"] for record in records if record["type"] == "run")
+        assert started["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
+        summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
+        assert summary["test/elbo"] == pytest.approx(written(folder)["elbo"])

@@ -1,0 +1,90 @@
+"""A run read back from its folder: its images, a user's own pictures, noise that follows the seed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+import vae_exp
+from vae_exp.config import ConfigError
+from vae_exp.runs import build
+from vae_exp.trained import restore
+
+
+def save(path, pixels):
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(path)
+    return str(path)
+
+
+def test_load_gives_the_weights_that_validated_best(run):
+    folder, _ = run()
+    model = vae_exp.load(folder)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    with pytest.raises(ConfigError, match="nowhere is no run folder"):
+        vae_exp.load("nowhere")
+
+
+def test_the_images_are_those_that_training_tested_on(run):
+    folder, _ = run("data.binarize=dynamic", "likelihood=bce", "data.eval_batch_size=10")
+    trained = restore(folder, accelerator="cpu")
+    _, data = build(OmegaConf.load(folder / "config.yaml"))
+    data.setup("test")
+    x, y = trained.images(25)
+    assert torch.equal(x, data.splits["test"].x[:25] / 255)
+    assert torch.equal(y, data.splits["test"].y[:25])
+    assert [len(x) for x, _ in trained.batches(num_images=25)] == [10, 10, 5]
+    assert trained.num_images() == 64
+    assert trained.num_images("train") == 48
+    assert trained.data.checksums["test"] == json.loads((folder / "run.json").read_text())["data"]["test"]
+
+
+def test_noise_follows_the_seed_and_the_place_of_the_batch(run):
+    folder, _ = run("data.eval_batch_size=16")
+    first, again, other = (
+        [torch.rand(()).item() for _ in restore(folder, accelerator="cpu", seed=seed).batches()] for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert len({*first, *other}) == 8
+
+
+def test_other_images_than_those_of_the_run_are_told(run, caplog):
+    folder, _ = run()
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.data.source.seed = 5
+    OmegaConf.save(cfg, folder / "config.yaml")
+    restore(folder, accelerator="cpu").setup("test")
+    assert "the test images are not those of the run" in caplog.text
+
+
+def test_a_users_picture_is_read_as_the_runs_images_are(run, tmp_path):
+    grey = np.arange(64).reshape(8, 8) * 4
+    trained = restore(run()[0], accelerator="cpu")
+    x = trained.read([save(tmp_path / "a.png", grey), save(tmp_path / "b.png", grey.T)])
+    assert torch.equal(x, torch.tensor(np.stack([grey, grey.T])[:, None] / 255, dtype=torch.float32))
+    bits = restore(run("data.binarize=threshold", "likelihood=bce", folder="bits")[0], accelerator="cpu")
+    assert torch.equal(bits.read(str(tmp_path / "a.png"))[0, 0], torch.tensor(grey > 127).float())
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((9, 8)), "has 8 by 9 pixels, 1 bands; the run's: 8 by 8 pixels, grey"),
+        (np.zeros((8, 8, 3)), "3 bands; the run's: 8 by 8 pixels, grey"),
+        (None, "No such file"),
+        (b"junk", "cannot identify image"),
+    ],
+    ids=["size", "colour", "missing", "junk"],
+)
+def test_a_picture_of_another_kind_is_refused(run, tmp_path, pixels, said):
+    path = tmp_path / "photo.png"
+    if isinstance(pixels, bytes):
+        path.write_bytes(pixels)
+    elif pixels is not None:
+        save(path, pixels)
+    with pytest.raises(ConfigError, match=r"input=.*photo\.png.*" + said):
+        restore(run()[0], accelerator="cpu").read(str(path))
