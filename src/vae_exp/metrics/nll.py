@@ -17,6 +17,7 @@ FEW = 10  # effective latents, under which an estimate says little
 logger = logging.getLogger("vae_exp")
 
 
+@torch.no_grad()
 def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     """`-log p(x)` (of a CVAE `-log p(x | y)`) by importance sampling with K latents an image (Burda et al., 2016).
 
