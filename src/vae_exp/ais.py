@@ -17,8 +17,9 @@ Density = Callable[[Tensor], Tensor]
 
 TARGET = 0.65  # share of accepted proposals at which HMC costs least (Neal, 2011)
 JITTER = 0.2  # of the step size: see `hmc`
+START = 0.5  # step size, for a prior about as wide as N(0, 1)
 RATE = 0.5  # of log step size, by what the acceptance is above the target
-LEAST = 200  # proposals of a chain, within which step sizes settle
+LEAST = 100  # proposals of a chain, within which step sizes settle
 
 
 class Path(NamedTuple):
@@ -64,7 +65,7 @@ def adapt(
     Returns:
         For each beta between the ends, the step size of each image, `(B, 1)`.
     """
-    size = torch.full_like(z[0, :, :1], 0.1)
+    size = torch.full_like(z[0, :, :1], START)
     sizes = []
     for beta in betas[1:-1]:
         for _ in range(max(1, LEAST // len(betas))):
