@@ -1,5 +1,6 @@
 """Annealed importance sampling against a model whose log p(x) is known, and on runs."""
 
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -96,7 +97,7 @@ def test_without_transitions_the_weight_is_the_likelihood():
 def test_the_schedule_is_a_sigmoid():
     betas = schedule(500)
     assert (len(betas), betas[0], betas[-1]) == (501, 0.0, 1.0)
-    steps = [end - start for start, end in zip(betas, betas[1:], strict=False)]
+    steps = [end - start for start, end in pairwise(betas)]
     assert min(steps) > 0
     assert steps == pytest.approx(steps[::-1])
     assert steps[250] / steps[0] == pytest.approx(0.25 / (1 / (1 + 54.598) * (1 - 1 / 55.598)), rel=0.02)

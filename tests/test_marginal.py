@@ -2,13 +2,13 @@
 
 import logging
 from itertools import product
-from math import log, log1p
+from math import log
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import evaluated
-from linear import make_at
+from linear import exact, make_at
 from test_m2 import CLASSES
 from test_m2 import make as make_m2
 
@@ -63,14 +63,14 @@ def test_sums_over_chunks_are_those_of_all_at_once(monkeypatch, num, chunk):
     streamed = importance_sampling(draw, num, told.append)
     assert max(draw.asked) == min(chunk, num)
     assert sum(told) == num * B
-    exact = log_w.double()
-    torch.testing.assert_close(streamed.log_px, exact.logsumexp(0) - log(num), rtol=1e-13, atol=0)
-    normalised = exact.softmax(0)
+    whole = log_w.double()
+    torch.testing.assert_close(streamed.log_px, whole.logsumexp(0) - log(num), rtol=1e-13, atol=0)
+    normalised = whole.softmax(0)
     torch.testing.assert_close(streamed.ess, 1 / normalised.square().sum(0), rtol=1e-10, atol=0)
     assert list(streamed.curve) == [*(10**i for i in range(5) if 10**i < num), num]
     for size, bound in streamed.curve.items():
         torch.testing.assert_close(bound, curve_by_hand(log_w, size), rtol=1e-13, atol=0)
-    at_once = of_weights(exact)
+    at_once = of_weights(whole)
     torch.testing.assert_close(at_once.log_px, streamed.log_px)
     torch.testing.assert_close(at_once.ess, streamed.ess)
     if num > 1:
@@ -95,8 +95,6 @@ def test_the_effective_sample_size():
 def test_on_the_linear_gaussian_model_with_a_wrong_posterior():
     """The estimate averages to p(x); its log lies below, by less with more latents; its errors are what they say."""
     model, x = make_at([0.5, -0.5], [[1.3, 0.0], [0.3, 0.8]])
-    from linear import exact
-
     true, _ = exact(model, x)
     found = importance_sampling(model.draw(x.expand(1000, -1, -1, -1)), 100)
     off = found.log_px - true
@@ -149,7 +147,7 @@ def test_m2_sums_over_the_label():
     """All sixteen images: against quadrature over z and y, and against each class by itself."""
     image = (1, 2, 2)
     model = make_m2(image=image).eval()
-    for weight in model.parameters():
+    for weight in model.decoder.parameters():
         weight *= 2
     x = torch.tensor(list(product([0.0, 1.0], repeat=4))).view(16, *image)
     side = torch.linspace(-9, 9, 181)
@@ -193,7 +191,7 @@ def test_numbers_of_batches_are_those_of_all_images():
     assert numbers["nll_se_draws"] == pytest.approx(variance.sum().sqrt().item() / 10)
     ess = log_w.exp().sum(0).square() / log_w.exp().square().sum(0)
     assert numbers["ess_mean"] == pytest.approx(ess.mean().item())
-    assert numbers["ess_median"] == ess.median().item()
+    assert numbers["ess_median"] == pytest.approx(ess.median().item())
     assert numbers["ess_min"] == pytest.approx(ess.min().item())
     assert numbers["share_with_ess_under_10"] == (ess < 10).double().mean()
     assert 0 < numbers["share_with_ess_under_10"] < 1
@@ -258,4 +256,4 @@ def test_bits_per_dim(run, chosen, more):
         assert numbers["bits_per_dim"] is None
         assert more in numbers["bits_per_dim_refused"]
     else:
-        assert numbers["bits_per_dim"] == pytest.approx(numbers["nll"] / (64 * log1p(1)) + more)
+        assert numbers["bits_per_dim"] == pytest.approx(numbers["nll"] / (64 * log2(1)) + more)
