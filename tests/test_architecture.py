@@ -18,7 +18,7 @@ LAYERS = [
     {"shapes", "loop"},
     {"graph"},
     {"loggers", "plots", "record", "config", "models"},
-    {"marginal"},
+    {"marginal", "ais"},
     {"objectives", "ledger"},
     {"chains", "draws", "hmc", "schedules"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
