@@ -105,11 +105,13 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
 
 def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
     from vae_exp.metrics.elbo import elbo
+    from vae_exp.metrics.factors import factors
     from vae_exp.metrics.nll import nll
 
     return {
         "elbo": elbo,
         "nll": lambda trained: nll(trained, cfg.num_samples),
+        "factors": lambda trained: factors(trained, cfg.factors_images),
     }
 
 
