@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.special import entr
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, mutual_info_score
 from sklearn.pipeline import make_pipeline
@@ -104,21 +104,26 @@ def sap(codes: Array, factors: Array, is_ordered: Sequence[bool]) -> float:
     return float(_gap(scores).mean())
 
 
-def importance(codes: Array, factors: Array, seed: int) -> tuple[Array, Array]:
+def importance(codes: Array, factors: Array, is_ordered: Sequence[bool], seed: int) -> tuple[Array, Array]:
     """What DCI is computed from (Eastwood & Williams, 2018): a random forest for each factor.
 
-    It predicts the value as a class. A node of a tree may split any latent: were it some at random, latents that tell
-    nothing would get a share.
+    As theirs it is a regression, of a factor without order a classification. (Locatello et al., 2019, classify all with
+    boosted trees: 32 positions are then 32 classes, and trees find little in a code that is a line in the position.)
+    A node of a tree may split any latent: were it some at random, latents that tell nothing would get a share.
 
     Returns:
         `(D, F)`, how much of what a forest learnt of a factor it owes to a latent, columns of sum 1 (0 if all codes are
-        constant); `(F,)`, its accuracy for images that trees have not seen (out of bag), the informativeness.
+        constant); `(F,)`, the informativeness: R^2, 0 at least, or accuracy for images that trees have not seen (out
+        of bag).
     """
     forests = [
-        RandomForestClassifier(TREES, max_features=None, oob_score=True, random_state=seed % 2**32).fit(codes, v)
-        for v in factors.T
+        (RandomForestRegressor if ordered else RandomForestClassifier)(
+            TREES, max_features=None, oob_score=True, random_state=seed % 2**32
+        ).fit(codes, v)
+        for v, ordered in zip(factors.T, is_ordered, strict=True)
     ]
-    return np.stack([f.feature_importances_ for f in forests], axis=1), np.array([f.oob_score_ for f in forests])
+    scores = np.array([forest.oob_score_ for forest in forests])
+    return np.stack([forest.feature_importances_ for forest in forests], axis=1), scores.clip(0)
 
 
 def disentanglement(importances: Array) -> float:

@@ -53,7 +53,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
             f"{len(codes)} images are too few: two factors are needed of which two values have ten images. "
             "Ways out: split=train, more of factors_images"
         )
-    values = values[:, scored]
+    values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
     has_scale = kind == "mean" and trained.model.bounds is not None
     is_active = codes.var(axis=0) > (DEAD if has_scale else 0)
     codes = np.where(is_active, codes, 0.0)
@@ -66,12 +66,12 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         chance = d.mutual_information(codes[:, is_active], shuffled).mean(axis=0) if is_active.any() else 0 * entropies
         numbers = {"mig": d.mig(information, entropies), "modularity": d.modularity(information)}
         bar.update()
-        importances, accuracies = d.importance(codes, values, seed)
+        importances, informativeness = d.importance(codes, values, is_ordered, seed)
         numbers["dci_disentanglement"] = d.disentanglement(importances)
         numbers["dci_completeness"] = d.completeness(importances)
-        numbers["dci_informativeness"] = float(accuracies.mean())
+        numbers["dci_informativeness"] = float(informativeness.mean())
         bar.update()
-        numbers["sap"] = d.sap(codes, values, [name not in source.unordered for name in names])
+        numbers["sap"] = d.sap(codes, values, is_ordered)
         bar.update()
         numbers["factor_vae_score"] = d.factor_vae_score(codes, values, seed)
         bar.update()
