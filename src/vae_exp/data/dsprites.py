@@ -49,7 +49,7 @@ class DSprites(Grid):
         """
         (path,) = self.files.find(root)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 classes = file["latents_classes"]
             pixels = self._pixels(path)
         except Exception as error:  # numpy, zipfile and zlib meet junk with errors of many types
