@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["curve", "grid", "reconstructions"]
+__all__ = ["curve", "grid", "heatmap", "reconstructions"]
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
@@ -47,6 +47,28 @@ def grid(images: Tensor, title: str, path: Path, rows: Sequence[str] = (), colum
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
     """Images `(N, C, H, W)` in [0, 1] above their reconstructions, in one row of pairs."""
     return grid(torch.cat([x, recon]), title, path, rows=["x", "recon"], columns=len(x))
+
+
+def heatmap(
+    values: Sequence[Sequence[float]], rows: Sequence[str], label: str, xlabel: str, title: str, path: Path
+) -> Path:
+    """Numbers from 0 on, a named row of them each, with their scale; written into the cells where these are few."""
+    num_columns = len(values[0])
+    figure, axes = _figure(min(3 + 0.45 * num_columns, 16), 1.4 + 0.45 * len(rows))
+    image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
+    figure.colorbar(image, label=label)
+    if num_columns <= 20:
+        axes.set_xticks(range(num_columns))
+        for row, numbers in enumerate(values):
+            for column, value in enumerate(numbers):
+                colour = "black" if image.norm(value) > 0.6 else "white"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path)
+    return path
 
 
 def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
