@@ -55,7 +55,7 @@ def heatmap(kl: Sequence[Sequence[float]], steps: Sequence[int], names: Sequence
     figure, axes = _figure(_height(len(names)))
     largest = max(max(max(row) for row in kl), 1e-12)
     # As opacity, so that a dimension without information is blank on any ground.
-    red, green, blue = to_rgb("#3a6fc4")
+    red, green, blue = to_rgb("#2f66b8")
     image = [[(red, green, blue, min(max(row[d] / largest, 0.0), 1.0)) for row in kl] for d in range(len(names))]
     half = (steps[-1] - steps[0]) / max(len(steps) - 1, 1) / 2
     extent = (steps[0] - half, steps[-1] + half, len(names) - 0.5, -0.5)

@@ -107,24 +107,22 @@ def _cards(
 
 
 def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """A part's class and its options, of data the source; what is null is left to the whole yaml."""
     node: Any = OmegaConf.to_container(cfg[name])
-    options = {key: value for key, value in node.items() if key not in DERIVED}
+    choice = _text({"_target_": node.get("_target_", "")})
+    options = {key: _text(value) for key, value in node.items() if key not in DERIVED and value is not None}
     if name == "data":
-        options = {"source": node.get("source"), "image_shape": node.get("image_shape"), **options}
-    elif name == "trainer":
-        options = {key: value for key, value in options.items() if value is not None}
-    return {
-        "name": name,
-        "choice": str(node.get("_target_", "")).rpartition(".")[2],
-        "options": [(key, _text(value)) for key, value in options.items()],
-    }
+        choice = options.pop("source", choice)
+        options = {"image_shape": _text(node.get("image_shape")), **options}
+    return {"name": name, "choice": choice, "options": options.items()}
 
 
 def _text(value: Any) -> str:
     """A value of the config, one with a class as `Class(key=value)`."""
     if isinstance(value, dict):
+        kind = str(value.get("_target_", "")).rpartition(".")[2]
         inner = ", ".join(f"{key}={_text(item)}" for key, item in value.items() if key != "_target_")
-        return f"{str(value.get('_target_', '')).rpartition('.')[2]}({inner})"
+        return f"{kind}({inner})" if inner else kind
     if isinstance(value, list):
         return f"[{', '.join(map(_text, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
