@@ -47,7 +47,7 @@ def draw(trained: Trained) -> dict[str, str]:
     for what in undrawn(trained.folder):
         options = OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
         try:
-            generate(trained, OmegaConf.merge({"logger": "none"}, options), what)  # type: ignore[arg-type]
+            generate(trained, OmegaConf.merge({"logger": {}}, options), what)  # type: ignore[arg-type]
         except ConfigError as error:
             refused[what] = str(error)
     return refused

@@ -48,7 +48,7 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
         elif undrawn(folder):
             (refused,) = each_run(alone, draw).values()
         path = write_page(folder, refused)
-        if cfg.logger == "wandb":
+        if "wandb" in cfg.logger:
             each_run(alone, lambda trained: trained.log_wandb({}, [path]))
         for reason in dict.fromkeys(refused.values()):
             log.info("left out: %s", reason)
