@@ -23,6 +23,7 @@ from vae_exp.report import report_runs
 from vae_exp.runs import resumed_config
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
+OVER = ("images", "draws")
 CHROMIUM = shutil.which("chromium")
 
 
@@ -66,6 +67,18 @@ def reported(folder, *overrides):
         chosen = [f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides]
         (path,) = report_runs(compose("report", overrides=chosen)).values()
     return Page(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, training.train(composed(*SMALL, "report=true"), folder)
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A copy of a finished run, and its metrics."""
+    return shutil.copytree(finished[0], tmp_path / "run"), finished[1]
 
 
 def rewrite(path, **changes):
@@ -122,31 +135,34 @@ def test_training_ends_with_a_page_of_its_run(run, caplog, model):
         assert "No samples : an autoencoder has no prior to draw from" in page.text
 
 
-def test_a_page_is_the_same_each_time_and_none_is_written_unasked(run):
-    folder, _ = run()
-    assert not (folder / "report.html").exists()
+def test_a_page_is_the_same_each_time(done):
+    folder, _ = done
     reported(folder)
     first = (folder / "report.html").read_bytes()
     assert write_page(folder).read_bytes() == first
     assert not list(folder.glob("*.part"))
 
 
-def test_an_evaluation_stands_on_the_page_with_its_errors(run):
-    folder, _ = run()
+def test_no_page_is_written_where_none_is_wanted(run):
+    assert not (run("trainer.max_epochs=1")[0] / "report.html").exists()
+
+
+def test_an_evaluation_stands_on_the_page_with_its_errors(done):
+    folder, _ = done
     numbers = evaluated(folder, "num_samples=10")
     page = reported(folder)
+    table = page.text.partition("images of the test split")[2]
     for name in ("elbo", "recon", "kl", "nll"):
-        errors = [f"{numbers[f'{name}_se_{over}']:.3f}" for over in ("images", "draws")]
-        row = rf"{name} {re.escape(f'{numbers[name]:.3f}')} {errors[0]} (\S+)"
-        assert re.search(row, page.text)
+        shown = [float(number) for number in re.search(rf" {name} (\S+) (\S+) (\S+)", table).groups()]
+        assert shown == pytest.approx([numbers[name], *(numbers[f"{name}_se_{over}"] for over in OVER)], rel=6e-3)
     assert f"1 {numbers['nll_curve'][1]:.3f} 10 {numbers['nll_curve'][10]:.3f}" in page.text
     assert numbers["bits_per_dim_refused"] in page.text
     assert f"ELBO (test) {numbers['elbo']:.2f} ± {numbers['elbo_se_images']:.2g}" in page.text
     assert "Of earlier weights" not in page.text
 
 
-def test_any_evaluation_has_a_table(run):
-    folder, metrics = run()
+def test_any_evaluation_has_a_table(done):
+    folder, metrics = done
     weights = evaluated(folder, "metrics=[elbo]")
     assert weights
     rewrite(
@@ -167,8 +183,8 @@ def test_any_evaluation_has_a_table(run):
     assert f"ELBO (test) {metrics['test/elbo']:.2f}" in page.text
 
 
-def test_results_of_earlier_weights_are_marked_and_make_no_headline(run):
-    folder, metrics = run()
+def test_results_of_earlier_weights_are_marked_and_make_no_headline(done):
+    folder, metrics = done
     evaluated(folder, "metrics=[elbo]")
     rewrite(folder / "evaluation.json", weights="0" * 16, elbo=-1.0)
     page = reported(folder)
@@ -177,8 +193,8 @@ def test_results_of_earlier_weights_are_marked_and_make_no_headline(run):
 
 
 def test_a_hostile_name_is_text(run):
-    folder, _ = run("name='<b>x</b><script>alert(1)</script>'")
-    page = reported(folder)
+    folder, _ = run("name='<b>x</b><script>alert(1)</script>'", "report=true", "trainer.max_epochs=1")
+    page = Page((folder / "report.html").read_text())
     assert "<b>x</b><script>alert(1)</script>" in page.text
     check_self_contained(page)
 
@@ -216,18 +232,17 @@ def test_a_finished_training_does_not_fail_for_its_page(run, monkeypatch, caplog
     assert "no report: RuntimeError: no space left" in caplog.text
 
 
-def test_several_runs_have_a_page_each(run, tmp_path):
-    for name in ("a", "b"):
-        run("trainer.max_epochs=1", folder=name)
+def test_several_runs_have_a_page_each(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "other")
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("report", overrides=[f"run='{tmp_path}/*'", "accelerator=cpu", "progress=false"])
-    assert list(report_runs(cfg)) == [tmp_path / "a", tmp_path / "b"]
+    assert list(report_runs(cfg)) == [tmp_path / "other", tmp_path / "run"]
     with pytest.raises(ConfigError, match="is no run folder"):
         reported(tmp_path)
 
 
-def test_a_resumed_run_may_turn_its_page_on(run):
-    folder, _ = run()
+def test_a_resumed_run_may_turn_its_page_on(done):
+    folder, _ = done
     hydra = HydraConf()
     hydra.overrides.task = [f"resume={folder}", "report=true", "trainer.max_epochs=3"]
     cfg = composed(*SMALL, "report=true", "trainer.max_epochs=3")
@@ -244,18 +259,18 @@ def test_the_heat_map_shows_the_numbers():
     assert image.shape == (3, 2, 4)
     # matplotlib may store the image bottom up and mirror it in the transform.
     alpha = image[::-1, :, 3] if "scale(1 -1)" in svg else image[..., 3]
-    np.testing.assert_allclose(alpha / 255, np.array(kl).T / 4, atol=0.003)
+    np.testing.assert_allclose(alpha / 255, np.array(kl).T / 4, atol=0.005)
 
 
 def test_a_curve_shows_the_numbers():
     rows = [
-        {"step": str(step), "train/kl": "", "val/kl": str(value)} for step, value in ((0, 1.0), (10, 3.0), (20, 2.0))
+        {"step": str(step), "train/kl": "", "val/kl": str(value)} for step, value in ((0, 2.7), (10, 3.0), (20, 2.4))
     ]
     svg = charts.curves(rows, "kl")
     path = next(d for d in re.findall(r'd="(M[^"]*)"', svg) if d.count("L") == 2)
     x, y = np.array(re.findall(r"[-\d.]+", path), dtype=float).reshape(-1, 2).T
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=1e-3)
-    assert y[2] - y[0] == pytest.approx((y[1] - y[0]) / 2, abs=1e-3)
+    assert y[2] - y[0] == pytest.approx(y[0] - y[1], abs=1e-3)
     assert y[1] < y[0], "upwards is less in SVG"
     assert charts.curves(rows, "elbo") is None
 

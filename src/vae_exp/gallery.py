@@ -6,10 +6,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from vae_exp.config import CONF, ConfigError, load_config
+from vae_exp.config import CONF, ConfigError
 from vae_exp.generate import generate
 from vae_exp.runs import fingerprint
 from vae_exp.trained import Trained
@@ -29,9 +29,9 @@ ALT = {
 LARGE = 400_000  # bytes of a picture, above which it is packed again
 
 
-def undrawn(folder: Path) -> list[str]:
+def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
     """What a page needs and the run does not have, by the names in `conf/what/`."""
-    wanted = ["samples", "reconstructions", "manifold" if load_config(folder).latent_dim == 2 else "traversal"]
+    wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
     there = {path.stem for path in (folder / "images").glob("*.png")}
     there |= {made["what"] for made in _generated(folder) if not made["is_stale"]}
     return [what for what in wanted if what not in there and (Path(CONF) / "what" / f"{what}.yaml").is_file()]
@@ -44,7 +44,7 @@ def draw(trained: Trained) -> dict[str, str]:
         The reason, by name, why one was not: it has no meaning for the run, or the data are missing.
     """
     refused = {}
-    for what in undrawn(trained.folder):
+    for what in undrawn(trained.folder, trained.cfg):
         options = OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
         try:
             generate(trained, OmegaConf.merge({"logger": {}}, options), what)  # type: ignore[arg-type]
@@ -53,9 +53,9 @@ def draw(trained: Trained) -> dict[str, str]:
     return refused
 
 
-def pictures(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
     """Those of each section of the page: name, address that holds the picture, size, and what is known of it."""
-    height, width = load_config(folder).data.image_shape[1:]
+    height, width = cfg.data.image_shape[1:]
     drawn: dict[str, Any] = {"content": {}, "is_stale": False}
     figures = [
         (path, {"what": path.stem, **drawn})

@@ -53,7 +53,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     )
     html = templates.get_template("page.html").render(
         name=str(cfg.name),
-        folder=folder,
+        folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
         record={"error": None, "data": {}, **record},
         bound=record["bound"],
         cards=_cards(cfg, record["bound"]["units"], metrics, evaluations),
@@ -64,9 +64,11 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         curves=[(title, svg) for term, title in TERMS.items() if (svg := charts.curves(rows, term))],
         has_metrics=bool(rows),
         latents=_latents(folder),
-        pictures={section: [_figure(figure) for figure in figures] for section, figures in pictures(folder).items()},
+        pictures={
+            section: [_figure(figure) for figure in figures] for section, figures in pictures(folder, cfg).items()
+        },
         refused=refused or {},
-        undrawn=undrawn(folder),
+        undrawn=undrawn(folder, cfg),
         evaluations=evaluations,
         starts=[{**start, "command": _command(start["argv"])} for start in record["starts"]],
         duration=_duration(record.get("wall_seconds")),

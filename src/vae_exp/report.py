@@ -37,15 +37,15 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
     from vae_exp.trained import each_folder, each_run
 
     def work(folder: Path) -> Path:
-        load_config(folder)  # or it is no run
+        missing = undrawn(folder, load_config(folder))
         refused: dict[str, str] = {}
         alone = DictConfig({**cfg, "run": str(folder)})
         has_weights = (folder / "checkpoints" / f"{cfg.checkpoint}.ckpt").is_file()
         if not has_weights and cfg.checkpoint in ("best", "last"):
             last = folder / "checkpoints" / "last.ckpt"
             way_out = ": checkpoint=last has weights to draw with" if last.is_file() else ""
-            refused = dict.fromkeys(undrawn(folder), f"the run has no checkpoints/{cfg.checkpoint}.ckpt{way_out}")
-        elif undrawn(folder):
+            refused = dict.fromkeys(missing, f"the run has no checkpoints/{cfg.checkpoint}.ckpt{way_out}")
+        elif missing:
             (refused,) = each_run(alone, draw).values()
         path = write_page(folder, refused)
         if "wandb" in cfg.logger:
