@@ -22,7 +22,7 @@ DATA = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" 
 SMALL = """
 data=fake data.image_shape=[1,8,8] data.source.size=64 data.val_size=16 data.batch_size=16 latent_dim=3
 encoder.hidden=[8] encoder.out_features=8 decoder.hidden=[8] trainer.accelerator=cpu trainer.max_epochs=2
-trainer.log_every_n_steps=1 trainer.enable_progress_bar=false logger=csv
+trainer.log_every_n_steps=1 trainer.enable_progress_bar=false logger=csv report=false
 """
 SMALL = tuple(SMALL.split())
 

@@ -259,7 +259,8 @@ def test_a_wheel_carries_its_conf_and_trains_from_anywhere(tmp_path):
         archive.extractall(tmp_path / "site")
     elsewhere = tmp_path / "a folder"
     elsewhere.mkdir()
-    done = command(*SMALL, cwd=elsewhere, PYTHONPATH=str(tmp_path / "site"))
+    done = command(*SMALL, "report=true", cwd=elsewhere, PYTHONPATH=str(tmp_path / "site"))
     assert done.returncode == 0, done.stderr
     (folder,) = run_folders(elsewhere)
+    assert (folder / "report.html").exists()
     assert json.loads((folder / "run.json").read_text())["starts"][0]["git"] is None, "it ran from the wheel"

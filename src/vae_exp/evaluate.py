@@ -4,7 +4,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +67,7 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
         ConfigError: If a metric that was asked for by name has no meaning for the run.
     """
     from vae_exp.record import write_json
-    from vae_exp.runs import bound, checkpoint
+    from vae_exp.runs import bound, checkpoint, fingerprint
 
     metrics = _metrics(cfg)
     chosen = list(metrics) if cfg.metrics == "all" else cfg.metrics
@@ -85,7 +84,7 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
         "split": trained.split,
         "num_images": trained.num_images(),
         "checkpoint": weights.name,
-        "weights": sha256(weights.read_bytes()).hexdigest()[:16],
+        "weights": fingerprint(weights),
         "bound": bound(trained.model, trained.data),
         "data": {trained.split: trained.data.checksums[trained.split]},
     }

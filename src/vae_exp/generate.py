@@ -40,7 +40,16 @@ def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
     """
     from vae_exp.trained import each_run  # torch is imported when the request is known to be sound
 
-    return each_run(cfg, lambda trained: generate(trained, cfg, what))
+    def work(trained: "Trained") -> dict[str, Any]:
+        numbers = generate(trained, cfg, what)
+        for name, value in numbers.items():
+            if isinstance(value, float):
+                log.info("%-28s %10.4f", name, value)
+        for path in sorted((trained.folder / "generated" / what).glob("*.png")):
+            log.info("%s", path)
+        return numbers
+
+    return each_run(cfg, work)
 
 
 def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
@@ -50,6 +59,7 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
         ConfigError: If it has no meaning for this run, or an option is none.
     """
     from vae_exp.record import write_json
+    from vae_exp.runs import fingerprint
 
     common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
@@ -64,15 +74,10 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
             out.rmdir()  # unless something of an earlier command lies there
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     settings = {"what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
+    settings["weights"] = fingerprint(trained.folder / "checkpoints" / f"{trained.checkpoint}.ckpt")
     write_json(out / f"{what}.json", {**settings, **options, **numbers})
-    pictures = sorted(out.glob("*.png"))
     if "wandb" in cfg.logger:
-        trained.log_wandb({f"{what}/{name}": value for name, value in numbers.items()}, pictures)
-    for name, value in numbers.items():
-        if isinstance(value, float):
-            log.info("%-28s %10.4f", name, value)
-    for path in pictures:
-        log.info("%s", path)
+        trained.log_wandb({f"{what}/{name}": value for name, value in numbers.items()}, sorted(out.glob("*.png")))
     return numbers
 
 

@@ -1,6 +1,7 @@
 """A run and its folder: the parts built from a config, and what of a run can be found again."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "build",
     "check_values",
     "checkpoint",
+    "fingerprint",
     "load_checkpoint",
     "load_weights",
     "make",
@@ -33,7 +35,7 @@ __all__ = [
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer", "corruption")
 # What a resumed run may change; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
-FREE_KEYS = ("test", "data.root", "data.eval_batch_size")
+FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
 DEVICES = ("accelerator", "devices", "strategy")
 
 
@@ -207,6 +209,11 @@ def checkpoint(folder: str | Path, name: str) -> Path:
     if not path.is_file():
         raise ConfigError(f"{folder} has no checkpoints/{name}.ckpt: the run stopped before it wrote one")
     return path
+
+
+def fingerprint(path: Path) -> str | None:
+    """The first 16 digits of the sha256 of a file, by which results know their weights; None where it is missing."""
+    return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

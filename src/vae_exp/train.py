@@ -15,8 +15,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.config import ConfigError, load_config
+from vae_exp.data import Images
+from vae_exp.gallery import draw
 from vae_exp.ledger import NonFiniteError
 from vae_exp.loggers import CSV
+from vae_exp.models import VAE
+from vae_exp.page import write_page
 from vae_exp.record import Record
 from vae_exp.runs import (
     bound,
@@ -29,6 +33,7 @@ from vae_exp.runs import (
     prepare,
     resumed_config,
 )
+from vae_exp.trained import Trained
 from vae_exp.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
@@ -120,7 +125,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
                 log.info("interrupted; continue with resume=%s", folder)
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
-        _summarise(cfg, folder, metrics)
+        page = _report(cfg, folder, model, data, trainer) if cfg.get("report") else None
+        _summarise(cfg, folder, metrics, page)
     return metrics
 
 
@@ -167,7 +173,20 @@ def _close_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
+def _report(cfg: DictConfig, folder: Path, model: VAE, data: Images, trainer: pl.Trainer) -> Path | None:
+    """Writes the page of the run, with the model and the images that are in memory."""
+    try:
+        is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # what the test has loaded
+        data.device, data.trainer = trainer.strategy.root_device, None
+        model.to(data.device).eval().requires_grad_(False)
+        trained = Trained(folder, cfg, model, data, "best" if is_best else "last", split="val", progress=False)
+        return write_page(folder, draw(trained))
+    except Exception as error:  # whatever it is: the run is finished and stays so
+        log.warning("no report: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], page: Path | None) -> None:
     python = Path(sys.executable)
     python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -180,6 +199,8 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None
     if cfg.expected:
         log.info("expected        %10.2f ± %s, as the README says", cfg.expected["value"], cfg.expected["tolerance"])
     log.info("pictures        %s", folder / "images")
+    if page is not None:
+        log.info("report          %s", folder / page.name)
     has_best = (folder / "checkpoints" / "best.ckpt").exists()
     if not has_best:
         log.info("no validation took place: there is no best checkpoint, the last weights are what was tested")

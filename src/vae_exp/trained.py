@@ -23,7 +23,7 @@ from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs import build, checkpoint, load_weights
 
-__all__ = ["Trained", "each_run", "load", "restore"]
+__all__ = ["Trained", "each_folder", "each_run", "load", "restore"]
 
 log = logging.getLogger("vae_exp")
 
@@ -143,7 +143,7 @@ class Trained:
         return tqdm(total=total, desc=title, unit=f" {unit}", leave=False, disable=None if self.progress else True)
 
     def log_wandb(self, numbers: dict[str, Any], pictures: list[Path]) -> None:
-        """Adds to the run's record in W&B: numbers to its summary, pictures by their names."""
+        """Adds to the run's record in W&B: numbers to its summary, pictures and pages by their names."""
         import wandb
 
         options = {key: value for key, value in (self.cfg.logger.get("wandb") or {}).items() if key != "_target_"}
@@ -152,7 +152,8 @@ class Trained:
         try:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
             if pictures:
-                run.log({f"images/{path.stem}": wandb.Image(str(path)) for path in pictures})
+                kinds = {".png": wandb.Image, ".html": wandb.Html}
+                run.log({f"images/{path.stem}": kinds[path.suffix](str(path)) for path in pictures})
         finally:
             wandb.finish()
 
@@ -211,6 +212,19 @@ def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]
         What it gave, by run folder.
 
     Raises:
+        ConfigError: As `each_folder`.
+    """
+
+    def restored(folder: Path) -> Any:
+        return work(restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress))
+
+    return each_folder(cfg, restored)
+
+
+def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
+    """As `each_run`, of runs whose models may not be needed.
+
+    Raises:
         ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
     """
     if cfg.logger and "wandb" not in cfg.logger:
@@ -228,9 +242,7 @@ def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]
     results, failed = {}, []
     for folder in folders:
         try:
-            results[folder] = work(
-                restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress)
-            )
+            results[folder] = work(folder)
         except ConfigError as error:
             if len(folders) == 1:
                 raise

@@ -1,0 +1,102 @@
+"""The pictures of a run for its page: those that are there, and those still to be drawn."""
+
+import json
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from vae_exp.config import CONF, ConfigError
+from vae_exp.generate import generate
+from vae_exp.runs import fingerprint
+from vae_exp.trained import Trained
+
+__all__ = ["draw", "is_stale", "pictures", "undrawn"]
+
+# The section of each; what is not here comes last.
+SECTIONS = {"samples": "samples", "classes": "samples", "reconstructions": "reconstructions"}
+SECTIONS |= {"manifold": "latents", "traversal": "latents"}
+ALT = {
+    "samples": "A grid of images that the model made of latents from its prior",
+    "classes": "Images that the model made of each class, a row a class",
+    "reconstructions": "Images above their reconstructions",
+    "manifold": "The images that a grid over two latent dimensions decodes to",
+    "traversal": "Images along one latent dimension a row, the others held",
+}
+LARGE = 400_000  # bytes of a picture, above which it is packed again
+
+
+def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
+    """What a page needs and the run does not have, by the names in `conf/what/`."""
+    wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
+    there = {path.stem for path in (folder / "images").glob("*.png")}
+    there |= {made["what"] for made in _generated(folder) if not made["is_stale"]}
+    return [what for what in wanted if what not in there and (Path(CONF) / "what" / f"{what}.yaml").is_file()]
+
+
+def draw(trained: Trained) -> dict[str, str]:
+    """Draws what is undrawn.
+
+    Returns:
+        The reason, by name, why one was not: it has no meaning for the run, or the data are missing.
+    """
+    refused = {}
+    for what in undrawn(trained.folder, trained.cfg):
+        options = OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
+        try:
+            generate(trained, OmegaConf.merge({"logger": {}}, options), what)  # type: ignore[arg-type]
+        except ConfigError as error:
+            refused[what] = str(error)
+    return refused
+
+
+def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
+    """Those of each section of the page: name, address that holds the picture, size, and what is known of it."""
+    height, width = cfg.data.image_shape[1:]
+    drawn: dict[str, Any] = {"content": {}, "is_stale": False}
+    figures = [
+        (path, {"what": path.stem, **drawn})
+        for path in sorted((folder / "images").glob("*.png"), key=lambda path: (path.stem == "classes", path.stem))
+        if path.stem not in ("elbo", "recon")  # the page has curves of its own
+    ]
+    figures += [(path, made) for made in _generated(folder) for path in sorted(made["folder"].glob("*.png"))]
+    sections: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SECTIONS.values(), "more")}
+    for path, made in figures:
+        with Image.open(path) as image:
+            size = image.size
+        if size != (width, height):  # one image by itself is a file for other uses
+            known = {"stem": path.stem, "source": _packed(path), "size": size}
+            known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
+            sections[SECTIONS.get(made["what"], "more")].append(made | known)
+    return sections
+
+
+def is_stale(content: dict[str, Any], weights: Path) -> bool:
+    """Whether a result is of other weights than those of the checkpoint; false where that is unknown."""
+    now = fingerprint(weights)
+    return now is not None and content.get("weights", now) != now
+
+
+def _generated(folder: Path) -> list[dict[str, Any]]:
+    """What `python -m vae_exp.generate` left."""
+    made = []
+    for path in sorted((folder / "generated").glob("*/*.json")):
+        content = json.loads(path.read_text())
+        if path.stem == path.parent.name:
+            weights = folder / "checkpoints" / f"{content.get('checkpoint')}.ckpt"
+            known = {"content": content, "is_stale": is_stale(content, weights), "folder": path.parent}
+            made.append({"what": path.stem, **known})
+    return made
+
+
+def _packed(path: Path) -> str:
+    content, kind = path.read_bytes(), "png"
+    if len(content) > LARGE:
+        buffer = BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(buffer, "WEBP", quality=88)
+        content, kind = buffer.getvalue(), "webp"
+    return f"data:image/{kind};base64,{b64encode(content).decode()}"

@@ -1,0 +1,215 @@
+"""`report.html`: a run on one page that opens from disk and needs nothing beside itself."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from omegaconf import DictConfig, OmegaConf
+
+from vae_exp import charts
+from vae_exp.config import load_config
+from vae_exp.gallery import is_stale, pictures, undrawn
+
+__all__ = ["write_page"]
+
+TERMS = {"elbo": "ELBO", "recon": "Reconstruction", "kl": "KL", "iwae": "IWAE bound", "error": "Error"}
+PARTS = (
+    "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "optimizer",
+    "trainer",
+)  # fmt: skip
+# Not shown with each part: shapes follow from data and latent_dim, and the whole yaml is on the page.
+DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")
+SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
+ABOUT = ("split", "num_images", "checkpoint", "weights", "bound", "data", "seed", "refused")  # an evaluation
+HEADLINE = {
+    "elbo": "ELBO", "recon": "recon", "kl": "KL", "nll": "NLL", "bits_per_dim": "bits per dim", "error": "error",
+    "active_units": "active units",
+}  # fmt: skip
+
+
+def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
+    """Writes `report.html` into a run folder, from what lies there.
+
+    Arguments:
+        folder: Of any run, unfinished ones too.
+        refused: Why pictures are missing, by name.
+
+    Raises:
+        ConfigError: If it is no run folder.
+    """
+    cfg, record = load_config(folder), json.loads((folder / "run.json").read_text())
+    rows = charts.read_csv(folder / "metrics.csv")
+    metrics = {key: float(value) for row in rows for key, value in row.items() if value} | record.get("metrics", {})
+    evaluations = [_evaluation(folder, path) for path in sorted(folder.glob("evaluation*.json"))]
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    html = templates.get_template("page.html").render(
+        name=str(cfg.name),
+        folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
+        record={"error": None, "data": {}, **record},
+        bound=record["bound"],
+        cards=_cards(cfg, record["bound"]["units"], metrics, evaluations),
+        expected=cfg.get("expected"),
+        parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
+        settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
+        yaml=(folder / "config.yaml").read_text(),
+        curves=[(title, svg) for term, title in TERMS.items() if (svg := charts.curves(rows, term))],
+        has_metrics=bool(rows),
+        latents=_latents(folder),
+        pictures={
+            section: [_figure(figure) for figure in figures] for section, figures in pictures(folder, cfg).items()
+        },
+        refused=refused or {},
+        undrawn=undrawn(folder, cfg),
+        evaluations=evaluations,
+        starts=[{**start, "command": _command(start["argv"])} for start in record["starts"]],
+        duration=_duration(record.get("wall_seconds")),
+    )
+    path = folder / "report.html"
+    part = path.with_suffix(".part")
+    part.write_text(html, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _cards(
+    cfg: DictConfig, units: str, metrics: dict[str, float], evaluations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The headline: numbers of the test split, else the last ones of validation or training."""
+    stage = next((s for s in ("test", "val", "train") if any(key.startswith(f"{s}/") for key in metrics)), "test")
+    numbers: dict[str, Any] = {key.partition("/")[2]: x for key, x in metrics.items() if key.startswith(f"{stage}/")}
+    for evaluation in evaluations:
+        if evaluation["split"] == stage and not evaluation["is_stale"]:
+            numbers |= evaluation["numbers"]
+    where = {"test": "test", "val": "validation, at last", "train": "training, at last"}[stage]
+    cards = []
+    for name, label in HEADLINE.items():
+        value = numbers.get(name)
+        if not isinstance(value, int | float):
+            continue
+        errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
+        card = {"label": label, "where": where, "unit": units, "value": f"{value:.2f}"}
+        card |= {over: format(error, ".2g") if error else "" for over, error in errors.items()}
+        if name == "bits_per_dim":
+            card |= {"unit": "", "value": f"{value:.3f}"}
+        elif name == "error":
+            card |= {"unit": "of the images", "value": f"{100 * value:.2f} %"}
+        elif name == "active_units":
+            card |= {"unit": f"of {cfg.latent_dim}", "value": f"{value:.0f}"}
+        cards.append(card)
+    return cards
+
+
+def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
+    """A part's class and its options, of data the source; what is null is left to the whole yaml."""
+    node: Any = OmegaConf.to_container(cfg[name])
+    choice = _text({"_target_": node.get("_target_", "")})
+    options = {key: _text(value) for key, value in node.items() if key not in DERIVED and value is not None}
+    if name == "data":
+        choice = options.pop("source", choice)
+        options = {"image_shape": _text(node.get("image_shape")), **options}
+    return {"name": name, "choice": choice, "options": options.items()}
+
+
+def _text(value: Any) -> str:
+    """A value of the config, one with a class as `Class(key=value)`."""
+    if isinstance(value, dict):
+        kind = str(value.get("_target_", "")).rpartition(".")[2]
+        inner = ", ".join(f"{key}={_text(item)}" for key, item in value.items() if key != "_target_")
+        return f"{kind}({inner})" if inner else kind
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _latents(folder: Path) -> dict[str, Any] | None:
+    """Charts of the KL per dimension, those with the most at the top."""
+    rows = charts.read_csv(folder / "kl_per_dim.csv")
+    if not rows:
+        return None
+    names = [name for name in rows[0] if name not in ("epoch", "step")]
+    names.sort(key=lambda name: -float(rows[-1][name]))
+    kl = [[float(row[name]) for name in names] for row in rows]
+    steps = [int(row["step"]) for row in rows]
+    return {
+        "largest": max(map(max, kl)),
+        "num": len(names),
+        "last": charts.bars(kl[-1], names),
+        "over_time": charts.heatmap(kl, steps, names) if len(rows) > 1 else None,
+    }
+
+
+def _figure(figure: dict[str, Any]) -> dict[str, Any]:
+    numbers, _ = _table({key: value for key, value in figure["content"].items() if key not in ("what", "weights")})
+    return figure | {"numbers": numbers}
+
+
+def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
+    """The table of an `evaluation.json`."""
+    content = json.loads(path.read_text())
+    numbers = {name: value for name, value in content.items() if name not in ABOUT}
+    rows, columns = _table(numbers)
+    return {
+        **{name: content[name] for name in ABOUT},
+        "is_stale": is_stale(content, folder / "checkpoints" / content["checkpoint"]),
+        "numbers": numbers,
+        "rows": rows,
+        "columns": columns,
+    }
+
+
+def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of values with their errors beside them, and what the errors are over."""
+    rows, columns = [], []
+    for name, value in numbers.items():
+        base, is_error, over = name.partition("_se_")
+        if is_error and base in numbers:
+            columns += [over] if over not in columns else []
+            continue
+        if name.endswith("_refused") and name.removesuffix("_refused") in numbers:
+            continue
+        row: dict[str, Any] = {"name": name, "value": "", "pairs": [], "more": ""}
+        if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
+            row["pairs"] = [(key, _number(item)) for key, item in value.items()]
+        elif isinstance(value, dict | list):
+            is_flat = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
+            row |= {"value": f"{len(value)} values", "more": ", ".join(map(_number, value)) if is_flat else str(value)}
+        else:
+            row["value"] = _number(value)
+        errors = {key.removeprefix(f"{name}_se_"): x for key, x in numbers.items() if key.startswith(f"{name}_se_")}
+        row["errors"] = {over: _number(error) for over, error in errors.items()}
+        row["reason"] = numbers.get(f"{name}_refused")
+        rows.append(row)
+    return rows, columns
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 1e6 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _command(argv: list[str]) -> str:
+    """As it was typed."""
+    program = Path(argv[0])
+    start = ["python", "-m", "vae_exp"] if program.name == "__main__.py" else [program.name]
+    return shlex.join([*start, *argv[1:]])
+
+
+def _duration(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.1f} s" if minutes < 2 else f"{minutes:.1f} min" if hours < 2 else f"{hours:.1f} h"
