@@ -40,7 +40,7 @@ class _Decoder(nn.Module):
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """`(N, D), (N, context_dim) or None -> (N, P*C, H, W)`; the context is appended to the latents."""
-        return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(len(z), *self.params_shape)
+        return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(z.shape[0], *self.params_shape)
 
     @torch.no_grad()
     def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
