@@ -80,7 +80,7 @@ def edit(
         by = torch.tensor(list(strengths), device=x.device)[:, None] * vector.to(z)
         settings = [f"{strength:+g}" if strength else "recon" for strength in strengths]
         images = codes.decode(model, (z[:, None] + by).flatten(0, 1))
-        what = f"codes + strength * (mean code of class {target} - mean code of class {source})"
+        what = f"codes plus multiples of (mean code of class {target} - mean code of class {source})"
     cells = torch.cat([x[:, None], images.unflatten(0, (len(x), -1))], dim=1).flatten(0, 1)
     title = f"{trained.cfg.name}\n{what}"
     heads = ["x", *settings]

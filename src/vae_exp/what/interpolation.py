@@ -31,7 +31,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     lengths = torch.lerp(start.norm(), end.norm(), t)
     u, v = (w / w.norm().clamp(min=1e-30) for w in (start, end))
     angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact for small angles, as the arccos is not
-    if angle.sin() < 1e-6:
+    if angle.sin() < 1e-6 or not (u.any() and v.any()):
         return linear(a, b, t[:, 0].to(a))
     return (lengths * (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()).to(a)
 

@@ -116,4 +116,4 @@ def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple
         return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
     steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=torch.float64)
     values = mean[:, None] + steps * std[:, None]
-    return code, values[..., None].to(code), [f"{step:+.2g} std" if step else "mean" for step in steps.tolist()]
+    return code, values[..., None].to(code), [f"{step:+.3g} std" if step else "mean" for step in steps.tolist()]
