@@ -144,11 +144,20 @@ def test_interpolation_decodes_both_paths(folder, drawn):
     assert drawn["heads"] == ["x", "0", "0.25", "0.5", "0.75", "1", "x"]
 
 
+def test_interpolation_goes_from_class_to_class(folder, drawn):
+    _, _, y = of(folder("vae"))
+    pairs = generated(folder("vae"), "interpolation")["pairs"]
+    assert [[int(y[a]), int(y[b])] for a, b in pairs] == [[0, 1], [2, 3]]
+    assert all((y[:i] != y[i]).all() for pair in pairs for i in pair)
+    assert generated(folder("real"), "interpolation")["pairs"] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+
+
 def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folder, drawn):
     model, x, y = of(folder("cvae"))
     pairs = generated(folder("cvae"), "interpolation", "num_steps=3")["pairs"]
-    assert pairs
+    assert len(pairs) == 4
     assert all(y[a] == y[b] and a != b for a, b in pairs)
+    assert drawn["rows"][2] == f"{pairs[1][0]} → {pairs[1][1]}\nspherical\ny = 1"
     other = int((y != y[0]).nonzero()[0])
     generated(folder("cvae"), "interpolation", f"pairs=[[0,{other}]]", "num_steps=3")
     z = model.encode(x[[0, other]], y[[0, other]]).mean
@@ -156,7 +165,7 @@ def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folde
     ends = model.decode(z, c).mean
     torch.testing.assert_close(drawn["images"][[1, 3, 6, 8]], ends.repeat(2, 1, 1, 1))
     torch.testing.assert_close(drawn["images"][[7]], model.decode(z.mean(0, True), c.mean(0, True)).mean)
-    assert "between their labels" in drawn["title"]
+    assert drawn["rows"][0] == f"0 → {other}\nspherical\ny = {int(y[0])} → {int(y[other])}"
 
 
 def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(folder, drawn):
@@ -469,6 +478,7 @@ def test_what_has_no_meaning_is_refused(folder, name, what, said):
         ("vae", "manifold", ("num_points=1",), "num_points=1"),
         ("cvae", "classes", ("num_images=0",), "num_images=0"),
         ("vae", "edit", ("target=0",), "two classes"),
+        ("vae", "edit", ("num_images=0",), "num_images=0"),
         ("vae", "edit", ("target=4",), "target=4: the labels are 0 to 3"),
         ("vae", "embeddings", ("projection=umap",), "choose pca or tsne"),
         ("vae", "embeddings", ("num_images=1",), "num_images=1"),

@@ -102,11 +102,13 @@ def _shown(
     """Images, what the model is told of them, their names and what stands beside them."""
     if source == target:
         raise ConfigError(f"source={source} target={target}: two classes are needed")
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
     for name, k in (("source", source), ("target", target)):
         if not 0 <= k <= _last(trained):
             raise ConfigError(f"{name}={k}: the labels are 0 to {_last(trained)}")
     if paths is not None:
-        x, y, names = codes.given(trained, paths, label, num_images)
+        x, y, names = codes.given(trained, paths, label, [])
         return x, y, names, names
     found: dict[int, list[Tensor]] = {source: [], target: []}
     for x, y in trained.batches():
