@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["curve", "grid", "reconstructions"]
+__all__ = ["curve", "grid", "reconstructions", "save_image", "scatter"]
+
+DPI = 150
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     # Without pyplot: no window system is asked for and no figure lives on in a global.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -32,21 +35,71 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     return images.shape[-2] + pad, images.shape[-1] + pad
 
 
-def grid(images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row."""
+def grid(
+    images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10, heads: Sequence[str] = ()
+) -> Path:
+    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row and one above each column."""
+    height, width = images.shape[-2:]
     num_rows = -(-len(images) // columns)
-    figure, axes = _figure(6, 0.5 + 5.6 * num_rows / columns * images.shape[-2] / images.shape[-1])
-    height, _ = _show(axes, images, columns)
-    axes.set_yticks([height * (k + 0.5) for k in range(len(rows))], rows)
-    axes.tick_params(length=0)
+    # Inches: of 10 columns as wide as a page, never too small for its pixels.
+    cell = max(min(5.6 / columns, 1.1), 0.56, width / DPI)
+    beside = 0.07 * max((len(line) for row in rows for line in row.split("\n")), default=0)
+    above = 0.3 + 0.2 * len(title.splitlines()) + (0.2 if heads else 0)
+    figure, axes = _figure(max(6, 0.4 + beside + cell * columns), above + cell * num_rows * height / width)
+    down, across = _show(axes, images, columns)
+    axes.set_yticks([down * (k + 0.5) for k in range(len(rows))], rows, fontsize=8)
+    axes.set_xticks([across * (k + 0.5) for k in range(len(heads))], heads, fontsize=8)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.set_title(title, fontsize=9)
     figure.savefig(path)
     return path
 
 
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
-    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, in one row of pairs."""
-    return grid(torch.cat([x, recon]), title, path, rows=["x", "recon"], columns=len(x))
+    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs a row."""
+    columns = min(10, len(x))
+    missing = torch.ones(-len(x) % columns, *x.shape[1:], device=x.device)
+    lines = [torch.cat([images.to(missing), missing]).split(columns) for images in (x, recon)]
+    pairs = [line for pair in zip(*lines, strict=True) for line in pair]
+    return grid(torch.cat(pairs), title, path, rows=["x", "recon"] * len(lines[0]), columns=columns)
+
+
+def save_image(image: Tensor, path: Path) -> Path:
+    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; C is 1 or 3."""
+    levels = (image.float().cpu().clamp(0, 1) * 255).round().byte()
+    Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+    return path
+
+
+def scatter(
+    points: Tensor, y: Tensor, title: str, axis_names: tuple[str, str], path: Path, marked: dict[str, Tensor]
+) -> Path:
+    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; points `(2,)` of their own marked by name."""
+    figure, axes = _figure(7, 6)
+    points, y = points.float().cpu(), y.cpu()
+    classes = y.unique().tolist()
+    size = max(2.0, min(20.0, 20000 / max(len(points), 1)))
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.6}
+    if len(classes) <= 10:
+        for k in classes:
+            chosen = points[y == k]
+            label = f"y = {k}" if k >= 0 else None
+            axes.scatter(*chosen.T.numpy(), color=f"C{max(k, 0) % 10}", label=label, **style)
+    else:  # too many to tell apart by a legend
+        seen = axes.scatter(*points.T.numpy(), c=y.numpy(), cmap="turbo", **style)
+        figure.colorbar(seen, label="label y")
+    for name, point in marked.items():
+        axes.scatter(*point.tolist(), marker="*", s=150, color="black", edgecolors="white")
+        axes.annotate(name, point.tolist(), xytext=(7, 7), textcoords="offset points", fontsize=9)
+    if len(classes) <= 10 and max(classes) >= 0:
+        for handle in axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False).legend_handles:
+            handle.set(sizes=[30], alpha=1)
+    axes.set_xlabel(axis_names[0])
+    axes.set_ylabel(axis_names[1])
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+    return path
 
 
 def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
