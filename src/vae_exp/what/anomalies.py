@@ -32,7 +32,7 @@ SHOWN = 20
 SCORES = {
     "elbo": "ELBO",
     "iwae": "log p(x) by importance sampling",
-    "likelihood_ratio": "log p(x) - log p(x) of the background model",
+    "likelihood_ratio": "log p(x) - log p_background(x)",
     "recon": "E log p(x|z)",
 }
 
@@ -93,7 +93,7 @@ def anomalies(
     own, other = _score_all(trained, trained.data, score_of, own_name, num_images), None
     numbers: dict[str, Any] = {"num_images": len(own.scores), **mean_and_error("score", own.scores)}
     sets = {own_name: own}
-    title = f"{trained.cfg.name}\n{SCORES[score]} of images"
+    title = f"{trained.cfg.name}\nhow probable images are: {SCORES[score]}"
     if against is not None:
         data, other_name = _other_data(trained, against)
         other_name = f"{other_name}, {trained.split}" if f"{other_name}, {trained.split}" != own_name else "against"

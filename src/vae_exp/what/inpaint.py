@@ -64,7 +64,7 @@ def inpaint(
     if not methods:
         raise ConfigError(f"method={method}: choose both, {' or '.join(METHODS)}")
     each = num_chains * burn_in + num_chains * num_steps * ("pseudo_gibbs" in methods)
-    each += 2 * num_samples * ("importance" in methods)
+    each += num_samples * ("importance" in methods) * (2 if input is None else 1)
     values: dict[str, list[Tensor]] = defaultdict(list)
     rows: dict[str, list[Tensor]] = defaultdict(list)
 
@@ -77,9 +77,10 @@ def inpaint(
         filled = {}
         if "importance" in methods:  # first: from where the burn-in ended
             filled["importance"], part = missing.importance(num_samples)
-            whole = missing.log_p(num_samples)
-            values["log_p_missing"].append(whole.log_px - part.log_px)
-            values["variance"].append(whole.variance + part.variance)
+            if input is None:
+                whole = missing.log_p(num_samples)
+                values["log_p_missing"].append(whole.log_px - part.log_px)
+                values["variance"].append(whole.variance + part.variance)
         if "pseudo_gibbs" in methods:
             filled["pseudo_gibbs"] = missing.gibbs(num_steps)
         filled = {name: filled[name] for name in methods}
