@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["curve", "grid", "heatmap", "reconstructions", "save_image", "scatter"]
+__all__ = ["captioned", "curve", "grid", "heatmap", "histogram", "reconstructions", "save_image", "scatter"]
 
 DPI = 150
 
@@ -64,6 +64,41 @@ def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
     lines = [torch.cat([images.to(missing), missing]).split(columns) for images in (x, recon)]
     pairs = [line for pair in zip(*lines, strict=True) for line in pair]
     return grid(torch.cat(pairs), title, path, rows=["x", "recon"] * len(lines[0]), columns=columns)
+
+
+def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, columns: int = 10) -> Path:
+    """Images `(N, C, H, W)` in [0, 1], each under a caption of its own."""
+    num_rows, shape = -(-len(images) // columns), images.shape[-2] / images.shape[-1]
+    figure, axes = _figure(7, 0.5 + num_rows * (0.4 + 6.6 / columns * shape))
+    axes.remove()
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(num_rows, columns, i + 1)
+        _show(axes, image[None], 1, pad=0)
+        axes.set_title(caption, fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path)
+    return path
+
+
+def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
+    """How numbers `(N,)` lie, as shares of each set; single ones marked by name. The outermost 0.5 % may be cut off."""
+    figure, axes = _figure(7, 4)
+    values = {name: sample.double().cpu() for name, sample in samples.items()}
+    ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=torch.double)) for sample in values.values()]
+    low, high = (float(f(torch.cat([*ends, torch.tensor([*marked.values()])]))) for f in (torch.min, torch.max))
+    bins = torch.linspace(low, high if high > low else low + 1, 81).tolist()
+    for name, sample in values.items():
+        weights = [100 / len(sample)] * len(sample)
+        axes.hist(sample.numpy(), bins=bins, weights=weights, alpha=0.55, label=f"{name} ({len(sample)} images)")
+    for i, (name, value) in enumerate(marked.items()):
+        axes.axvline(value, color=f"C{len(samples) + i}", linestyle="--", label=f"{name}: {value:.1f}")
+    axes.set_xlabel(x_name)
+    axes.set_ylabel("% of the images")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+    return path
 
 
 def save_image(image: Tensor, path: Path) -> Path:
