@@ -104,12 +104,17 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
 
 
 def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
-    from vae_exp.metrics.elbo import elbo
+    from vae_exp.metrics.amortisation import amortisation
+    from vae_exp.metrics.elbo import elbo, train_gap
+    from vae_exp.metrics.latents import latents
     from vae_exp.metrics.nll import nll
 
     return {
         "elbo": elbo,
+        "train_gap": train_gap,
         "nll": lambda trained: nll(trained, cfg.num_samples),
+        "latents": lambda trained: latents(trained, **cfg.latents, num_samples=cfg.num_samples),
+        "amortisation": lambda trained: amortisation(trained, **cfg.amortisation, num_samples=cfg.num_samples),
     }
 
 
