@@ -89,8 +89,8 @@ def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Pa
     # As many names as can be read.
     step = -(-len(kl) // 50)
     axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
-    axes.set_xlabel("latent dimension d, by its KL")
-    axes.set_ylabel("KL(q(z_d|x) || p(z_d)), nats per image", fontsize=8)
+    axes.set_xlabel("latent dimension $d$, in the order of the KL")
+    axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
     axes.set_title(title, fontsize=9)
     axes.legend()
     axes.grid(axis="y", alpha=0.3)
