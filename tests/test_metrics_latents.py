@@ -66,7 +66,7 @@ def by_sum(log_q, log_p, cell):
     return mi, kl
 
 
-def assert_agrees(numbers, mi, kl, error=0.05):
+def assert_agrees(numbers, mi, kl, error=0.07):
     for name, expected in (("mutual_information", mi), ("marginal_kl", kl), ("mean_kl", mi + kl)):
         assert 0 < numbers[f"{name}_se_draws"] < error
         assert abs(numbers[name] - expected) < 4 * numbers[f"{name}_se_draws"], name
@@ -100,7 +100,7 @@ def test_surgery_in_one_dimension_is_that_of_the_mixture_by_quadrature():
 def test_surgery_in_two_dimensions_is_that_of_the_mixture_by_quadrature(posterior, prior):
     """Any posterior: the densities of each image by itself, on a grid."""
     posterior, h = lively(posterior, 0.3), torch.randn(N, F).double()
-    points, cell = plane(half_width=14, points=700)
+    points, cell = plane(half_width=14, points=500)
     with torch.no_grad():
         numbers = elbo_surgery(parts_of(posterior, prior, h, 800), 4000)
         log_q = torch.stack([posterior(each[None]).log_prob(points[:, None])[:, 0] for each in h])
@@ -129,17 +129,18 @@ def test_surgery_of_discrete_latents_is_the_sum_over_states(posterior, prior, st
 
 def test_surgery_with_labels_is_that_within_each():
     """Two labels, three images and two, the prior another for each: the mean over images of each label's own."""
-    posterior, prior, h = lively(DiagonalNormal(F, 1)), lively(Mixture(1, 2, context_dim=2)), torch.randn(N, F).double()
+    posterior, prior = lively(DiagonalNormal(F, 1)), lively(Mixture(1, 2, context_dim=2))
+    h = torch.tensor([-2.0, -0.5, 0.0, 0.5, 2.0]).double()[:, None] * torch.randn(F).double()
     group = torch.tensor([3, 7, 3, 7, 3])
     c = torch.stack([group == 3, group == 7], dim=1).double()
-    numbers = elbo_surgery(parts_of(posterior, prior, h, 1600, group, c), 8000)
-    grid = torch.linspace(-14, 14, 20001).double()[:, None]
+    numbers = elbo_surgery(parts_of(posterior, prior, h, 6400, group, c), 32000)
+    grid = torch.linspace(-40, 40, 40001).double()[:, None]
     each = []
     for label in (3, 7):
         of = group == label
         log_q = torch.stack([posterior(some[None]).log_prob(grid[:, None])[:, 0] for some in h[of]])
         log_p = prior(c[of][:1]).log_prob(grid[:, None])[:, 0]
-        each.append(by_sum(log_q, log_p, 28 / 20000))
+        each.append(by_sum(log_q, log_p, 80 / 40000))
     (mi_3, kl_3), (mi_7, kl_7) = each
     assert abs(mi_3 - mi_7) > 0.05
     assert_agrees(numbers, 0.6 * mi_3 + 0.4 * mi_7, 0.6 * kl_3 + 0.4 * kl_7)
@@ -222,14 +223,14 @@ def flat(dims):
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["mean", "samples"])
 def test_active_units_are_those_whose_posterior_mean_varies(is_known):
-    """Of x of variance 1 the mean m x has m^2. A dead unit's own noise, 1/50 in a mean of 50 latents, counts for nothing."""
+    """A mean m x has m^2 times the variance of x. A dead unit's noise, 1/50 in the mean of 50 latents, adds nothing."""
     x = torch.randn(600, 1, 1, 4).double()
     posterior = axes_posterior([0.0, 0.05, 0.2, -1.0], [1.0, 1.0, 0.7, 0.1])
     posterior = posterior if is_known else Unknown(posterior)
     run = Known(make(flat(4), Affine(4, 4), ELBO(), posterior=posterior), x)
     numbers = units(run, threshold=0.01)
     expected = x.flatten(1).var(dim=0, correction=0) * torch.tensor([0.0, 0.05, 0.2, -1.0]).square()
-    error = 1e-9 if is_known else 4 * (0.02 + 0.2 * sqrt(0.02)) / sqrt(600)
+    error = 1e-6 if is_known else 4 * (0.02 + 0.2 * sqrt(0.02)) / sqrt(600)
     assert numbers["mean_variances"] == pytest.approx(expected.tolist(), abs=error)
     assert (numbers["active_units"], numbers["num_units"]) == (2, 4)
     assert numbers["verdict"] == "2 of 4 dimensions used"
@@ -317,7 +318,7 @@ CASES = {
     "full_normal": (("posterior=full_normal",), {"nll_without_dead_units"}),
     "laplace": (("posterior=laplace",), set()),
     "flow": (("posterior=flow", "posterior.hidden=[8]"), {"nll_without_dead_units"}),
-    "bernoulli": (("posterior=bernoulli", "objective.kl=auto", "objective.estimator=score_function"), set()),
+    "bernoulli": (("posterior=bernoulli", "objective.kl=monte_carlo", "objective.estimator=score_function"), set()),
     "mixture": (("prior=mixture",), {"nll_without_dead_units"}),
     "vamp": (("prior=vamp", "prior.pseudo_inputs=20"), {"nll_without_dead_units"}),
     "flow prior": (("prior=flow", "prior.hidden_features=[8]"), {"nll_without_dead_units"}),
@@ -368,7 +369,7 @@ def test_evaluate_writes_them_and_the_picture(run):
     assert numbers["elbo_gap"] == pytest.approx(numbers["elbo_train"] - numbers["elbo"])
     assert numbers["elbo_train_images"] == 48 < 64  # all training images: the test split has more
     assert (folder / "images" / "kl_per_dim.png").exists()
-    assert json.loads((folder / "evaluation.json").read_text())["verdict"].endswith("dimensions used")
+    assert json.loads((folder / "evaluation.json").read_text())["verdict"] == numbers["verdict"]
     evaluated(folder, "metrics=[latents]", "split=val", "num_samples=20")
     assert (folder / "images" / "kl_per_dim_val.png").exists()
     with pytest.raises(NoMeaningError, match="split=train"):

@@ -105,7 +105,7 @@ def refine(
     Returns:
         The posteriors of the refined features, batch `(B,)`.
     """
-    h = h.clone().requires_grad_()
+    h = h.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([h], lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
