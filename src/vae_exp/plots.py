@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["captioned", "curve", "grid", "heatmap", "histogram", "reconstructions", "save_image", "scatter"]
+__all__ = ["captioned", "curve", "grid", "heatmap", "histogram", "kl_per_dim", "reconstructions", "save_image", "scatter"]
 
 DPI = 150
 
@@ -186,5 +186,26 @@ def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     path = folder / f"{name}.png"
+    figure.savefig(path)
+    return path
+
+
+def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Path) -> Path:
+    """A bar a latent dimension, the largest KL first; active ones in colour."""
+    figure, axes = _figure(6, 3.5)
+    order = sorted(range(len(kl)), key=lambda d: -kl[d])
+    for label, is_active, colour in (("used", True, "C0"), ("not used", False, "0.7")):
+        places = [place for place, d in enumerate(order) if active[d] == is_active]
+        if places:
+            axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")
+    # As many names as can be read.
+    step = -(-len(kl) // 50)
+    axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
+    axes.set_xlabel("latent dimension $d$, in the order of the KL")
+    axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
+    axes.set_title(title, fontsize=9)
+    axes.legend()
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
     figure.savefig(path)
     return path
