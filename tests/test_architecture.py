@@ -13,6 +13,7 @@ LAYERS = [
     {"trainer"},
     {"what"},
     {"metrics"},
+    {"samplers"},
     {"trained"},
     {"runs", "callbacks"},
     {"shapes", "loop"},

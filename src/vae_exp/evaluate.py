@@ -105,11 +105,15 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
 
 def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
     from vae_exp.metrics.elbo import elbo
+    from vae_exp.metrics.labels import labels
     from vae_exp.metrics.nll import nll
+    from vae_exp.metrics.quality import quality
 
     return {
         "elbo": elbo,
         "nll": lambda trained: nll(trained, cfg.num_samples),
+        "labels": lambda trained: labels(trained, **cfg.labels),
+        "quality": lambda trained: quality(trained, **cfg.quality),
     }
 
 
