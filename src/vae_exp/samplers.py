@@ -16,6 +16,7 @@ from torch.distributions import AffineTransform, Distribution, MultivariateNorma
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import Mixture
 from vae_exp.draws import full_precision, sample
+from vae_exp.models import M2
 from vae_exp.trained import Trained
 
 __all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
@@ -145,16 +146,16 @@ def _log_density(density: Density, z: Tensor, c: Tensor | None) -> float:
 
 def _codes(trained: Trained, split: str, key: str) -> tuple[Tensor, Tensor | None]:
     """A draw of q(z | x, c) for each image, `(N, D)`, and c `(N, context_dim)` or None."""
-    model, z, c = trained.model, [], []
+    model, parts = trained.model, []
     with trained.bar(trained.num_images(split), f"{split} codes") as bar:
         for x, y in trained.batches(split):
-            if hasattr(model, "classify"):  # m2: a label that is missing is inferred
+            if isinstance(model, M2):  # a label that is missing is inferred
                 y = torch.where(y < 0, model.classify(x).argmax(dim=-1), y)
             q = model.encode(x, y)
             if not q.has_rsample:
                 raise NoMeaningError(f"{key}: discrete latents have no density to fit, their prior is uniform: prior")
             with full_precision(x):
-                z.append(sample(q, 1)[0][0])
-            c.append(model.context(y))
+                parts.append((sample(q, 1)[0][0], model.context(y)))
             bar.update(len(x))
-    return torch.cat(z), None if c[0] is None else torch.cat(c)
+    contexts = [c for _, c in parts if c is not None]
+    return torch.cat([z for z, _ in parts]), torch.cat(contexts) if contexts else None

@@ -36,7 +36,11 @@ class Classifier(nn.Module):
     def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         halvings = min(2, min(image_shape[1:]).bit_length() - 1)
-        self.network = Conv(image_shape, channels=(16, 32)[:halvings], out_features=WIDTH, activation="GELU")
+        # Features of mean 0 and variance 1: each counts, and the kernel distance has the scale it has elsewhere.
+        norm = nn.BatchNorm1d(WIDTH, affine=False)
+        self.network = nn.Sequential(
+            Conv(image_shape, channels=(16, 32)[:halvings], out_features=WIDTH, activation="GELU"), norm
+        )
         self.head = nn.Linear(WIDTH, num_classes)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -69,7 +73,8 @@ class Inception(nn.Module):
             self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # a corrupt file can fail in any way
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"quality.inception={path} is no state dict of torchvision's inception_v3: {reason}") from error
+            what = "no state dict of torchvision's inception_v3"
+            raise ConfigError(f"quality.inception={path} is {what}: {reason}") from error
         self.network.fc = nn.Identity()
         # Of ImageNet, as these weights were trained.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
@@ -125,12 +130,13 @@ def _train(network: Classifier, trained: Trained) -> None:
     with trained.bar(EPOCHS * len(x), "classifier of the data") as bar:
         for epoch in range(EPOCHS):
             optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / EPOCHS)
-            for rows in torch.randperm(len(x)).split(BATCH):
+            for rows in torch.randperm(len(x))[: max(1, len(x) // BATCH) * BATCH].split(BATCH):
                 loss = F.cross_entropy(network.head(network(x[rows])), y[rows])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 bar.update(len(rows))
+    network.eval()
     with torch.no_grad():
         right = [network.head(network(x)).argmax(dim=-1) == y for x, y in trained.batches("val")]
     network.accuracy = torch.cat(right).float().mean()

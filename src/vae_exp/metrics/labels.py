@@ -3,7 +3,6 @@
 from math import sqrt
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -46,14 +45,11 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
     if len(y_train[chosen].unique()) < 2:
         raise NoMeaningError("the labelled training images are of one class: there is nothing to tell apart")
     has_label = y >= 0
-    arrays = (t.cpu().numpy() for t in (z_train[chosen], y_train[chosen], z[has_label], y[has_label]))
-    return probes(*arrays, neighbours)
+    return probes(z_train[chosen], y_train[chosen], z[has_label], y[has_label], neighbours)
 
 
-def probes(
-    z_train: npt.NDArray[Any], y_train: npt.NDArray[Any], z: npt.NDArray[Any], y: npt.NDArray[Any], neighbours: int
-) -> dict[str, Any]:
-    """Classifiers of codes `(N, D)`, learned on training codes.
+def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int) -> dict[str, Any]:
+    """Classifiers of codes `(N, D)` with labels `(N,)`, learned on training codes.
 
     Returns:
         `probe_accuracy`, of a logistic regression on standardised codes, and `knn_accuracy`, of the vote of the nearest
@@ -71,7 +67,8 @@ def probes(
     }
     numbers: dict[str, Any] = {"probe_train_images": len(z_train)}
     for name, classifier in classifiers.items():
-        numbers |= _accuracy(name, float(classifier.fit(z_train, y_train).score(z, y)), len(y))
+        share = classifier.fit(z_train.cpu().numpy(), y_train.cpu().numpy()).score(z.cpu().numpy(), y.cpu().numpy())
+        numbers |= _accuracy(name, float(share), len(y))
     return numbers
 
 

@@ -36,9 +36,9 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
             same data, trained here.
 
     Returns:
-        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (of Inception `inception_fid`, ...; of
-        another sampler than the prior `feature_fid_gmm`, ...), the same `_of_train`, of as many training images, and
-        `feature_accuracy`, the classifier's on validation images.
+        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (of Inception `inception_fid`, ...;
+        of another sampler than the prior `feature_fid_gmm`, ...), the same `_of_train`, of as many training images,
+        and `feature_accuracy`, the classifier's on validation images.
 
     Raises:
         ConfigError: If an option is none.
@@ -129,7 +129,7 @@ def distances(real: Tensor, made: Tensor) -> dict[str, float]:
 def manifolds(
     real: npt.NDArray[Any], made: npt.NDArray[Any], progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, float]:
-    """Of features `(N, F)` and `(M, F)`: which points lie in balls around the others, as far as a k-th neighbour of theirs.
+    """Which points of `(N, F)` and `(M, F)` lie in balls around those of the other; a radius reaches a k-th neighbour.
 
     Returns:
         `precision`, the share of made ones in any ball of a real one, and `recall`, the reverse (Kynkaanniemi et al.,
