@@ -71,7 +71,7 @@ def test_bayes_rule_is_exact_where_the_posterior_is(tmp_path):
     assert numbers["bayes_accuracy_se_images"] == pytest.approx(right.std() / math.sqrt(200))
     marginal, given = -logsumexp(log_joint, axis=1), -log_px[np.arange(200), y]
     for name, each in (("nll_marginal", marginal), ("nll_given_label", given)):
-        assert numbers[name] == pytest.approx(each.mean(), rel=1e-9)
+        assert numbers[name] == pytest.approx(each.mean(), rel=1e-7)  # constants of the model are float32
         assert numbers[f"{name}_se_images"] == pytest.approx(each.std(ddof=1) / math.sqrt(200), rel=1e-6)
         assert numbers[f"{name}_se_draws"] == pytest.approx(0, abs=1e-6)
 
@@ -150,7 +150,7 @@ def test_data_without_labels_are_refused(tmp_path):
 RUNS = {
     "vae": (),
     "flow": ("posterior=flow",),
-    "bernoulli": ("posterior=bernoulli", "objective.estimator=score_function"),
+    "bernoulli": ("posterior=bernoulli", "posterior.relaxed=true"),
     "hvae": ("model=hvae", "model.upper_dims=[2]"),
     "ae": ("model=ae",),
     "m2": ("model=m2", "data.labelled=8"),
