@@ -97,7 +97,7 @@ def test_neighbours_vote_as_by_brute_force(neighbours):
     y_train, y = torch.randint(2, (50,)), torch.randint(2, (40,))
     right = 0
     for point, label in zip(z, y, strict=True):
-        nearest = sorted(range(50), key=lambda i: float((z_train[i] - point).square().sum()))[:neighbours]  # noqa: B023
+        nearest = sorted(range(50), key=lambda i: float((z_train[i] - point).square().sum()))[:neighbours]
         right += int(sum(int(y_train[i]) for i in nearest) > neighbours / 2) == int(label)
     assert probes(z_train, y_train, z, y, neighbours)["knn_accuracy"] == right / 40
 

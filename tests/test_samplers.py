@@ -168,7 +168,7 @@ def test_every_model_is_sampled(run, name, monkeypatch):
     if name == "ae":
         with pytest.raises(NoMeaningError, match="sampler=gmm"):
             generated(folder, "samples")
-        with pytest.raises(NoMeaningError, match="quality.sampler=gmm"):
+        with pytest.raises(NoMeaningError, match=r"quality\.sampler=gmm"):
             evaluated(folder, "metrics=[quality]")
     else:
         assert generated(folder, "samples") == {}
