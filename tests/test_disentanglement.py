@@ -241,7 +241,7 @@ def test_a_run_is_scored_from_its_folder(tmp_path):
     written = json.loads((folder / "evaluation.json").read_text())
     assert {name: written[name] for name in numbers} == numbers
     assert numbers["factor_vae_score"] != evaluated(folder, "metrics=factors", "seed=1")["factor_vae_score"]
-    fewer = evaluated(folder, "metrics=factors", "split=train", "factors_images=250")["factors"]
+    fewer = evaluated(folder, "metrics=factors", "split=train", "factors.num_images=250")["factors"]
     assert fewer["num_images"] == 250
     assert {"factors.png", "factors_train.png"} <= {path.name for path in (folder / "images").iterdir()}
 
@@ -319,5 +319,5 @@ def test_a_factor_without_groups_is_left_out(tmp_path):
 
 
 def test_no_images_at_all_are_a_wrong_option(tmp_path):
-    with pytest.raises(ConfigError, match="factors_images=0"):
+    with pytest.raises(ConfigError, match="factors.num_images=0"):
         factors_metric(untrained(tmp_path, *SPRITES), 0)

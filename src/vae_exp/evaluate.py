@@ -113,15 +113,26 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
 
 def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
     from vae_exp.metrics.ais import ais
-    from vae_exp.metrics.elbo import elbo
+    from vae_exp.metrics.amortisation import amortisation
+    from vae_exp.metrics.elbo import elbo, train_gap
+    from vae_exp.metrics.factors import factors
+    from vae_exp.metrics.labels import labels
+    from vae_exp.metrics.latents import latents
     from vae_exp.metrics.nll import nll
+    from vae_exp.metrics.quality import quality
 
     if cfg.nll not in ("is", "ais"):
         raise ConfigError(f"nll={cfg.nll}: choose is (importance sampling), or ais to anneal some images beside it")
     return {
         "elbo": elbo,
+        "train_gap": train_gap,
         "nll": lambda trained: nll(trained, cfg.num_samples),
         **({"ais": lambda trained: ais(trained, cfg.num_samples, **cfg.ais)} if cfg.nll == "ais" else {}),
+        "latents": lambda trained: latents(trained, **cfg.latents, num_samples=cfg.num_samples),
+        "amortisation": lambda trained: amortisation(trained, **cfg.amortisation, num_samples=cfg.num_samples),
+        "labels": lambda trained: labels(trained, **cfg.labels),
+        "quality": lambda trained: quality(trained, **cfg.quality),
+        "factors": lambda trained: factors(trained, **cfg.factors),
     }
 
 

@@ -9,7 +9,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["captioned", "curve", "grid", "heatmap", "histogram", "kl_per_dim", "reconstructions", "save_image", "scatter"]
+__all__ = [
+    "captioned",
+    "curve",
+    "grid",
+    "heatmap",
+    "histogram",
+    "kl_per_dim",
+    "reconstructions",
+    "save_image",
+    "scatter",
+]
 
 DPI = 150
 

@@ -43,7 +43,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
             f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
         )
     if num_images < 1:
-        raise ConfigError(f"factors_images={num_images}: at least 1 is needed")
+        raise ConfigError(f"factors.num_images={num_images}: at least 1 is needed")
     codes, kind = _codes(trained, num_images)
     values = source.factors(trained.split)[: len(codes)].numpy()
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
@@ -51,7 +51,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     if len(names) < 2:
         raise NoMeaningError(
             f"{len(codes)} images are too few: two factors are needed of which two values have ten images. "
-            "Ways out: split=train, more of factors_images"
+            "Ways out: split=train, more of factors.num_images"
         )
     values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
     has_scale = kind == "mean" and trained.model.bounds is not None
