@@ -256,4 +256,4 @@ def test_bits_per_dim(run, chosen, more):
         assert numbers["bits_per_dim"] is None
         assert more in numbers["bits_per_dim_refused"]
     else:
-        assert numbers["bits_per_dim"] == pytest.approx(numbers["nll"] / (64 * log2(1)) + more)
+        assert numbers["bits_per_dim"] == pytest.approx(numbers["nll"] / (64 * log(2)) + more)
