@@ -531,7 +531,10 @@ def test_the_same_seed_makes_the_same(folder, drawn):
 def test_on_mnist(tmp_path, real_data):
     """An attribute vector turns the class that it comes from into the one that it goes to, for a plain classifier."""
     chosen = ["data=mnist_5k", f"data.root={real_data}", "latent_dim=8", "trainer.accelerator=cpu", "logger=csv"]
-    train(composed(*chosen, "trainer.max_epochs=10", "trainer.enable_progress_bar=false"), tmp_path / "run")
+    train(
+        composed(*chosen, "trainer.max_epochs=10", "trainer.log_every_n_steps=9", "trainer.enable_progress_bar=false"),
+        tmp_path / "run",
+    )
     model, x, y = of(tmp_path / "run")
     means = torch.stack([x[y == k].mean(dim=0) for k in range(10)])
 
