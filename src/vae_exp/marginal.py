@@ -24,13 +24,14 @@ class Marginal(NamedTuple):
     curve: dict[int, Tensor]  # the bound of 1, 10, 100, ... and K latents, (B,) each: the mean over groups of so many
 
     @property
-    def variance(self) -> Tensor | None:
-        """That of `log_px`, `(B,)`, None where K = 1, to first order in that of the mean weight (the delta method).
+    def variance(self) -> Tensor:
+        """That of `log_px`, `(B,)`, nan where K = 1, to first order in that of the mean weight (the delta method).
 
         With the sample variance s^2 of the weights and their mean m it is `s^2 / (K m^2) = (K / ESS - 1) / (K - 1)`.
         """
         num_samples = max(self.curve)
-        return ((num_samples / self.ess - 1) / (num_samples - 1)).clamp(min=0) if num_samples > 1 else None
+        spread = (num_samples / self.ess - 1).clamp(min=0)
+        return spread / (num_samples - 1) if num_samples > 1 else torch.full_like(spread, torch.nan)
 
 
 def of_weights(log_w: Tensor) -> Marginal:

@@ -91,9 +91,9 @@ def ais(
     numbers: dict[str, Any] = {"ais": {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog}}
     for how, parts in (("ais", annealed), ("is", sampled)):
         name, ess = f"nll_{how}_{len(x)}_images", torch.cat([part.ess for part in parts])
-        variances = [part.variance for part in parts if part.variance is not None]
+        variances = torch.cat([part.variance for part in parts])
         log_px = torch.cat([part.log_px for part in parts])
-        numbers |= with_errors(name, -log_px, torch.cat(variances) if variances else None)
+        numbers |= with_errors(name, -log_px, variances)
         numbers |= {f"{name}_ess_median": float(ess.median()), f"{name}_ess_min": float(ess.min())}
     numbers |= {"ais_acceptance": float(acceptance.mean()), "ais_acceptance_min": float(acceptance.min())}
     low, high = torch.cat(lower), torch.cat(upper)

@@ -1,7 +1,7 @@
 """-log p(x), and what it comes to in bits."""
 
 import logging
-from math import log, sqrt
+from math import isnan, log, sqrt
 from typing import Any
 
 import torch
@@ -54,10 +54,10 @@ def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
     """The numbers of all images from those of the batches."""
     log_px = torch.cat([part.log_px for part in parts]).cpu()
     ess = torch.cat([part.ess for part in parts]).cpu()
-    variances = [part.variance for part in parts if part.variance is not None]
+    variances = torch.cat([part.variance for part in parts])
     sizes = list(parts[0].curve)
     return {
-        **with_errors("nll", -log_px, torch.cat(variances) if variances else None),
+        **with_errors("nll", -log_px, variances),
         "nll_samples": sizes[-1],
         "nll_curve": {size: -float(torch.cat([part.curve[size] for part in parts]).mean()) for size in sizes},
         "ess_mean": float(ess.mean()),
@@ -73,12 +73,13 @@ def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict
     Arguments:
         name: Of the mean; `_se_images` and `_se_draws` are added for the errors.
         each: The number of each image.
-        variance: That of each image's number over draws, `(B,)`; None where there is but one draw.
+        variance: That of each image's number over draws, `(B,)`; nan where there is but one draw.
     """
+    error = None if variance is None else float(variance.sum().sqrt()) / len(each)
     return {
         name: float(each.mean()),
         f"{name}_se_images": float(each.std()) / sqrt(len(each)) if len(each) > 1 else None,
-        f"{name}_se_draws": None if variance is None else float(variance.sum().sqrt()) / len(each),
+        f"{name}_se_draws": None if error is None or isnan(error) else error,
     }
 
 

@@ -104,7 +104,7 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        x, _, names = codes.given(trained, input, 0 if trained.model.context_dim else None, 1)
+        x, _, names = codes.given(trained, input, 0 if trained.model.context_dim else None, ())
         files = dict(zip(names, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float((own.scores < value).double().mean())}
