@@ -319,5 +319,5 @@ def test_a_factor_without_groups_is_left_out(tmp_path):
 
 
 def test_no_images_at_all_are_a_wrong_option(tmp_path):
-    with pytest.raises(ConfigError, match="factors.num_images=0"):
+    with pytest.raises(ConfigError, match=r"factors\.num_images=0"):
         factors_metric(untrained(tmp_path, *SPRITES), 0)

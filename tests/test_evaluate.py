@@ -100,7 +100,7 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
     with pytest.raises(NoMeaningError, match="autoencoder has no density"):
         evaluated(folder, "metrics=[nll]")
     for options, said in (
-        ("metrics=[elbow]", "metrics=elbow: choose all, or a list of elbo, nll"),
+        ("metrics=[elbow]", "metrics=elbow: choose all, or a list of elbo, train_gap, nll"),
         ("num_samples=0", "num_samples=0: at least 1"),
         ("split=tset", "split=tset: choose one of test, val, train"),
         ("logger=csv", "logger: choose none, or wandb"),
