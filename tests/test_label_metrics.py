@@ -158,7 +158,9 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("vae", "cvae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_every_model_has_its_label_metrics(run, name):
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
     options = ("metrics=[labels]", "labels.num_samples=3")

@@ -156,7 +156,9 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("vae", "ae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_every_model_is_sampled(run, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
