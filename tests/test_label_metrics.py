@@ -22,7 +22,7 @@ from vae_exp.priors import StandardNormal
 
 V, CLASSES, SIZE = 0.25, 3, 4
 W = np.random.default_rng(0).normal(size=(SIZE, 2))
-B = np.random.default_rng(1).normal(size=(CLASSES, SIZE))  # the means of the classes
+B = 0.3 * np.random.default_rng(1).normal(size=(CLASSES, SIZE))  # the means of the classes, which overlap
 SHARES = (6, 3, 1)  # of the classes in training
 
 
@@ -66,7 +66,7 @@ def test_bayes_rule_is_exact_where_the_posterior_is(tmp_path):
     trained, log_px, y, log_joint = conditional(tmp_path, 200)
     numbers = bayes(trained, 1)
     right = log_joint.argmax(axis=1) == y
-    assert 0.5 < right.mean() < 0.99
+    assert 0.4 < right.mean() < 0.9
     assert numbers["bayes_accuracy"] == pytest.approx(right.mean())
     assert numbers["bayes_accuracy_se_images"] == pytest.approx(right.std() / math.sqrt(200))
     marginal, given = -logsumexp(log_joint, axis=1), -log_px[np.arange(200), y]
@@ -80,14 +80,14 @@ def test_bayes_rule_with_a_wrong_posterior_is_within_its_errors(tmp_path):
     trained, log_px, y, log_joint = conditional(tmp_path, 20, shift=0.1, scale=1.2)
     exact = {"nll_marginal": -logsumexp(log_joint, axis=1).mean(), "nll_given_label": -log_px[np.arange(20), y].mean()}
     runs = []
-    for seed in range(60):
+    for seed in range(150):
         trained.seed = seed
         runs.append(bayes(trained, 200))
     for name, value in exact.items():
         found = np.array([run[name] for run in runs])
         stated = np.mean([run[f"{name}_se_draws"] for run in runs])
-        assert found.std() == pytest.approx(stated, rel=0.35)  # 4 standard errors of a deviation of 60
-        assert abs(found.mean() - value) < 4 * stated / math.sqrt(60) + 1e-3  # the bias is of the order 1 / K
+        assert found.std() == pytest.approx(stated, rel=0.23)  # 4 standard errors of a deviation of 150
+        assert abs(found.mean() - value) < 4 * stated / math.sqrt(150) + 1e-3  # the bias is of the order 1 / K
 
 
 @pytest.mark.parametrize("neighbours", [1, 5])
@@ -158,7 +158,9 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("vae", "cvae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_every_model_has_its_label_metrics(run, name):
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
     options = ("metrics=[labels]", "labels.num_samples=3")

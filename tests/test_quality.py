@@ -11,7 +11,8 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Split
 from vae_exp.metrics import features
 from vae_exp.metrics.features import Inception, classifier, some
-from vae_exp.metrics.quality import distances, manifolds
+from vae_exp.metrics.quality import _made, distances, manifolds
+from vae_exp.samplers import sampler
 from vae_exp.trained import restore
 
 RNG = np.random.default_rng(0)
@@ -191,3 +192,19 @@ def test_inception_where_the_user_has_its_weights(run, tmp_path):
     options = ("metrics=[quality]", "quality.num_images=10", f"quality.inception={tmp_path / 'inception.pth'}")
     numbers = evaluated(folder, *options)
     assert {f"inception_{name}" for name in NAMES} | {"quality_images"} == set(numbers)
+
+
+@pytest.mark.parametrize("likelihood", ["bce", "sse"])
+def test_bits_are_sampled_and_grey_means_are_cut_to_the_range(run, likelihood):
+    folder, _ = run(
+        "data.binarize=dynamic", f"likelihood={likelihood}", "data.eval_batch_size=8", "trainer.max_epochs=1"
+    )
+    trained = restore(folder, accelerator="cpu", progress=False)
+    is_bits = likelihood == "bce"
+    parts = list(_made(trained, sampler(trained, "prior"), torch.zeros(20, dtype=torch.long), is_bits))
+    x = torch.cat(parts)
+    assert [len(part) for part in parts] == [8, 8, 4]
+    assert x.min() >= 0
+    assert x.max() <= 1
+    assert bool(((x == 0) | (x == 1)).all()) == is_bits
+    assert not torch.equal(parts[0], parts[1])  # each batch has noise of its own

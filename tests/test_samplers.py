@@ -80,22 +80,25 @@ def test_small_classes_get_fewer_components_and_empty_ones_are_refused():
 
 
 @pytest.mark.parametrize("dims", [1, 2])
-def test_a_flow_learns_a_density(dims):
+def test_a_flow_learns_a_density(dims, monkeypatch):
+    monkeypatch.setattr(samplers, "STEPS", 250)
     torch.manual_seed(0)
     truth = mixture(0.5)
-    z, held_out = truth.sample((5000,))[:, :dims], truth.sample((5000,))[:, :dims]
+    z, held_out = truth.sample((5000,))[:, -dims:], truth.sample((5000,))[:, -dims:]
     mean, std = z.mean(0), z.std(0)
     p = fit_flow((z - mean) / std, None, Nobody())(None)
     found = p.log_prob((held_out - mean) / std) - std.log().sum()
     if dims == 2:
         gap = (truth.log_prob(held_out) - found).mean()
     else:
-        normals = torch.distributions.Normal(MEANS[:, 0], (FACTORS @ FACTORS.mT)[:, 0, 0].sqrt())
+        normals = torch.distributions.Normal(MEANS[:, 1], (FACTORS @ FACTORS.mT)[:, 1, 1].sqrt())
         exact = MixtureSameFamily(Categorical(torch.ones(2)), normals)
         gap = (exact.log_prob(held_out[:, 0]) - found).mean()
-    normal = MultivariateNormal(mean, held_out.T.cov().reshape(dims, dims))
-    assert -0.03 < gap < 0.15  # one component is a fifth as wide as a bin of the spline
-    assert found.mean() > normal.log_prob(held_out).mean() + 0.2  # better than one normal can
+    assert (
+        -0.03 < gap < (0.05 if dims == 1 else 0.15)
+    )  # in two, one component is a fifth as wide as a bin of the spline
+    if dims == 2:  # better than one normal can
+        assert found.mean() > MultivariateNormal(mean, z.T.cov()).log_prob(held_out).mean() + 0.2
 
 
 def test_a_flow_follows_the_label(monkeypatch):
@@ -153,7 +156,9 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [name if name in ("vae", "ae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
+)
 def test_every_model_is_sampled(run, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")

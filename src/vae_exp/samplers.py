@@ -124,7 +124,7 @@ def fit_flow(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
     from zuko.flows import NSF
 
     flow = NSF(z.shape[1], 0 if c is None else c.shape[1], transforms=3, hidden_features=(64, 64)).to(z)
-    rate = 3e-3
+    rate = 1e-2
     optimizer = torch.optim.Adam(flow.parameters(), lr=rate)
     with trained.bar(STEPS, "flow", "steps") as bar:
         for step in range(STEPS):
