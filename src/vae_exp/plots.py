@@ -154,7 +154,7 @@ def heatmap(
 ) -> Path:
     """Numbers from 0 on, a named row of them each, with their scale; written into the cells where these are few."""
     num_columns = len(values[0])
-    figure, axes = _figure(min(3 + 0.45 * num_columns, 16), 1.4 + 0.45 * len(rows))
+    figure, axes = _figure(min(3.2 + 0.45 * num_columns, 14), 1.4 + 0.45 * len(rows))
     image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
     figure.colorbar(image, label=label)
     if num_columns <= 20:
@@ -166,7 +166,7 @@ def heatmap(
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.set_xlabel(xlabel)
-    axes.set_title(title, fontsize=9)
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path)
     return path
 

@@ -85,7 +85,8 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         [f"{n}\nH {h:.2f}, chance {c:.2f}" for n, h, c in zip(names, entropies, chance, strict=True)],
         label="mutual information I(z; factor), nats",
         xlabel="latent",
-        title=f"{trained.cfg.name}\nwhat each latent tells of the factors of {len(codes)} {trained.split} images",
+        title=f"{trained.cfg.name}, {len(codes)} {trained.split} images\n"
+        "what each latent tells of a factor, of its entropy H",
         path=folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
     )
     about = {
