@@ -26,7 +26,9 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     """Draws `(N, C, H, W)` in [0, 1], row by row; returns the rows and columns of the grid in pixels a cell."""
     from torchvision.utils import make_grid
 
-    picture = make_grid(images.float().cpu().clamp(0, 1), nrow=columns, padding=pad, pad_value=0.5)
+    zoom = max(1, 28 // images.shape[-1])  # beside the pixels of a small image the lines between would be bars
+    images = images.float().cpu().clamp(0, 1).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    picture = make_grid(images, nrow=columns, padding=pad, pad_value=0.5)
     axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -42,9 +44,9 @@ def grid(
     height, width = images.shape[-2:]
     num_rows = -(-len(images) // columns)
     # Inches: of 10 columns as wide as a page, never too small for its pixels.
-    cell = max(min(5.6 / columns, 1.1), 0.56, width / DPI)
+    cell = max(min(5.6 / columns, 0.9), 0.56, width / DPI)
     beside = 0.07 * max((len(line) for row in rows for line in row.split("\n")), default=0)
-    above = 0.3 + 0.2 * len(title.splitlines()) + (0.2 if heads else 0)
+    above = 0.15 + 0.17 * len(title.splitlines()) + (0.2 if heads else 0)
     figure, axes = _figure(max(6, 0.4 + beside + cell * columns), above + cell * num_rows * height / width)
     down, across = _show(axes, images, columns)
     axes.set_yticks([down * (k + 0.5) for k in range(len(rows))], rows, fontsize=8)
@@ -113,8 +115,8 @@ def scatter(
     figure, axes = _figure(7, 6)
     points, y = points.float().cpu(), y.cpu()
     classes = y.unique().tolist()
-    size = max(2.0, min(20.0, 20000 / max(len(points), 1)))
-    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.6}
+    size = min(20.0, 4 + 8000 / max(len(points), 1))  # a dot's area
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7}
     if len(classes) <= 10:
         for k in classes:
             chosen = points[y == k]

@@ -19,23 +19,32 @@ __all__ = ["check_continuous", "decode", "encode", "given", "is_discrete", "labe
 
 
 def given(
-    trained: Trained, paths: str | Sequence[str] | None, label: int | None, num_images: int
+    trained: Trained, paths: str | Sequence[str] | None, label: int | None, chosen: Sequence[int]
 ) -> tuple[Tensor, Tensor | None, list[str]]:
-    """Images, the labels that the model is told, and their names: a user's files, or else the first of the split.
+    """Images, the labels that the model is told, and their names: a user's files, or else those chosen of the split.
 
     Raises:
         ConfigError: If a file is no picture of the run's kind, or a label is missing or none.
     """
-    if num_images < 1:
-        raise ConfigError(f"num_images={num_images}: at least 1 is needed")
     if paths is None:
-        x, y = trained.images(num_images)
-        return x, labels(trained.model, x, y, label), [str(i) for i in range(len(x))]
+        x, y = _pick(trained, chosen)
+        return x, labels(trained.model, x, y, label), [str(i) for i in chosen]
     paths = [paths] if isinstance(paths, str) else list(paths)
     if not paths:
         raise ConfigError("input=[]: give at least one file, or null for images of the split")
     x = trained.read(paths)
     return x, labels(trained.model, x, None, label), [Path(path).stem for path in paths]
+
+
+def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images of the split and their labels, by their numbers."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    start = 0
+    for x, y in trained.batches(num_images=max(chosen) + 1):
+        kept |= {i: (x[i - start], y[i - start]) for i in chosen if start <= i < start + len(x)}
+        start += len(x)
+    x, y = (torch.stack(each) for each in zip(*(kept[i] for i in chosen), strict=True))
+    return x, y
 
 
 def labels(model: VAE, x: Tensor, y: Tensor | None, label: int | None) -> Tensor | None:

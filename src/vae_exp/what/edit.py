@@ -80,7 +80,7 @@ def edit(
         by = torch.tensor(list(strengths), device=x.device)[:, None] * vector.to(z)
         settings = [f"{strength:+g}" if strength else "recon" for strength in strengths]
         images = codes.decode(model, (z[:, None] + by).flatten(0, 1))
-        what = f"codes + strength * (mean code of class {target} - mean code of class {source})"
+        what = f"codes plus multiples of (mean code of class {target} - mean code of class {source})"
     cells = torch.cat([x[:, None], images.unflatten(0, (len(x), -1))], dim=1).flatten(0, 1)
     title = f"{trained.cfg.name}\n{what}"
     heads = ["x", *settings]
@@ -102,11 +102,13 @@ def _shown(
     """Images, what the model is told of them, their names and what stands beside them."""
     if source == target:
         raise ConfigError(f"source={source} target={target}: two classes are needed")
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
     for name, k in (("source", source), ("target", target)):
         if not 0 <= k <= _last(trained):
             raise ConfigError(f"{name}={k}: the labels are 0 to {_last(trained)}")
     if paths is not None:
-        x, y, names = codes.given(trained, paths, label, num_images)
+        x, y, names = codes.given(trained, paths, label, [])
         return x, y, names, names
     found: dict[int, list[Tensor]] = {source: [], target: []}
     for x, y in trained.batches():

@@ -47,7 +47,7 @@ def embeddings(
     mean, scale, y = _posteriors(trained, num_images)
     arrays, names, marked = {"mean": mean, "scale": scale, "y": y}, None, mean[:0]
     if input is not None:
-        x, told, names = codes.given(trained, input, label, 1)
+        x, told, names = codes.given(trained, input, label, [])
         marked, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
         marked = marked.cpu()
         known = torch.full((len(x),), -1 if label is None else label)

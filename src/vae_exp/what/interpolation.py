@@ -31,7 +31,7 @@ def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     lengths = torch.lerp(start.norm(), end.norm(), t)
     u, v = (w / w.norm().clamp(min=1e-30) for w in (start, end))
     angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact for small angles, as the arccos is not
-    if angle.sin() < 1e-6:
+    if angle.sin() < 1e-6 or not (u.any() and v.any()):
         return linear(a, b, t[:, 0].to(a))
     return (lengths * (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()).to(a)
 
@@ -57,51 +57,49 @@ def interpolation(
         raise ConfigError(f"num_steps={num_steps}: at least 2 are needed, both ends")
     if input is not None and (isinstance(input, str) or len(input) != 2):
         raise ConfigError(f"input={input}: two files are needed, input=[a.png,b.png]")
-    x, y, names = codes.given(trained, input, label, _last(trained, pairs) + 1)
-    if input is not None:
-        pairs = [[0, 1]]
-    elif pairs is None:
-        pairs = _pairs(y, len(x))
+    if input is None:
+        pairs = _check(pairs, trained.num_images()) if pairs else _pairs(trained)
+    # From here on a pair is at 2 i and 2 i + 1.
+    x, y, names = codes.given(trained, input, label, [i for pair in pairs or () for i in pair])
     q = codes.encode(model, x, y)
     codes.check_continuous(q, "interpolation")
     ends, _ = codes.mean_and_variance(q)
     c = model.context(y)
     t = torch.linspace(0, 1, num_steps, device=x.device)
     rows, images = [], []
-    for a, b in pairs:
+    for a in range(0, len(x), 2):
+        b = a + 1
+        told = "" if y is None else f"\ny = {int(y[a])}" + ("" if y[a] == y[b] else f" → {int(y[b])}")
         for path in (spherical, linear):
             steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
             images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
-            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}")
+            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{told}")
             if input is not None:
-                codes.save(
-                    trained, steps, [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)], out
-                )
+                each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
+                codes.save(trained, steps, each, out)
     source = "files" if input is not None else f"{trained.split} images"
-    told = "" if c is None else ", and between their labels" if y.unique().numel() > 1 else ""  # type: ignore[union-attr]
-    title = f"{trained.cfg.name}\ninterpolation between the codes of {source}{told}"
+    title = f"{trained.cfg.name}\ninterpolation between the codes of {source}"
     heads = ["x", *(f"{share:.2g}" for share in t.tolist()), "x"]
     shown = trained.shown(torch.cat(images))
     plots.grid(shown, title, out / "interpolation.png", rows=rows, columns=len(heads), heads=heads)
-    return {"pairs": [list(pair) for pair in pairs]} if input is None else {}
+    return {} if pairs is None or input is not None else {"pairs": pairs}
 
 
-def _last(trained: Trained, pairs: Sequence[Sequence[int]] | None) -> int:
-    """The last image that is needed."""
-    available = trained.num_images()
-    if pairs is None:
-        return min(available, 100) - 1
-    if not pairs or not all(
-        not isinstance(p, int) and len(p) == 2 and all(0 <= i < available for i in p) for p in pairs
-    ):
-        raise ConfigError(f"pairs={pairs}: pairs of images 0 to {available - 1} are needed, such as [[0,1],[2,3]]")
-    return max(max(pair) for pair in pairs)
+def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:
+    for pair in pairs:
+        if isinstance(pair, int) or len(pair) != 2 or not all(0 <= i < available for i in pair):
+            raise ConfigError(f"pairs={pairs}: pairs of images 0 to {available - 1} are needed, such as [[0,1],[2,3]]")
+    return [list(pair) for pair in pairs]
 
 
-def _pairs(y: Tensor | None, num_images: int) -> list[list[int]]:
-    """Five pairs of neighbours; where labels are told, of the same label."""
-    neighbours = [[i, i + 1] for i in range(0, min(num_images - 1, 10), 2)]
-    if y is None:
-        return neighbours
-    alike = [(y == k).nonzero()[:2, 0].tolist() for k in y.unique().tolist()]
-    return [pair for pair in alike if len(pair) == 2][:5] or neighbours
+def _pairs(trained: Trained) -> list[list[int]]:
+    """Five pairs: from class to class, of a conditional model within a class; without labels neighbours."""
+    num_images = trained.num_images()
+    y = trained.data.splits[trained.split].y
+    of_class = [(y == k).nonzero()[:2, 0].tolist() for k in y[y >= 0].unique().tolist()]
+    if trained.model.context_dim:
+        pairs = [two for two in of_class if len(two) == 2]
+    else:
+        firsts = [one[0] for one in of_class]
+        pairs = [list(pair) for pair in zip(firsts[::2], firsts[1::2], strict=False)]
+    return pairs[:5] or [[i, i + 1] for i in range(0, min(num_images - 1, 10), 2)]

@@ -55,9 +55,10 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     y = codes.labels(model, torch.empty(1, device=device), None, 0 if label is None and model.context_dim else label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
+    if latent_dim < 2:
+        raise NoMeaningError("what=manifold: one latent makes no plane, what=traversal makes a row of it")
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
-        way_out = "" if latent_dim > 1 else "; of one dimension what=traversal makes a row"
-        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed{way_out}")
+        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
     if num_points < 2:
         raise ConfigError(f"num_points={num_points}: at least 2 a side are needed")
     c = None if c is None else c.expand(num_points**2, -1)

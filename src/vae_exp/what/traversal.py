@@ -48,8 +48,7 @@ def traversal(
         raise ConfigError(f"input={input}: one file is needed")
     if not 0 <= image < trained.num_images():
         raise ConfigError(f"image={image}: the {trained.split} images are 0 to {trained.num_images() - 1}")
-    x, y, names = codes.given(trained, input, label, image + 1)
-    x, y = x[-1:], None if y is None else y[-1:]
+    x, y, names = codes.given(trained, input, label, [image])
     mean, between, within, kl = _aggregate(trained)
     std = (between + within).sqrt()
     q = codes.encode(model, x, y)
@@ -66,7 +65,7 @@ def traversal(
     z = z.flatten(2).flatten(0, 1)
     c = model.context(y)
     images = codes.decode(model, z, None if c is None else c.expand(len(z), -1))
-    source = f"{trained.split} image {image}" if input is None else names[-1]
+    source = f"{trained.split} image {image}" if input is None else names[0]
     by = "variance of their means over images" if kl is None else "KL in nats"
     told = "" if y is None else f" (y = {int(y)})"
     title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}"
@@ -116,4 +115,4 @@ def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple
         return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
     steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=torch.float64)
     values = mean[:, None] + steps * std[:, None]
-    return code, values[..., None].to(code), [f"{step:+.2g} std" if step else "mean" for step in steps.tolist()]
+    return code, values[..., None].to(code), [f"{step:+.3g} std" if step else "mean" for step in steps.tolist()]
