@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -187,12 +188,13 @@ def _other_data(trained: Trained, against: str) -> tuple[Images, str]:
     else:
         root = str(trained.data.root)
         overrides = [f"data={against}", f"data.root='{root}'", f"data.image_shape={shape}"]
-        with (
-            nullcontext()
-            if GlobalHydra.instance().is_initialized()
-            else initialize_config_dir(CONF, version_base="1.3")
-        ):
-            node = compose("train", overrides=overrides).data
+        is_open = GlobalHydra.instance().is_initialized()  # by the command itself
+        try:
+            with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
+                node = compose("train", overrides=overrides).data
+        except MissingConfigException as error:
+            options = ", ".join(error.options or [])
+            raise ConfigError(f"against={against} is no run folder and none of data/: {options}") from error
         node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
     is_bits = trained.data.values == "binary" and node.levels != 2
     node.binarize = "static" if is_bits and own.binarize == "none" else own.binarize
