@@ -106,3 +106,11 @@ def test_it_has_nothing_to_sample_from():
 def test_what_is_no_autoencoder_is_told_the_model_to_choose(chosen, named):
     with pytest.raises(ConfigError, match=named):
         build(composed(*SMALL, *chosen.split()))
+
+
+def test_it_has_neither_samples_nor_a_marginal():
+    ae, _ = make_both(likelihoods.Bernoulli())
+    with pytest.raises(ValueError, match="nothing to draw latents from; choose model=vae"):
+        ae.sample(2)
+    with pytest.raises(ValueError, match="gives images no probability: choose model=vae"):
+        ae.log_marginal(torch.rand(2, *IMAGE))

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -9,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, command
+from hydra import compose, initialize_config_dir
+
+from vae_exp.config import CONF, help_page
 
 TESTS = str(Path(__file__).parent)
 
@@ -46,6 +51,36 @@ def test_the_command_line_imports_nothing_heavy_to_show_help_and_typos(tmp_path)
         done = command(*args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert "torch was imported" not in done.stderr
     assert command("logger=csv", cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1
+
+
+ON_RUNS = [path.stem for path in sorted(Path(CONF).glob("*.yaml")) if "  - trained\n" in path.read_text()]
+WHATS = [path.stem for path in sorted((Path(CONF) / "what").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("name", ON_RUNS)
+def test_help_of_a_command_on_trained_runs_is_its_own_and_quick(tmp_path, name):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    path = os.pathsep.join([str(tmp_path), str(Path(TESTS).parent / "src")])
+    done = command("--help", module=f"vae_exp.{name}", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(help_page(name, "samples" if name == "generate" else None).replace("$$", "$"))
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [(name, None) for name in ON_RUNS if name != "generate"] + [("generate", what) for what in WHATS]
+)
+def test_help_says_every_key(name, what):
+    page = help_page(name, what).splitlines()
+    assert page[0].startswith(f"python -m vae_exp.{name} run=")
+    assert "  logger=none                   wandb: adds the results to the run's own record there" in page
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(name, overrides=[f"what={what}"] if what else [])
+    for key in cfg:
+        if key != "what":
+            assert [line for line in page if re.match(rf"  {key}[.\w]*=", line)], key
+    if what:
+        for other in WHATS:
+            assert [line for line in page if line.startswith(f"  {other} ")], other
 
 
 @pytest.mark.parametrize(
@@ -257,6 +292,7 @@ def test_a_wheel_carries_its_conf_and_trains_from_anywhere(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
+    assert (tmp_path / "site" / "vae_exp" / "py.typed").exists()
     elsewhere = tmp_path / "a folder"
     elsewhere.mkdir()
     done = command(*SMALL, "report=true", cwd=elsewhere, PYTHONPATH=str(tmp_path / "site"))

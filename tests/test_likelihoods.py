@@ -161,6 +161,28 @@ def test_log_prob_is_the_formula_summed_over_pixels(likelihood, log_prob, mean, 
 
 
 @each
+def test_pixels_are_scored_one_by_one_too(likelihood, log_prob, mean):
+    params, x = make_params(likelihood, (3, 5)), make_pixels(likelihood, 5, *IMAGE)
+    p = likelihood(params)
+    each = p.base_dist.log_prob(x.expand(3, *x.shape))
+    assert each.shape == (3, 5, *IMAGE)
+    torch.testing.assert_close(each.sum((-3, -2, -1)), p.log_prob(x), rtol=1e-5, atol=1e-4)
+    # A part of the image: what is summed is that of an image which is this part.
+    column = likelihood(params[..., :1]).log_prob(x[..., :1])
+    torch.testing.assert_close(each[..., :1].sum((-3, -2, -1)), column, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("logit", [0.0, 5e-4, -2e-3, 0.5, -5.0, 30.0, -1e4])
+def test_the_continuous_bernoulli_is_drawn_from_its_distribution(logit):
+    draws = ContinuousBernoulli()(torch.full((1, 1, 20_000), logit)).sample().flatten().double().numpy()
+    assert ((draws >= 0) & (draws <= 1)).all()
+    # Mirrored, so that the exponentials stay finite: F(x) = (e^(|l| (x - 1)) - e^-|l|) / (1 - e^-|l|).
+    size, draws = abs(logit), draws if logit >= 0 else 1 - draws
+    cdf = (lambda x: (np.exp(size * (x - 1)) - np.exp(-size)) / -np.expm1(-size)) if size else (lambda x: x)
+    assert stats.kstest(draws, cdf).pvalue > 1e-3
+
+
+@each
 def test_probabilities_add_up_to_one_over_the_support(likelihood, log_prob, mean):
     assert likelihood.support in SUPPORTS
     if likelihood.support == "binary":  # all images of six pixels

@@ -462,3 +462,27 @@ MISFITS = [
 def test_parts_that_do_not_fit_are_named(part, cls, parts):
     with pytest.raises(ValueError, match=f"^{part} "):
         check_shapes(make(cls, **parts), IMAGE)
+
+
+# --- What a user gives a model by hand ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "call", "said"),
+    [
+        (VAE, lambda m: m.encode(torch.rand(8, 8)), r"encoder reads .* \(N, 1, 8, 8\), not torch.float32 \(8, 8\)"),
+        (VAE, lambda m: m.log_marginal(torch.rand(2, 8, 8)), r"\(N, 1, 8, 8\), not torch.float32 \(2, 8, 8\)"),
+        (VAE, lambda m: m.reconstruct(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)), "not torch.uint8"),
+        (VAE, lambda m: m.decode(torch.rand(2, D + 1)), rf"decoder reads .* \(N, {D}\), not .* \(2, {D + 1}\)"),
+        (VAE, lambda m: m.decode(torch.rand(2, D), torch.rand(2, 4)), r"nothing beside .*; c is \(2, 4\)"),
+        (CVAE, lambda m: m.decode(torch.rand(2, D)), r"c = model.context\(y\), \(N, 4\)"),
+        (CVAE, lambda m: m.encode(torch.rand(2, 1, 8, 8), torch.zeros(3, dtype=torch.long)), r"c is \(3, 4\)"),
+        (CVAE, lambda m: m.encode(torch.rand(1, 1, 8, 8), torch.tensor([4])), "whole numbers from 0 to 3"),
+        (CVAE, lambda m: m.sample(1, torch.tensor([0.5])), "whole numbers from 0 to 3"),
+        (CVAE, lambda m: m.sample(2, torch.tensor([0])), "1 labels y for 2 samples"),
+    ],
+)
+@networks
+def test_what_does_not_fit_is_said_in_words_of_the_model(network, cls, call, said):
+    with pytest.raises(ValueError, match=said):
+        call(make(cls, encoder=network, decoder=network))

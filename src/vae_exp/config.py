@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ __all__ = [
     "ConfigError",
     "NoMeaningError",
     "check_overrides",
+    "help_page",
     "job",
     "load_config",
     "register_resolvers",
@@ -70,8 +72,44 @@ def register_resolvers() -> None:
     def subtract(total: int, *parts: int | None) -> int:
         return total - sum(part or 0 for part in parts)  # null: nothing is cut off
 
-    for resolver in (choices, sweep_name, run_folder, subtract):
+    for resolver in (choices, sweep_name, run_folder, subtract, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def help_page(command: str, what: str | None) -> str:
+    """What `--help` shows of a command on trained runs: the comments in `conf/` on it and its keys.
+
+    Arguments:
+        command: Whose page it is.
+        what: The chosen option of `conf/what/`, of a command that has this group.
+    """
+    about, keys = _documented(f"{command}.yaml")
+    page = [*about, ""]
+    if what:
+        options = {path.stem: _documented(f"what/{path.name}") for path in sorted((Path(CONF) / "what").glob("*.yaml"))}
+        page += ["what=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
+        keys = [*keys, *(options[what][1] if what in options else [])]
+    if keys:
+        page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
+    page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
+    return "\n".join(page).replace("$", "$$")  # for the template that Hydra fills with it
+
+
+def _documented(name: str) -> tuple[list[str], list[str]]:
+    """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside."""
+    about: list[str] = []
+    keys: list[str] = []
+    group = ""
+    for line in (Path(CONF) / name).read_text().splitlines():
+        if line.startswith("#") and not group:
+            about.append(line.removeprefix("# "))
+        elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
+            indent, key, value, comment = found.groups()
+            group = group if indent else key
+            if value is not None and group not in ("defaults", "hydra", "what"):
+                full = f"{group}.{key}" if indent else key
+                keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
+    return about, [line.rstrip() for line in keys]
 
 
 def load_config(folder: str | Path) -> DictConfig:

@@ -15,7 +15,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from vae_exp.layers import activation_class, normalization_of, residual
+from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
@@ -25,7 +25,9 @@ class _Decoder(nn.Module):
 
     layers: nn.Sequential
 
-    def __init__(self, image_shape: Sequence[int], params_per_pixel: int, output_bias: str) -> None:
+    def __init__(
+        self, latent_dim: int, image_shape: Sequence[int], context_dim: int, params_per_pixel: int, output_bias: str
+    ) -> None:
         super().__init__()
         if output_bias not in ("default", "mean", "mean_logit"):
             raise ValueError(f"decoder.output_bias={output_bias}: choose default, mean or mean_logit")
@@ -35,12 +37,15 @@ class _Decoder(nn.Module):
                 f"this one reads {params_per_pixel}: choose default"
             )
         channels, height, width = image_shape
+        self.latent_dim, self.context_dim = latent_dim, context_dim
         self.params_shape = (params_per_pixel * channels, height, width)
         self.output_bias = output_bias
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """`(N, D), (N, context_dim) or None -> (N, P*C, H, W)`; the context is appended to the latents."""
-        return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(len(z), *self.params_shape)
+        check_inputs("decoder", z, (self.latent_dim,), c, self.context_dim)
+        # Not len(z), which an export would take for fixed.
+        return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(z.shape[0], *self.params_shape)
 
     @torch.no_grad()
     def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -95,7 +100,7 @@ class MLP(_Decoder):
         normalization: str = "none",
         output_bias: str = "default",
     ) -> None:
-        super().__init__(image_shape, params_per_pixel, output_bias)
+        super().__init__(latent_dim, image_shape, context_dim, params_per_pixel, output_bias)
         act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=False)
         widths = [latent_dim + context_dim, *hidden]
         layers: list[nn.Module] = []
@@ -135,7 +140,7 @@ class Conv(_Decoder):
         normalization: str = "none",
         output_bias: str = "default",
     ) -> None:
-        super().__init__(image_shape, params_per_pixel, output_bias)
+        super().__init__(latent_dim, image_shape, context_dim, params_per_pixel, output_bias)
         act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=True)
         norm_hidden = normalization_of("decoder", normalization, of_maps=False)
         out_channels, height, width = self.params_shape
@@ -199,7 +204,7 @@ class ResNet(_Decoder):
         normalization: str = "none",
         output_bias: str = "default",
     ) -> None:
-        super().__init__(image_shape, params_per_pixel, output_bias)
+        super().__init__(latent_dim, image_shape, context_dim, params_per_pixel, output_bias)
         act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=True)
         if not channels or blocks < 1:
             raise ValueError(

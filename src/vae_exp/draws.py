@@ -138,11 +138,18 @@ class Draw:
         """`log q(z | x, c)`, `(K, B)`."""
         return _of_z_alone(self.q.log_prob, self.z) if "q" in self.stop else self.q.log_prob(self.z)
 
+    def log_likelihood(self, z: Tensor) -> Tensor:
+        """`log p(x | z, c)`, `(K, B)`, at other latents `(K, B, D)`."""
+        return self._score_x(self.decode(z))
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """`log p(z | c)`, `(K, B)`, at other latents `(K, B, D)`."""
+        with full_precision(z):
+            return self._prior().log_prob(z)
+
     def log_joint(self, z: Tensor) -> Tensor:
         """`log p(x, z | c)`, `(K, B)`, at other latents `(K, B, D)`."""
-        log_px = self._score_x(self.decode(z))
-        with full_precision(z):
-            return log_px + self._prior().log_prob(z)
+        return self.log_likelihood(z) + self.log_prior(z)
 
     def again(self, num_samples: int) -> "Draw":
         """K fresh latents from the same posterior: x is not encoded again."""

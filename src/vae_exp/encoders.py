@@ -13,12 +13,31 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from vae_exp.layers import activation_class, normalization_of, residual
+from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
-class MLP(nn.Module):
+class _Encoder(nn.Module):
+    """What all share: `layers`, and what they read."""
+
+    layers: nn.Sequential
+
+    def __init__(self, image_shape: Sequence[int], context_dim: int) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.context_dim = context_dim
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """`(B, C, H, W), (B, context_dim) -> (B, F)`."""
+        check_inputs("encoder", x, self.image_shape, c, self.context_dim)
+        return self.layers(self._joined(x, c))
+
+    def _joined(self, x: Tensor, c: Tensor | None) -> Tensor:
+        return x if c is None else torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
+
+
+class MLP(_Encoder):
     """A fully connected encoder; the context is appended to the pixels.
 
     Without hidden layers and with `Identity` for an activation it is one linear map (`encoder=linear`).
@@ -44,7 +63,7 @@ class MLP(nn.Module):
         activation: str = "ReLU",
         normalization: str = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(image_shape, context_dim)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=False)
         layers: list[nn.Module] = []
         widths = [prod(image_shape) + context_dim, *hidden]
@@ -52,13 +71,11 @@ class MLP(nn.Module):
             layers += [nn.Linear(fan_in, fan_out), *norm(fan_out), act()]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], out_features), act())
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """`(B, C, H, W), (B, context_dim) -> (B, F)`."""
-        h = x.flatten(1)
-        return self.layers(h if c is None else torch.cat([h, c], dim=1))
+    def _joined(self, x: Tensor, c: Tensor | None) -> Tensor:
+        return x.flatten(1) if c is None else torch.cat([x.flatten(1), c], dim=1)
 
 
-class Conv(nn.Module):
+class Conv(_Encoder):
     """Convolutions that halve the image (kernel 4, stride 2), then one linear layer.
 
     The context enters as constant channels, one for each of its entries. Any image is taken whose
@@ -86,7 +103,7 @@ class Conv(nn.Module):
         activation: str = "ReLU",
         normalization: str = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(image_shape, context_dim)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         in_channels, height, width = image_shape
         height, width = height >> len(channels), width >> len(channels)
@@ -102,12 +119,8 @@ class Conv(nn.Module):
         layers += [nn.Flatten(), nn.Linear(sizes[-1] * height * width, out_features), act()]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """`(B, C, H, W), (B, context_dim) -> (B, F)`."""
-        return self.layers(_with_maps(x, c))
 
-
-class ResNet(nn.Module):
+class ResNet(_Encoder):
     """Stages of residual blocks, activations first (He et al., 2016), then one linear layer.
 
     A convolution of kernel 3 leads into each stage; from the second stage on it has stride 2 and halves the
@@ -137,7 +150,7 @@ class ResNet(nn.Module):
         activation: str = "ReLU",
         normalization: str = "none",
     ) -> None:
-        super().__init__()
+        super().__init__(image_shape, context_dim)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         if not channels or blocks < 1:
             raise ValueError(
@@ -158,11 +171,3 @@ class ResNet(nn.Module):
         layers += [*norm(channels[-1]), act(), nn.Flatten()]
         layers += [nn.Linear(channels[-1] * height * width, out_features), act()]
         self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """`(B, C, H, W), (B, context_dim) -> (B, F)`."""
-        return self.layers(_with_maps(x, c))
-
-
-def _with_maps(x: Tensor, c: Tensor | None) -> Tensor:
-    return x if c is None else torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)

@@ -75,6 +75,8 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     unknown = [name for name in chosen if name not in metrics]
     if unknown:
         raise ConfigError(f"metrics={unknown[0]}: choose all, or a list of {', '.join(metrics)}")
+    if "nll" in chosen and "ais" in metrics:
+        chosen = list(dict.fromkeys([*chosen, "ais"]))
     trained.setup(trained.split)
     weights = checkpoint(trained.folder, trained.checkpoint)
     path = trained.folder / ("evaluation.json" if trained.split == "test" else f"evaluation_{trained.split}.json")
@@ -110,12 +112,16 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
 
 
 def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]":
+    from vae_exp.metrics.ais import ais
     from vae_exp.metrics.elbo import elbo
     from vae_exp.metrics.nll import nll
 
+    if cfg.nll not in ("is", "ais"):
+        raise ConfigError(f"nll={cfg.nll}: choose is (importance sampling), or ais to anneal some images beside it")
     return {
         "elbo": elbo,
         "nll": lambda trained: nll(trained, cfg.num_samples),
+        **({"ais": lambda trained: ais(trained, cfg.num_samples, **cfg.ais)} if cfg.nll == "ais" else {}),
     }
 
 
@@ -139,9 +145,9 @@ def _text(numbers: dict[str, Any], name: str) -> str:
     value = numbers.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
-    errors = [numbers[f"{name}_se_{over}"] for over in ("images", "draws") if f"{name}_se_{over}" in numbers]
+    errors = [numbers.get(f"{name}_se_{over}") for over in ("images", "draws")]
     text = f"{value}" if isinstance(value, int) else f"{value:.3f}"
-    return text + "".join(f" ± {error:.3f}" for error in errors)
+    return text + "".join(f" ± {error:.3f}" for error in errors if error is not None)
 
 
 def main() -> None:

@@ -53,6 +53,7 @@ def hmc(
 
 def _slope(log_density: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     leaf = z.detach().requires_grad_()
-    value = log_density(leaf)
-    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    with torch.enable_grad():
+        value = log_density(leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), slope

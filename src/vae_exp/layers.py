@@ -1,11 +1,11 @@
 """What encoders, decoders and chains put between two layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["activation_class", "normalization_of", "residual"]
+__all__ = ["activation_class", "check_inputs", "normalization_of", "residual"]
 
 
 def activation_class(part: str, name: str) -> type[nn.Module]:
@@ -34,6 +34,28 @@ def normalization_of(part: str, kind: str, of_maps: bool) -> Callable[[int], lis
     if kind not in kinds:
         raise ValueError(f"{part}.normalization={kind}: choose none, batch or layer")
     return kinds[kind]
+
+
+def check_inputs(part: str, given: Tensor, shape: Sequence[int], c: Tensor | None, context_dim: int) -> None:
+    """Holds what a network is given against what it reads: torch's own words are of matrices that cannot be multiplied.
+
+    Arguments:
+        part: encoder or decoder.
+        given: Images or latents, `(N, *shape)`.
+        shape: Of one of them.
+        c: The context, `(N, context_dim)` or None.
+        context_dim: Its width, 0 for none.
+
+    Raises:
+        ValueError: If one does not fit; it names the shapes.
+    """
+    if given.shape[1:] != tuple(shape) or not given.is_floating_point():
+        needed = f"floating-point numbers (N, {', '.join(map(str, shape))})"
+        raise ValueError(f"{part} reads {needed}, not {given.dtype} {tuple(given.shape)}")
+    fits = c is None if context_dim == 0 else c is not None and c.shape == (given.shape[0], context_dim)
+    if not fits:
+        needed = f"c = model.context(y), (N, {context_dim}), beside" if context_dim else "nothing beside"
+        raise ValueError(f"{part} reads {needed} {tuple(given.shape)}; c is {None if c is None else tuple(c.shape)}")
 
 
 class _Residual(nn.Sequential):

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from vae_exp.draws import Draw, exact
 
-__all__ = ["Marginal", "importance_sampling"]
+__all__ = ["CHUNK", "Marginal", "importance_sampling", "of_weights", "widest"]
 
-# Numbers in the params of a chunk: 16 MB, of which a few copies are alive at a time.
+# Numbers in the widest tensor of a chunk of latents: 16 MB, of which a few are alive at a time.
 CHUNK = 2**22
 
 
@@ -23,9 +24,20 @@ class Marginal(NamedTuple):
     curve: dict[int, Tensor]  # the bound of 1, 10, 100, ... and K latents, (B,) each: the mean over groups of so many
 
     @property
-    def variance(self) -> Tensor:
-        """That of `log_px`, `(B,)`, to first order in that of the mean weight: `1/ESS - 1/K`."""
-        return 1 / self.ess - 1 / max(self.curve)
+    def variance(self) -> Tensor | None:
+        """That of `log_px`, `(B,)`, None where K = 1, to first order in that of the mean weight (the delta method).
+
+        With the sample variance s^2 of the weights and their mean m it is `s^2 / (K m^2) = (K / ESS - 1) / (K - 1)`.
+        """
+        num_samples = max(self.curve)
+        return ((num_samples / self.ess - 1) / (num_samples - 1)).clamp(min=0) if num_samples > 1 else None
+
+
+def of_weights(log_w: Tensor) -> Marginal:
+    """What all weights at once say, `(K, B)`."""
+    log_px = log_w.logsumexp(dim=0) - log(len(log_w))
+    ess = (2 * log_w.logsumexp(dim=0) - (2 * log_w).logsumexp(dim=0)).exp()
+    return Marginal(log_px, ess, {len(log_w): log_px})
 
 
 @torch.no_grad()
@@ -44,7 +56,7 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
         raise ValueError(f"num_samples={num_samples}: at least 1 latent an image is needed")
     sizes = [10**i for i in range(20) if 10**i < num_samples] + [num_samples]
     # A chunk is one of the sizes, so that it is made of whole groups of the smaller ones and fills the larger ones.
-    most = max(1, CHUNK // (draw.x[0].numel() * draw.z.shape[1]))
+    most = CHUNK // (widest(draw) * len(draw.x))
     chunk = max((size for size in sizes if size <= most), default=1)
     groups = {size: _Groups(size) for size in sizes}
     squares = torch.full((len(draw.x),), -torch.inf, dtype=exact(draw.x), device=draw.x.device)
@@ -60,6 +72,29 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
         ess=(2 * total - squares).exp(),
         curve={size: group.mean for size, group in groups.items()},
     )
+
+
+@torch.no_grad()
+def widest(draw: Draw) -> int:
+    """Numbers in the largest tensor that scoring makes, for each latent of an image.
+
+    It may be a layer's, the params of 256 levels a pixel, or a prior's, which compares each latent with each component.
+    """
+    with _Sizes() as sizes:
+        _ = draw.again(1).log_w
+    return max(1, sizes.most // len(draw.x))
+
+
+class _Sizes(TorchFunctionMode):
+    """Notes how many numbers the largest tensor holds that is made."""
+
+    most = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.most = max(self.most, Tensor.numel(result))
+        return result
 
 
 class _Groups:

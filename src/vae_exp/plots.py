@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
-__all__ = ["curve", "grid", "reconstructions"]
+__all__ = ["captioned", "curve", "grid", "heatmap", "histogram", "kl_per_dim", "reconstructions", "save_image", "scatter"]
+
+DPI = 150
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
     # Without pyplot: no window system is asked for and no figure lives on in a global.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.add_subplot()
 
 
@@ -23,7 +26,9 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     """Draws `(N, C, H, W)` in [0, 1], row by row; returns the rows and columns of the grid in pixels a cell."""
     from torchvision.utils import make_grid
 
-    picture = make_grid(images.float().cpu().clamp(0, 1), nrow=columns, padding=pad, pad_value=0.5)
+    zoom = max(1, 28 // images.shape[-1])  # beside the pixels of a small image the lines between would be bars
+    images = images.float().cpu().clamp(0, 1).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    picture = make_grid(images, nrow=columns, padding=pad, pad_value=0.5)
     axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -32,21 +37,128 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     return images.shape[-2] + pad, images.shape[-1] + pad
 
 
-def grid(images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row."""
+def grid(
+    images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10, heads: Sequence[str] = ()
+) -> Path:
+    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row and one above each column."""
+    height, width = images.shape[-2:]
     num_rows = -(-len(images) // columns)
-    figure, axes = _figure(6, 0.5 + 5.6 * num_rows / columns * images.shape[-2] / images.shape[-1])
-    height, _ = _show(axes, images, columns)
-    axes.set_yticks([height * (k + 0.5) for k in range(len(rows))], rows)
-    axes.tick_params(length=0)
+    # Inches: of 10 columns as wide as a page, never too small for its pixels.
+    cell = max(min(5.6 / columns, 0.9), 0.56, width / DPI)
+    beside = 0.07 * max((len(line) for row in rows for line in row.split("\n")), default=0)
+    above = 0.15 + 0.17 * len(title.splitlines()) + (0.2 if heads else 0)
+    figure, axes = _figure(max(6, 0.4 + beside + cell * columns), above + cell * num_rows * height / width)
+    down, across = _show(axes, images, columns)
+    axes.set_yticks([down * (k + 0.5) for k in range(len(rows))], rows, fontsize=8)
+    axes.set_xticks([across * (k + 0.5) for k in range(len(heads))], heads, fontsize=8)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.set_title(title, fontsize=9)
     figure.savefig(path)
     return path
 
 
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
-    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, in one row of pairs."""
-    return grid(torch.cat([x, recon]), title, path, rows=["x", "recon"], columns=len(x))
+    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs a row."""
+    columns = min(10, len(x))
+    missing = torch.ones(-len(x) % columns, *x.shape[1:], device=x.device)
+    lines = [torch.cat([images.to(missing), missing]).split(columns) for images in (x, recon)]
+    pairs = [line for pair in zip(*lines, strict=True) for line in pair]
+    return grid(torch.cat(pairs), title, path, rows=["x", "recon"] * len(lines[0]), columns=columns)
+
+
+def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, columns: int = 10) -> Path:
+    """Images `(N, C, H, W)` in [0, 1], each under a caption of its own."""
+    num_rows, shape = -(-len(images) // columns), images.shape[-2] / images.shape[-1]
+    figure, axes = _figure(7, 0.5 + num_rows * (0.4 + 6.6 / columns * shape))
+    axes.remove()
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        axes = figure.add_subplot(num_rows, columns, i + 1)
+        _show(axes, image[None], 1, pad=0)
+        axes.set_title(caption, fontsize=7, pad=2)
+    figure.suptitle(title, fontsize=9)
+    figure.savefig(path)
+    return path
+
+
+def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
+    """How numbers `(N,)` lie, as shares of each set; single ones marked by name. The outermost 0.5 % may be cut off."""
+    figure, axes = _figure(7, 4)
+    values = {name: sample.double().cpu() for name, sample in samples.items()}
+    ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=torch.double)) for sample in values.values()]
+    low, high = (float(f(torch.cat([*ends, torch.tensor([*marked.values()])]))) for f in (torch.min, torch.max))
+    bins = torch.linspace(low, high if high > low else low + 1, 81).tolist()
+    for name, sample in values.items():
+        weights = [100 / len(sample)] * len(sample)
+        axes.hist(sample.numpy(), bins=bins, weights=weights, alpha=0.55, label=f"{name} ({len(sample)} images)")
+    for i, (name, value) in enumerate(marked.items()):
+        axes.axvline(value, color=f"C{len(samples) + i}", linestyle="--", label=f"{name}: {value:.1f}")
+    axes.set_xlabel(x_name)
+    axes.set_ylabel("% of the images")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+    return path
+
+
+def save_image(image: Tensor, path: Path) -> Path:
+    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; C is 1 or 3."""
+    levels = (image.float().cpu().clamp(0, 1) * 255).round().byte()
+    Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+    return path
+
+
+def scatter(
+    points: Tensor, y: Tensor, title: str, axis_names: tuple[str, str], path: Path, marked: dict[str, Tensor]
+) -> Path:
+    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; points `(2,)` of their own marked by name."""
+    figure, axes = _figure(7, 6)
+    points, y = points.float().cpu(), y.cpu()
+    classes = y.unique().tolist()
+    size = min(20.0, 4 + 8000 / max(len(points), 1))  # a dot's area
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7}
+    if len(classes) <= 10:
+        for k in classes:
+            chosen = points[y == k]
+            label = f"y = {k}" if k >= 0 else None
+            axes.scatter(*chosen.T.numpy(), color=f"C{max(k, 0) % 10}", label=label, **style)
+    else:  # too many to tell apart by a legend
+        seen = axes.scatter(*points.T.numpy(), c=y.numpy(), cmap="turbo", **style)
+        figure.colorbar(seen, label="label y")
+    for name, point in marked.items():
+        axes.scatter(*point.tolist(), marker="*", s=150, color="black", edgecolors="white")
+        axes.annotate(name, point.tolist(), xytext=(7, 7), textcoords="offset points", fontsize=9)
+    if len(classes) <= 10 and max(classes) >= 0:
+        for handle in axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False).legend_handles:
+            handle.set(sizes=[30], alpha=1)
+    axes.set_xlabel(axis_names[0])
+    axes.set_ylabel(axis_names[1])
+    axes.set_title(title, fontsize=10)
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+    return path
+
+
+def heatmap(
+    values: Sequence[Sequence[float]], rows: Sequence[str], label: str, xlabel: str, title: str, path: Path
+) -> Path:
+    """Numbers from 0 on, a named row of them each, with their scale; written into the cells where these are few."""
+    num_columns = len(values[0])
+    figure, axes = _figure(min(3 + 0.45 * num_columns, 16), 1.4 + 0.45 * len(rows))
+    image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
+    figure.colorbar(image, label=label)
+    if num_columns <= 20:
+        axes.set_xticks(range(num_columns))
+        for row, numbers in enumerate(values):
+            for column, value in enumerate(numbers):
+                colour = "black" if image.norm(value) > 0.6 else "white"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title, fontsize=9)
+    figure.savefig(path)
+    return path
 
 
 def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
@@ -74,5 +186,26 @@ def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
     path = folder / f"{name}.png"
+    figure.savefig(path)
+    return path
+
+
+def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Path) -> Path:
+    """A bar a latent dimension, the largest KL first; active ones in colour."""
+    figure, axes = _figure(6, 3.5)
+    order = sorted(range(len(kl)), key=lambda d: -kl[d])
+    for label, is_active, colour in (("used", True, "C0"), ("not used", False, "0.7")):
+        places = [place for place, d in enumerate(order) if active[d] == is_active]
+        if places:
+            axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")
+    # As many names as can be read.
+    step = -(-len(kl) // 50)
+    axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
+    axes.set_xlabel("latent dimension $d$, in the order of the KL")
+    axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
+    axes.set_title(title, fontsize=9)
+    axes.legend()
+    axes.grid(axis="y", alpha=0.3)
+    axes.set_axisbelow(True)
     figure.savefig(path)
     return path

@@ -73,7 +73,8 @@ class FullNormal(nn.Module):
             # Adam moves all D (D - 1) / 2 entries by its learning rate, however small their gradients. In units of z,
             # not of the scale, and without the D, that shakes a narrow posterior by more than its width.
             below = scale[:, self.rows] * self.below(h) / len(self.mu.bias)
-            factor = factor.index_put((torch.arange(len(h), device=h.device)[:, None], self.rows, self.columns), below)
+            images = torch.arange(h.shape[0], device=h.device)  # not len(h), which an export would take for fixed
+            factor = factor.index_put((images[:, None], self.rows, self.columns), below)
         return MultivariateNormal(self.mu(h), scale_tril=factor, validate_args=False)
 
 

@@ -4,10 +4,10 @@ import math
 from pathlib import Path
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from vae_exp.data.grid import Grid
 from vae_exp.data.split import Split
 
 SIDE = 64
@@ -15,7 +15,7 @@ MARGIN = 16.0  # pixels from the border to the outermost position: no outline re
 
 
 @final
-class Sprites:
+class Sprites(Grid):
     """Bits (1, 64, 64): one white shape on black, always whole, its centre of mass at its position.
 
     Five factors, drawn at random so that no two images of all splits together are alike in all of them. Other than
@@ -29,30 +29,11 @@ class Sprites:
     | rotation | 12 | parts of the turn after which the shape looks the same: of 90, 180, 360 degrees |
     | x | 32 | centre at 16 + 32 k / 31 pixels from the left |
     | y | 32 | likewise from the top |
-
-    Args:
-        train_size: Images to train on; their number changes no image to validate or test on.
-        val_size: Likewise.
-        test_size: Likewise.
-        seed: Fixes which images there are.
-
-    Raises:
-        ValueError: If a size is out of its range.
     """
 
-    sizes = (3, 6, 12, 32, 32)  # of the factors
-
-    def __init__(self, train_size: int, val_size: int, test_size: int, seed: int) -> None:
-        self.split_sizes = {"test": test_size, "val": val_size, "train": train_size}
-        for name, size in self.split_sizes.items():
-            if size < 1:
-                raise ValueError(f"data.source.{name}_size={size}: at least 1 is needed")
-        if sum(self.split_sizes.values()) > math.prod(self.sizes):
-            raise ValueError(
-                f"data.source.train_size={train_size}: with val_size={val_size} and test_size={test_size} "
-                f"more than the {math.prod(self.sizes)} images that there are"
-            )
-        self.seed = seed
+    factor_names = ("shape", "scale", "rotation", "x", "y")
+    sizes = (3, 6, 12, 32, 32)
+    unordered = ("shape",)
 
     def fetch(self, root: Path) -> None:
         """Nothing to do."""
@@ -61,16 +42,6 @@ class Sprites:
         """Splits "train", "val" and "test"; y is the shape."""
         factors = {name: self.factors(name) for name in ("train", "val", "test")}
         return {name: Split(self.render(f), f[:, 0].clone()) for name, f in factors.items()}
-
-    def factors(self, split: str) -> Tensor:
-        """`(N, 5)` int64: shape, scale, rotation, x, y of each image of a split."""
-        order = np.random.default_rng(self.seed).permutation(math.prod(self.sizes))
-        start = 0
-        for name, size in self.split_sizes.items():
-            if name == split:
-                return torch.from_numpy(np.stack(np.unravel_index(order[start : start + size], self.sizes), axis=1))
-            start += size
-        raise ValueError(f"split {split}: choose one of {', '.join(self.split_sizes)}")
 
     def render(self, factors: Tensor) -> Tensor:
         """`(N, 5)` whole numbers `-> (N, 1, 64, 64)` uint8, 0 or 255: white is what has its centre in the shape.

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.config import ConfigError
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger, NonFiniteError
 from vae_exp.trained import Trained
 
-__all__ = ["elbo"]
+__all__ = ["elbo", "train_gap"]
 
 REPEATS = 8  # further draws an image, for the error over draws
 
@@ -45,6 +45,40 @@ def elbo(trained: Trained) -> dict[str, Any]:
         numbers[f"{name}_se_images"] = float(each.std()) / sqrt(len(each))
         numbers[f"{name}_se_draws"] = float(torch.cat([s[name] for s in spreads]).double().sum().sqrt()) / len(each)
     return numbers
+
+
+@torch.no_grad()
+def train_gap(trained: Trained) -> dict[str, Any]:
+    """`elbo_train`, of the first training images, as many as the split has, and `elbo_gap`, by how much it is above the
+    split's; of an autoencoder `recon_train` and `recon_gap`, by how much it is below. Scored as `elbo` is.
+
+    Raises:
+        NoMeaningError: If the split is train.
+    """
+    if trained.split == "train":
+        raise NoMeaningError("split=train: the gap is that between train and another split, choose test or val")
+    name, sign = ("elbo", 1) if trained.model.bounds is not None else ("recon", -1)
+    num_train = min(trained.num_images(), trained.num_images("train"))
+    means, variances = [], []
+    with trained.bar(num_train + trained.num_images(), "train gap") as bar:
+        for split, num in (("train", num_train), (trained.split, trained.num_images())):
+            each: list[Tensor] = []
+            for x, y in trained.data.batches(split):  # type: ignore[arg-type]
+                _, draw = trained.model.objective(trained.model, x, y, trained.model.step)
+                each.append(_bound(draw)[name])
+                bar.update(len(x))
+                if len(each) * trained.data.eval_batch_size >= num:
+                    break
+            values = torch.cat(each)[:num].double()
+            means.append(float(values.mean()))
+            variances.append(float(values.var()) / num)
+    return {
+        f"{name}_train": means[0],
+        f"{name}_train_se_images": sqrt(variances[0]),
+        f"{name}_train_images": num_train,
+        f"{name}_gap": sign * (means[0] - means[1]),
+        f"{name}_gap_se_images": sqrt(sum(variances)),
+    }
 
 
 def _bound(draw: Draw) -> dict[str, Tensor]:

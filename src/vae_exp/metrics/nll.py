@@ -5,13 +5,14 @@ from math import log, sqrt
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.marginal import Marginal, importance_sampling
 from vae_exp.runs import bound
 from vae_exp.trained import Trained
 
-__all__ = ["bits_per_dim", "nll", "nll_numbers"]
+__all__ = ["bits_per_dim", "nll", "nll_numbers", "with_errors"]
 
 FEW = 10  # effective latents, under which an estimate says little
 logger = logging.getLogger("vae_exp")
@@ -41,7 +42,8 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     numbers = nll_numbers(parts)
     if numbers["share_with_ess_under_10"] > 0:
         logger.warning(
-            "nll: the effective sample size is under %d for %.1f %% of the images: more num_samples may lower it",
+            "nll: the effective sample size is under %d for %.1f %% of the images, for which the bound may be loose: "
+            "give more num_samples, or ask for nll=ais beside it",
             FEW,
             100 * numbers["share_with_ess_under_10"],
         )
@@ -52,18 +54,31 @@ def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
     """The numbers of all images from those of the batches."""
     log_px = torch.cat([part.log_px for part in parts]).cpu()
     ess = torch.cat([part.ess for part in parts]).cpu()
-    variance = torch.cat([part.variance for part in parts]).cpu()
+    variances = [part.variance for part in parts if part.variance is not None]
     sizes = list(parts[0].curve)
     return {
-        "nll": -float(log_px.mean()),
-        "nll_se_images": float(log_px.std()) / sqrt(len(log_px)),
-        "nll_se_draws": float(variance.clamp(min=0).sum().sqrt()) / len(log_px),
+        **with_errors("nll", -log_px, torch.cat(variances) if variances else None),
         "nll_samples": sizes[-1],
         "nll_curve": {size: -float(torch.cat([part.curve[size] for part in parts]).mean()) for size in sizes},
         "ess_mean": float(ess.mean()),
         "ess_median": float(ess.median()),
         "ess_min": float(ess.min()),
-        "share_with_ess_under_10": float((ess < min(FEW, sizes[-1])).double().mean()),
+        "share_with_ess_under_10": float((ess < FEW).double().mean()),
+    }
+
+
+def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict[str, float | None]:
+    """The mean over images `(B,)` with its standard errors; None for one that is not to be had.
+
+    Arguments:
+        name: Of the mean; `_se_images` and `_se_draws` are added for the errors.
+        each: The number of each image.
+        variance: That of each image's number over draws, `(B,)`; None where there is but one draw.
+    """
+    return {
+        name: float(each.mean()),
+        f"{name}_se_images": float(each.std()) / sqrt(len(each)) if len(each) > 1 else None,
+        f"{name}_se_draws": None if variance is None else float(variance.sum().sqrt()) / len(each),
     }
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from vae_exp.models.vae import VAE
 from vae_exp.objectives import Recon
 
@@ -24,3 +26,11 @@ class AE(VAE):
                 "model=ae has no density over its codes, hence no prior and no other objective than the "
                 "reconstruction: leave prior=none objective=recon, or choose model=vae"
             )
+
+    def log_marginal(self, x: Tensor, y: Tensor | None = None, num_samples: int = 5000) -> Tensor:
+        """Refused: without a density over the codes there is none of images.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("an autoencoder has no prior and gives images no probability: choose model=vae")

@@ -25,8 +25,9 @@ class CVAE(VAE):
             ValueError: If a label is missing.
         """
         if y is None:
-            raise ValueError("a CVAE needs the labels y, one for each image")
+            raise ValueError(f"{type(self).__name__} needs the labels y, one for each image")
         try:
             return F.one_hot(y, self.context_dim).to(self.dtype)
         except RuntimeError as error:
-            raise ValueError(f"a CVAE needs labels y from 0 to {self.context_dim - 1}, one for each image") from error
+            needed = f"whole numbers from 0 to {self.context_dim - 1}, one for each image"
+            raise ValueError(f"{type(self).__name__} needs labels y, {needed}") from error

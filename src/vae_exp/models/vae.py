@@ -104,7 +104,7 @@ class VAE(pl.LightningModule):
         return Draw(x, z, q, p, partial(self.decode, c=c), stop, log_qz)
 
     def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
-        """`(..., B, D), (B, context_dim) ->` `p(x | z, c)`, batch `(..., B)`, event `(C, H, W)`."""
+        """`(..., B, D), (B, context_dim) ->` `p(x | z, c)`, batch `(..., B)`, event `(C, H, W)`; c is `context(y)`."""
         batch = z.shape[:-1]
         if c is not None:
             c = c.expand(*batch, -1).reshape(-1, c.shape[-1])
@@ -144,13 +144,16 @@ class VAE(pl.LightningModule):
         c = self.context(y)
         p = self.prior(c)
         if p is None:
-            raise ValueError("prior=none: there is nothing to draw latents from")
+            raise ValueError("prior=none: there is nothing to draw latents from; choose model=vae")
         z = p.sample() if p.batch_shape else p.sample((num,))
         return self.decode(z, c).mean
 
     @torch.no_grad()
     def log_marginal(self, x: Tensor, y: Tensor | None = None, num_samples: int = 5000) -> Tensor:
-        """`log p(x)` (of a CVAE `log p(x | y)`) by importance sampling, nats, `(B, C, H, W), (B,) -> (B,)` float64."""
+        """`log p(x)` (of a CVAE `log p(x | y)`) by importance sampling, nats, `(B, C, H, W), (B,) -> (B,)` float64.
+
+        Memory grows with B, not with K, `num_samples` latents an image (Burda et al., 2016).
+        """
         return importance_sampling(self.draw(x, y), num_samples).log_px
 
     def configure_optimizers(self) -> Any:

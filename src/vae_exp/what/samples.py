@@ -5,25 +5,35 @@ from typing import Any
 
 import torch
 
-from vae_exp import plots
-from vae_exp.config import NoMeaningError
+from vae_exp import plots, samplers
 from vae_exp.trained import Trained
 
 __all__ = ["samples"]
 
 
-def samples(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
-    """Writes `samples.png`: means of p(x|z), z from the prior, the labels of a conditional model in turn.
+@torch.no_grad()
+def samples(trained: Trained, out: Path, num_images: int, sampler: str = "prior") -> dict[str, Any]:
+    """Writes `samples.png`: means of p(x|z), the labels of a conditional model in turn.
+
+    Arguments:
+        trained: The run.
+        out: The folder that is written to.
+        num_images: How many.
+        sampler: Where z comes from: prior, gmm or flow, see `vae_exp.samplers`.
+
+    Returns:
+        Of a sampler that was fitted, its log density of validation codes and the prior's, nats a code.
 
     Raises:
-        NoMeaningError: If there is no prior.
+        NoMeaningError: If there is no prior; if latents are discrete and a density is to be fitted to them.
     """
     model = trained.model
-    if model.bounds is None:
-        raise NoMeaningError("an autoencoder has no prior to draw from: choose model=vae")
+    draw = samplers.sampler(trained, sampler)
     y = torch.arange(num_images, device=model.device) % model.context_dim if model.context_dim else None
-    images = model.sample(num_images, y)
+    trained.reseed("samples")
+    c = model.context(y)
+    images = model.decode(draw(num_images, c), c).mean
     given = "p(x|z)" if y is None else "p(x|z,y)"
-    title = f"{trained.cfg.name}\nsamples: means of {given}, z from the prior"
+    title = f"{trained.cfg.name}\nsamples: means of {given}, z from {draw.name}"
     plots.grid(trained.shown(images), title, out / "samples.png")
-    return {}
+    return draw.numbers

@@ -1,0 +1,64 @@
+"""Sources of images whose factors are known."""
+
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vae_exp.data.split import Split
+
+
+class Grid(ABC):
+    """One image for each combination of the values of some factors; splits are drawn from all, without replacement.
+
+    Args:
+        train_size: Images to train on; their number changes no image to validate or test on.
+        val_size: Likewise.
+        test_size: Likewise.
+        seed: Fixes which images there are.
+
+    Raises:
+        ValueError: If a size is out of its range.
+    """
+
+    factor_names: tuple[str, ...]
+    sizes: tuple[int, ...]  # how many values each factor has
+    unordered: tuple[str, ...]  # factors whose values have no order
+
+    def __init__(self, train_size: int, val_size: int, test_size: int, seed: int) -> None:
+        self.split_sizes = {"test": test_size, "val": val_size, "train": train_size}
+        for name, size in self.split_sizes.items():
+            if size < 1:
+                raise ValueError(f"data.source.{name}_size={size}: at least 1 is needed")
+        if sum(self.split_sizes.values()) > math.prod(self.sizes):
+            raise ValueError(
+                f"data.source.train_size={train_size}: with val_size={val_size} and test_size={test_size} "
+                f"more than the {math.prod(self.sizes)} images that there are"
+            )
+        self.seed = seed
+
+    @abstractmethod
+    def fetch(self, root: Path) -> None:
+        """As of every source."""
+
+    @abstractmethod
+    def load(self, root: Path) -> dict[str, Split]:
+        """Splits "train", "val" and "test"."""
+
+    def factors(self, split: str) -> Tensor:
+        """`(N, F)` int64: the values of the factors of each image of a split."""
+        return torch.from_numpy(np.stack(np.unravel_index(self.places(split), self.sizes), axis=1))
+
+    def places(self, split: str) -> npt.NDArray[np.int64]:
+        """`(N,)`: where the images of a split stand among all, the last factor changing fastest."""
+        order = np.random.default_rng(self.seed).permutation(math.prod(self.sizes))
+        start = 0
+        for name, size in self.split_sizes.items():
+            if name == split:
+                return order[start : start + size]
+            start += size
+        raise ValueError(f"split {split}: choose one of {', '.join(self.split_sizes)}")

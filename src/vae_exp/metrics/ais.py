@@ -1,0 +1,113 @@
+"""-log p(x) by annealed importance sampling, and how far it is off, by bidirectional Monte Carlo."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_exp.ais import TARGET, Path, adapt, anneal, schedule
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.draws import Draw
+from vae_exp.marginal import CHUNK, Marginal, importance_sampling, of_weights, widest
+from vae_exp.metrics.nll import with_errors
+from vae_exp.models.m2 import LabelDraw
+from vae_exp.trained import Trained
+
+__all__ = ["ais"]
+
+FAR = 0.15  # from the target: an acceptance that is worth a warning
+logger = logging.getLogger("vae_exp")
+
+
+@torch.no_grad()
+def ais(
+    trained: Trained, num_samples: int, num_images: int, chains: int, temperatures: int, leapfrog: int
+) -> dict[str, Any]:
+    """`-log p(x)` (of a CVAE `-log p(x | y)`) of the first N images by annealed importance sampling (Wu et al., 2017).
+
+    Arguments:
+        trained: The run.
+        num_samples: K, latents an image of the importance sampling it is compared with.
+        num_images: N.
+        chains: M, for each image.
+        temperatures: T, steps from the prior to the posterior.
+        leapfrog: Steps of a proposal.
+
+    Returns:
+        `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, of the same images by importance sampling,
+        with their errors and effective sample sizes; the acceptance, mean and least over images; and of as many images
+        that the model made itself `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x) lies on average,
+        and `bdmc_gap`, nats (Grosse et al., 2015).
+
+    Raises:
+        NoMeaningError: If there is no prior, or none that Hamiltonian Monte Carlo can follow.
+        ConfigError: If a number is too small.
+    """
+    options = {"num_images": (num_images, 1), "chains": (chains, 2), "temperatures": (temperatures, 2)}
+    for key, (given, least) in {**options, "leapfrog": (leapfrog, 1)}.items():
+        if given < least:
+            raise ConfigError(f"ais.{key}={given}: at least {least} is needed")
+    x, y = trained.images(num_images)
+    first = _draw(trained, x[:1], y[:1])
+    trained.reseed("ais")
+    # Memory does not grow with the number of images; most models take all of them at once.
+    together = max(1, CHUNK // (chains * widest(first)))
+    betas = schedule(temperatures)
+    annealed: list[Marginal] = []
+    sampled: list[Marginal] = []
+    lower: list[Tensor] = []
+    upper: list[Tensor] = []
+    rates: list[Tensor] = []
+    title = f"ais, {chains} chains an image"
+    with trained.bar(5 * len(x) * chains * (temperatures - 1), title, "transitions") as bar:
+
+        def forwards(draw: Draw) -> tuple[Path, list[Tensor], Marginal]:
+            path = Path(draw.log_prior, draw.log_likelihood)
+            sizes = adapt(path, draw.sample_prior(chains), betas, leapfrog, bar.update)
+            log_w, accepted = anneal(path, draw.sample_prior(chains), betas, sizes, leapfrog, bar.update)
+            rates.append(accepted)
+            return path, sizes, of_weights(log_w)
+
+        for some_x, some_y in zip(x.split(together), y.split(together), strict=True):
+            draw = _draw(trained, some_x, some_y)
+            sampled.append(importance_sampling(draw, num_samples))
+            annealed.append(forwards(draw)[-1])
+            # An image that the model makes of z has z as an exact sample of its posterior.
+            z = draw.sample_prior(1)
+            draw = _draw(trained, draw.decode(z).sample()[0], some_y)
+            path, sizes, bound = forwards(draw)
+            lower.append(bound.log_px)
+            log_w, _ = anneal(path, z.expand(chains, -1, -1), betas[::-1], sizes[::-1], leapfrog, bar.update)
+            upper.append(-of_weights(log_w).log_px)
+    acceptance = torch.cat(rates)
+    if abs(acceptance.mean() - TARGET) > FAR:
+        logger.warning(
+            "ais: %.0f %% of the proposals are accepted, %.0f %% are aimed at: the bounds are loose, and more "
+            "ais.temperatures make them tighter",
+            100 * acceptance.mean(),
+            100 * TARGET,
+        )
+    numbers: dict[str, Any] = {"ais": {"chains": chains, "temperatures": temperatures, "leapfrog": leapfrog}}
+    for how, parts in (("ais", annealed), ("is", sampled)):
+        name, ess = f"nll_{how}_{len(x)}_images", torch.cat([part.ess for part in parts])
+        variances = [part.variance for part in parts if part.variance is not None]
+        log_px = torch.cat([part.log_px for part in parts])
+        numbers |= with_errors(name, -log_px, torch.cat(variances) if variances else None)
+        numbers |= {f"{name}_ess_median": float(ess.median()), f"{name}_ess_min": float(ess.min())}
+    numbers |= {"ais_acceptance": float(acceptance.mean()), "ais_acceptance_min": float(acceptance.min())}
+    low, high = torch.cat(lower), torch.cat(upper)
+    for name, each in (("bdmc_lower", low), ("bdmc_upper", high), ("bdmc_gap", high - low)):
+        numbers |= with_errors(name, each)
+    return numbers | {"bdmc_images": len(x)}
+
+
+def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
+    if trained.model.bounds is None:
+        raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
+    draw = trained.model.draw(x, y)
+    if isinstance(draw, LabelDraw):
+        raise NoMeaningError("nll=ais moves latents along slopes, and the label of m2 is discrete: nll=is sums over it")
+    if not draw.q.has_rsample:
+        raise NoMeaningError("nll=ais moves latents along slopes, and these are discrete: choose nll=is")
+    return draw

@@ -1,0 +1,129 @@
+"""What is lost by inferring z with one network for all images."""
+
+from collections.abc import Callable
+from math import isfinite, log, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.draws import Draw, at_least_float32, exact, sample
+from vae_exp.marginal import CHUNK
+from vae_exp.models import M2
+from vae_exp.trained import Trained
+
+__all__ = ["amortisation", "refine"]
+
+
+def amortisation(
+    trained: Trained, num_images: int, steps: int, lr: float, num_latents: int, num_samples: int
+) -> dict[str, Any]:
+    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of the first N images of the split.
+
+    `amortisation_gap_N_images` is what the ELBO gains when each image's posterior is refined by itself, see `refine`;
+    `approximation_gap_N_images` what it then lacks to log p(x), estimated by importance sampling from the refined
+    posterior: what the family cannot do. All are scored with latents that the refinement has not seen, the same noise
+    before and after.
+
+    Arguments:
+        trained: The run.
+        num_images: N.
+        steps: Of the refinement.
+        lr: Of the refinement, at first.
+        num_latents: Latents an image and step.
+        num_samples: Latents an image to score with.
+
+    Raises:
+        NoMeaningError: If there is no elbo, or no gradient to refine a posterior by.
+    """
+    model = trained.model
+    if model.bounds is None:
+        raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")
+    if isinstance(model, M2):
+        raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
+    if lr <= 0:
+        raise ConfigError(f"amortisation.lr={lr}: a learning rate is positive")
+    for key, value, least in (("num_images", num_images, 2), ("steps", steps, 1), ("num_latents", num_latents, 1)):
+        if value < least:
+            raise ConfigError(f"amortisation.{key}={value}: at least {least} is needed")
+    num_images = min(num_images, trained.num_images())
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    with trained.bar(num_images * steps, f"amortisation, {num_images} images", "steps") as bar:
+        for i, (x, y) in enumerate(trained.batches(num_images=num_images)):
+            with torch.no_grad():
+                draw = model.draw(x, y)
+                h = at_least_float32(model.encoder(x, model.context(y)))
+            if not draw.q.has_rsample:
+                raise NoMeaningError("samples of a discrete posterior have no pathwise gradient to refine it by")
+            q = refine(draw, model.posterior, h, steps, lr, num_latents, bar.update)
+            for scores, each in ((before, draw.q), (after, q)):
+                trained.reseed("amortisation", i)
+                scores.append(_log_w(draw, each, num_samples))
+    log_w, refined = torch.cat(before, dim=1), torch.cat(after, dim=1)
+    log_px = refined.logsumexp(dim=0) - log(num_samples)
+    numbers = {f"elbo_refined_{num_images}_images": float(refined.mean())}
+    for gap, values in (
+        ("amortisation_gap", refined - log_w),
+        # Its mean over draws is log_px - refined; the log of a mean varies, to first order, as the mean over itself.
+        ("approximation_gap", (refined - log_px).exp() - 1 + log_px - refined),
+    ):
+        name, of_images = f"{gap}_{num_images}_images", values.mean(dim=0)
+        numbers[name] = float(of_images.mean())
+        numbers[f"{name}_se_images"] = float(of_images.std()) / sqrt(num_images)
+        numbers[f"{name}_se_draws"] = float((values.var(dim=0) / num_samples).sum().sqrt()) / num_images
+    if not all(map(isfinite, numbers.values())):
+        raise NoMeaningError(f"amortisation.lr={lr}: the refined posteriors give no finite elbo, choose a smaller one")
+    return numbers
+
+
+def refine(
+    draw: Draw,
+    posterior: Callable[[Tensor], Distribution],
+    h: Tensor,
+    steps: int,
+    lr: float,
+    num_latents: int,
+    progress: Callable[[int], object] = lambda num: None,
+) -> Distribution:
+    """Follows the gradient of each image's ELBO in the features that its posterior is made of, from the encoder's on.
+
+    It goes through every posterior that h parametrises, and no farther: with fewer features than parameters a gap is
+    that of the posteriors that some features give. Adam takes each number by itself, so that images do not mix.
+
+    Arguments:
+        draw: Of the images, with prior and decoder, whose parameters are to stay.
+        posterior: `(B, F) -> q(z | x, c)`.
+        h: Features, `(B, F)`.
+        steps: Of Adam.
+        lr: Its learning rate, from which it goes to 0 as a cosine.
+        num_latents: Latents an image and step.
+        progress: Told, at each step, how many images made it.
+
+    Returns:
+        The posteriors of the refined features, batch `(B,)`.
+    """
+    h = h.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([h], lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        q = posterior(h)
+        z, log_qz = sample(q, num_latents)
+        elbo = Draw(draw.x, z, q, draw.p, draw.decode, log_qz=log_qz).elbo
+        (h.grad,) = torch.autograd.grad(-elbo.sum(), h)
+        optimizer.step()
+        schedule.step()
+        progress(len(h))
+    with torch.no_grad():
+        return posterior(h)
+
+
+@torch.no_grad()
+def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
+    """`log p(x, z | c) - log q(z | x, c)` of fresh latents of q, `(num_samples, B)`."""
+    draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
+    chunk = max(1, CHUNK // draw.x.numel())
+    sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
+    return torch.cat([draw.again(size).log_w.to(exact(draw.x)) for size in sizes])

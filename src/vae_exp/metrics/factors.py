@@ -1,0 +1,121 @@
+"""Disentanglement against the known factors of the images."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.plots import heatmap
+from vae_exp.trained import Trained
+
+__all__ = ["factors"]
+
+DEAD = 0.01  # variance of the posterior mean over the images, as of `active_units` (Burda et al., 2016)
+
+
+@torch.no_grad()
+def factors(trained: Trained, num_images: int) -> dict[str, Any]:
+    """The scores of `vae_exp.disentanglement`, of the posterior means of the first images of the split.
+
+    The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
+    values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it.
+
+    A latent whose mean varies too little to count as active is taken as constant in all scores, as Kim & Mnih (2018) do
+    in theirs: in bins of its own range what is left of it would tell something. A factor without two values that ten
+    images have, of which no groups can be drawn, is left out of all scores.
+
+    Returns:
+        `mig`, `dci_disentanglement`, `dci_completeness`, `dci_informativeness`, `sap`, `modularity`,
+        `factor_vae_score`, `beta_vae_score`; under `factors` what they are of, with the mutual information of each
+        factor and latent, nats, and its mean over latents where factors are shuffled, which is chance. The picture
+        `images/factors.png` shows it.
+
+    Raises:
+        NoMeaningError: If the factors are not known, fewer than two can be scored, or m2's posterior knows no mean.
+    """
+    # scikit-learn is slow to import, and most runs have no factors.
+    from vae_exp import disentanglement as d
+
+    source: Any = trained.data.source
+    if not hasattr(source, "factors"):
+        raise NoMeaningError(
+            f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
+        )
+    if num_images < 1:
+        raise ConfigError(f"factors_images={num_images}: at least 1 is needed")
+    codes, kind = _codes(trained, num_images)
+    values = source.factors(trained.split)[: len(codes)].numpy()
+    scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
+    names = [source.factor_names[k] for k in scored]
+    if len(names) < 2:
+        raise NoMeaningError(
+            f"{len(codes)} images are too few: two factors are needed of which two values have ten images. "
+            "Ways out: split=train, more of factors_images"
+        )
+    values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
+    has_scale = kind == "mean" and trained.model.bounds is not None
+    is_active = codes.var(axis=0) > (DEAD if has_scale else 0)
+    codes = np.where(is_active, codes, 0.0)
+
+    trained.reseed("factors")
+    seed = torch.initial_seed()
+    with trained.bar(5, "disentanglement", "scores") as bar:
+        information, entropies = d.mutual_information(codes, values), d.entropy(values)
+        shuffled = np.random.default_rng(seed).permuted(values, axis=0)
+        chance = d.mutual_information(codes[:, is_active], shuffled).mean(axis=0) if is_active.any() else 0 * entropies
+        numbers = {"mig": d.mig(information, entropies), "modularity": d.modularity(information)}
+        bar.update()
+        importances, informativeness = d.importance(codes, values, is_ordered, seed)
+        numbers["dci_disentanglement"] = d.disentanglement(importances)
+        numbers["dci_completeness"] = d.completeness(importances)
+        numbers["dci_informativeness"] = float(informativeness.mean())
+        bar.update()
+        numbers["sap"] = d.sap(codes, values, is_ordered)
+        bar.update()
+        numbers["factor_vae_score"] = d.factor_vae_score(codes, values, seed)
+        bar.update()
+        numbers["beta_vae_score"] = d.beta_vae_score(codes, values, seed)
+        bar.update()
+
+    folder = trained.folder / "images"
+    folder.mkdir(exist_ok=True)
+    heatmap(
+        information.T.tolist(),
+        [f"{n}\nH {h:.2f}, chance {c:.2f}" for n, h, c in zip(names, entropies, chance, strict=True)],
+        label="mutual information I(z; factor), nats",
+        xlabel="latent",
+        title=f"{trained.cfg.name}\nwhat each latent tells of the factors of {len(codes)} {trained.split} images",
+        path=folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
+    )
+    about = {
+        "names": names,
+        "left_out": [name for name in source.factor_names if name not in names],
+        "num_images": len(codes),
+        "codes": kind,
+        "active_latents": np.flatnonzero(is_active).tolist(),
+        "entropy": dict(zip(names, entropies.tolist(), strict=True)),
+        "mutual_information": dict(zip(names, information.T.tolist(), strict=True)),
+        "mutual_information_by_chance": dict(zip(names, chance.tolist(), strict=True)),
+    }
+    return numbers | {"factors": about}
+
+
+def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
+    """`(N, D)` float64, and whether they are means or samples."""
+    codes, kind = [], "mean"
+    with trained.bar(min(num_images, trained.num_images()), "codes") as bar:
+        for x, y in trained.batches(num_images=num_images):
+            draw = trained.model.draw(x, y)
+            try:
+                z = draw.z_mean
+            except NotImplementedError:
+                kind, z = "sample", draw.z[0]
+                if len(z) != len(x):
+                    raise NoMeaningError(
+                        "model=m2 has a posterior a class, and this one does not know its mean: "
+                        "posterior=diagonal_normal"
+                    ) from None
+            codes.append(z.cpu().double())
+            bar.update(len(x))
+    return torch.cat(codes).numpy(), kind

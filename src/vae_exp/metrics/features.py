@@ -1,0 +1,163 @@
+"""Networks whose features sample quality is measured on: a small classifier of the same data, or a user's Inception."""
+
+from copy import copy
+from dataclasses import replace
+from hashlib import sha256
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.encoders import Conv
+from vae_exp.trained import Trained
+
+__all__ = ["Classifier", "Inception", "classifier", "some"]
+
+WIDTH = 64
+NUM_IMAGES, EPOCHS, BATCH, RATE = 20000, 8, 100, 2e-3  # of fewer images more epochs, up to 40
+
+
+class Classifier(nn.Module):
+    """Two convolutions that halve the image (fewer of a tiny one) and a layer of 64 features, from which it classifies.
+
+    Arguments:
+        image_shape: `(C, H, W)`.
+        num_classes: Y.
+
+    Attributes:
+        accuracy: Of validation images.
+    """
+
+    mean: Tensor
+    std: Tensor
+    accuracy: Tensor
+
+    def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        halvings = min(2, min(image_shape[1:]).bit_length() - 1)
+        # Features of mean 0 and variance 1: each counts, and the kernel distance has the scale it has elsewhere.
+        self.norm = nn.BatchNorm1d(WIDTH, affine=False)
+        self.convolutions = Conv(image_shape, channels=(16, 32)[:halvings], out_features=WIDTH, activation="GELU")
+        self.head = nn.Linear(WIDTH, num_classes)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.register_buffer("accuracy", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features, `(B, C, H, W) -> (B, 64)`."""
+        return self.norm(self.convolve(x))
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Features before they are given mean 0 and variance 1."""
+        return self.convolutions((x - self.mean) / self.std)
+
+
+class Inception(nn.Module):
+    """Inception v3 of torchvision with weights from a file; its features are the 2048 that its last layer reads.
+
+    Arguments:
+        path: A state dict of `torchvision.models.inception_v3`, as torchvision distributes it.
+
+    Raises:
+        ConfigError: If the file is none.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, path: str) -> None:
+        from torchvision.models import inception_v3
+
+        super().__init__()
+        self.network = inception_v3(weights=None, init_weights=False)
+        try:
+            self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # a corrupt file can fail in any way
+            reason = str(error).splitlines()[0]
+            what = "no state dict of torchvision's inception_v3"
+            raise ConfigError(f"quality.inception={path} is {what}: {reason}") from error
+        self.network.fc = nn.Identity()
+        # Of ImageNet, as these weights were trained.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of images in [0, 1], grey or RGB, `(B, C, H, W) -> (B, 2048)`."""
+        x = F.interpolate(x.clamp(0, 1), size=(299, 299), mode="bilinear", antialias=True)
+        return self.network((x.expand(-1, 3, -1, -1) - self.mean) / self.std)
+
+
+def classifier(trained: Trained) -> Classifier:
+    """A classifier of the training images, always the same: the weights follow the data alone.
+
+    It is trained once, on the CPU, and kept in the run folder; runs beside this one, of the same data, take theirs from
+    there.
+
+    Raises:
+        NoMeaningError: If the data have no labels.
+    """
+    if trained.data.num_classes is None:
+        raise NoMeaningError(
+            "the data have no labels, so there is no classifier whose features could be compared: "
+            "quality.inception=<file> compares those of Inception"
+        )
+    trained.setup("train")
+    data = copy(trained.data)
+    data.device = torch.device("cpu")  # the same weights beside every accelerator
+    if data.labelled is not None:  # this run's labels are few
+        data.labelled, data.labelled_per_batch, data.splits = None, None, {}
+        data.setup("fit")
+    whole = replace(trained, data=data, seed=0)
+    whole.reseed("classifier")
+    network = Classifier(data.image_shape, trained.data.num_classes)
+    settings = (data.checksums["train"], data.representation, NUM_IMAGES, EPOCHS, str(network))
+    path = trained.folder / f"classifier-{sha256(repr(settings).encode()).hexdigest()[:12]}.pt"
+    found = [path for path in [path, *sorted(path.resolve().parent.parent.glob(f"*/{path.name}"))] if path.exists()]
+    if found:
+        network.load_state_dict(torch.load(found[0], weights_only=True))
+    else:
+        _train(network, whole)
+    if path not in found:
+        torch.save(network.state_dict(), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    return network.to(trained.data.device).eval().requires_grad_(False)
+
+
+@torch.enable_grad()
+def _train(network: Classifier, trained: Trained) -> None:
+    x, y = some(trained, "train", NUM_IMAGES).images(NUM_IMAGES, "train")  # this seeds torch, too
+    network.mean, network.std = x.mean(), x.std().clamp(min=1e-6)
+    optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
+    epochs = min(5 * EPOCHS, EPOCHS * NUM_IMAGES // len(x))
+    with trained.bar(epochs * len(x), "classifier of the data") as bar:
+        for epoch in range(epochs):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - epoch / epochs)
+            for rows in torch.randperm(len(x))[: max(1, len(x) // BATCH) * BATCH].split(BATCH):
+                loss = F.cross_entropy(network.head(network(x[rows])), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                bar.update(len(rows))
+    # Mean and variance of the features under the last weights, not under those of the last steps.
+    network.norm.reset_running_stats()
+    network.norm.momentum = 1.0
+    with torch.no_grad():
+        network.norm(torch.cat([network.convolve(rows) for rows in x.split(BATCH)]))
+    network.eval()
+    with torch.no_grad():
+        right = [network.head(network(x)).argmax(dim=-1) == y for x, y in trained.batches("val")]
+    network.accuracy = torch.cat(right).float().mean()
+
+
+def some(trained: Trained, split: str, num_images: int) -> Trained:
+    """The run with a random part of a split, of all classes also where the files are sorted by them."""
+    trained.setup(split)
+    whole = trained.data.splits[split]
+    if len(whole.x) <= num_images:
+        return trained
+    chosen = torch.zeros(len(whole.x), dtype=torch.bool)
+    chosen[torch.randperm(len(whole.x), generator=torch.Generator().manual_seed(trained.seed))[:num_images]] = True
+    data = copy(trained.data)
+    data.splits = {**data.splits, split: whole.only(chosen)}
+    return replace(trained, data=data)

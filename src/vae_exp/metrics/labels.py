@@ -1,0 +1,135 @@
+"""What the latents, or the model itself, know of the label."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.marginal import importance_sampling
+from vae_exp.trained import Trained
+
+__all__ = ["bayes", "labels", "probes"]
+
+DRAWS = 16  # whose mean stands for the posterior's, where it does not know it
+
+
+def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) -> dict[str, Any]:
+    """How well the label is found: from the posterior means, or, by a model that is told it, with Bayes' rule.
+
+    Arguments:
+        trained: The run.
+        num_train: Labelled training images, at most, that probes learn from, drawn at random.
+        neighbours: Of k-nearest neighbours.
+        num_samples: Latents an image and class, of Bayes' rule.
+
+    Returns:
+        See `probes` and `bayes`.
+
+    Raises:
+        ConfigError: If an option is out of its range.
+        NoMeaningError: If the data have no labels, or the training images are of one class.
+    """
+    if trained.data.num_classes is None:
+        raise NoMeaningError("the data have no labels (data.num_classes=null)")
+    for name, value in (("num_train", num_train), ("neighbours", neighbours), ("num_samples", num_samples)):
+        if value < 1:
+            raise ConfigError(f"labels.{name}={value}: at least 1 is needed")
+    if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there
+        return bayes(trained, num_samples)
+    (z, y), (z_train, y_train) = _means(trained, trained.split), _means(trained, "train")
+    known = (y_train >= 0).nonzero()[:, 0]
+    trained.reseed("labels")
+    chosen = known[torch.randperm(len(known))[:num_train]].sort().values
+    if len(y_train[chosen].unique()) < 2:
+        raise NoMeaningError("the labelled training images are of one class: there is nothing to tell apart")
+    has_label = y >= 0
+    return probes(z_train[chosen], y_train[chosen], z[has_label], y[has_label], neighbours)
+
+
+def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int) -> dict[str, Any]:
+    """Classifiers of codes `(N, D)` with labels `(N,)`, learned on training codes.
+
+    Returns:
+        `probe_accuracy`, of a logistic regression on standardised codes, and `knn_accuracy`, of the vote of the nearest
+        neighbours, with standard errors over images; `probe_train_images`.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifiers = {
+        "probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        # Not standardised: a dead dimension would become as large as one that is used.
+        "knn": KNeighborsClassifier(min(neighbours, len(z_train))),
+    }
+    numbers: dict[str, Any] = {"probe_train_images": len(z_train)}
+    for name, classifier in classifiers.items():
+        share = classifier.fit(z_train.cpu().numpy(), y_train.cpu().numpy()).score(z.cpu().numpy(), y.cpu().numpy())
+        numbers |= _accuracy(name, float(share), len(y))
+    return numbers
+
+
+@torch.no_grad()
+def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
+    """Classification by `p(y | x) = p(x | y) p(y) / sum_y p(x | y) p(y)`.
+
+    log p(x | y) of every class is estimated by importance sampling, p(y) is the share of the class in the training
+    images.
+
+    Returns:
+        `bayes_accuracy`; `nll_given_label`, `-log p(x | y)` of the true label; `nll_marginal`,
+        `-log sum_y p(y) p(x | y)`, the one that compares with the nll of a model that is told no label: upper bounds on
+        average, with standard errors over images and over draws; `bayes_samples`, latents an image and class.
+    """
+    model, num_classes = trained.model, trained.model.context_dim
+    trained.setup("train")
+    counts = torch.bincount(trained.data.splits["train"].y, minlength=num_classes)
+    log_py = (counts / counts.sum()).log().to(trained.data.device, torch.float64)
+    marginal, given, right, spread, spread_given = [], [], [], [], []
+    total = trained.num_images() * num_classes * num_samples
+    with trained.bar(total, f"Bayes' rule, {num_samples} latents a class", "latents") as bar:
+        for x, y in trained.batches():
+            parts = [
+                importance_sampling(model.draw(x, torch.full_like(y, k)), num_samples, bar.update)
+                for k in range(num_classes)
+            ]
+            log_px = torch.stack([part.log_px for part in parts], dim=1)  # (B, Y)
+            variance = torch.stack([part.variance for part in parts], dim=1).clamp(min=0)
+            log_joint = log_px + log_py
+            marginal.append(log_joint.logsumexp(dim=1))
+            # To first order: the log of the sum moves by p(y | x) times what log p(x | y) moves by.
+            spread.append((log_joint.softmax(dim=1).square() * variance).sum(dim=1))
+            right.append((log_joint.argmax(dim=1) == y).double())
+            given.append(log_px.gather(1, y[:, None])[:, 0])
+            spread_given.append(variance.gather(1, y[:, None])[:, 0])
+    numbers = _accuracy("bayes", float(torch.cat(right).mean()), trained.num_images())
+    for name, values, spreads in (("marginal", marginal, spread), ("given_label", given, spread_given)):
+        each = torch.cat(values)
+        numbers[f"nll_{name}"] = -float(each.mean())
+        numbers[f"nll_{name}_se_images"] = float(each.std()) / sqrt(len(each))
+        numbers[f"nll_{name}_se_draws"] = float(torch.cat(spreads).sum().sqrt()) / len(each)
+    return numbers | {"bayes_samples": num_samples}
+
+
+def _accuracy(name: str, share: float, num_images: int) -> dict[str, float]:
+    return {f"{name}_accuracy": share, f"{name}_accuracy_se_images": sqrt(share * (1 - share) / num_images)}
+
+
+@torch.no_grad()
+def _means(trained: Trained, split: str) -> tuple[Tensor, Tensor]:
+    """`E_q z`, `(N, D)`, and labels `(N,)`, -1 where there is none."""
+    z, labels = [], []
+    with trained.bar(trained.num_images(split), f"{split} codes") as bar:
+        for x, y in trained.batches(split):
+            draw = trained.model.draw(x, y)
+            try:
+                mean = draw.z_mean
+            except NotImplementedError:  # a flow, or several layers
+                mean = draw.again(DRAWS).z.mean(dim=0)
+            z.append(mean)
+            labels.append(y)
+            bar.update(len(x))
+    return torch.cat(z), torch.cat(labels)

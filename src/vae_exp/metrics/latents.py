@@ -1,0 +1,272 @@
+"""What the latents are used for."""
+
+import logging
+from collections.abc import Callable, Sequence
+from math import sqrt
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent
+
+from vae_exp import plots
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.draws import Draw, exact
+from vae_exp.marginal import CHUNK, Marginal, importance_sampling
+from vae_exp.metrics.nll import nll_numbers
+from vae_exp.models import M2
+from vae_exp.trained import Trained
+
+__all__ = ["Posteriors", "Pruned", "elbo_surgery", "latents", "units"]
+
+SATURATED = 0.5  # nats from its bound, where a mutual information says how many images there are, and little else
+HALF = 50  # latents for each of the two estimates of a posterior mean that is not known
+WIDTH = 128  # numbers that scoring one latent by one image takes at least: a flow has hidden layers
+logger = logging.getLogger("vae_exp")
+
+
+def latents(
+    trained: Trained, threshold: float, num_images: int, num_latents: int, nll_images: int, num_samples: int
+) -> dict[str, Any]:
+    """Which dimensions are used, what z knows of the image, how well q(z) fits the prior; writes `kl_per_dim.png`.
+
+    Arguments:
+        trained: The run.
+        threshold: Variance of the posterior mean over the images, above which a unit is active.
+        num_images: N of the aggregate posterior q(z), the first of the split.
+        num_latents: Draws that its densities are averaged over.
+        nll_images: The first of the split, scored with and without the dead units.
+        num_samples: Latents for each of these.
+
+    Returns:
+        Those of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
+        `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
+
+    Raises:
+        NoMeaningError: If the model has no prior.
+    """
+    if trained.model.bounds is None:
+        raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
+    counts = {"num_images": (num_images, 1), "num_latents": (num_latents, 2), "nll_images": (nll_images, 1)}
+    for key, (value, least) in counts.items():
+        if value < least:
+            raise ConfigError(f"latents.{key}={value}: at least {least} is needed")
+    numbers = units(trained, threshold)
+    active = [variance > threshold for variance in numbers["mean_variances"]]
+    if numbers["kl_per_dim"] is not None:
+        title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} dimensions used, {trained.split} images"
+        path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
+        path.parent.mkdir(exist_ok=True)
+        plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
+    numbers |= _aggregate(trained, num_images, num_latents)
+    numbers |= _without_dead_units(trained, active, numbers["kl_per_dim"] is not None, nll_images, num_samples)
+    logger.info("%s", numbers["verdict"])
+    return numbers
+
+
+@torch.no_grad()
+def units(trained: Trained, threshold: float) -> dict[str, Any]:
+    """`active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
+    al., 2016), of `num_units`; `verdict`, the same for people; these `mean_variances`; `kl_per_dim` where there is one.
+
+    Where the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
+    different latents: their noise adds nothing to it on average.
+
+    Raises:
+        NoMeaningError: If the mean is not to be had.
+    """
+    num, moments, kl = trained.num_images(), [], []
+    with trained.bar(num, "active units") as bar:
+        for x, y in trained.batches():
+            draw = trained.model.draw(x, y)
+            a, b = (mean.to(exact(x)) for mean in _means(draw))
+            moments.append(torch.stack([a, b, a * b]).sum(dim=1))
+            if draw.kl_per_dim is not None:
+                kl.append(draw.kl_per_dim.to(exact(x)).sum(dim=0))
+            bar.update(len(x))
+    mean_a, mean_b, product = torch.stack(moments).sum(dim=0) / num
+    variances = product - mean_a * mean_b
+    active = int((variances > threshold).sum())
+    return {
+        "active_units": active,
+        "num_units": len(variances),
+        "verdict": _verdict(active, len(variances)),
+        "mean_variances": variances.tolist(),
+        "kl_per_dim": (torch.stack(kl).sum(dim=0) / num).tolist() if kl else None,
+    }
+
+
+def _means(draw: Draw) -> tuple[Tensor, Tensor]:
+    """Two estimates of `E_q z`, `(B, D)` each, whose errors are independent."""
+    try:
+        return draw.z_mean, draw.z_mean
+    except NotImplementedError:
+        a, b = (draw.again(HALF).z.mean(dim=0) for _ in range(2))
+    if len(a) != len(draw.x):  # a latent for each class
+        raise NoMeaningError(
+            "model=m2 averages the posterior means of all classes, which this posterior does not know: "
+            "choose posterior=diagonal_normal"
+        )
+    return a, b
+
+
+def _verdict(active: int, dims: int) -> str:
+    text = f"{active} of {dims} dimensions used"
+    if active == 0:
+        text += (
+            ": the posterior has collapsed, z says nothing of the image. Ways out: objective=free_bits, or a KL that "
+            "counts little at first, objective=beta_elbo +schedule@objective.beta=linear"
+        )
+    elif active == dims:
+        text += ": none is idle, a larger latent_dim may give a better elbo"
+    return text
+
+
+class Posteriors(NamedTuple):
+    """Those of B images, and K latents of each."""
+
+    q: Distribution  # batch (B,), event (D,)
+    z: Tensor  # (K, B, D)
+    log_qz: Tensor  # log q(z | x, c), (K, B)
+    log_pz: Tensor  # log p(z | c), (K, B)
+    group: Tensor  # (B,): images with the same c have the same whole number
+
+
+@torch.no_grad()
+def elbo_surgery(
+    parts: Sequence[Posteriors], num_latents: int, progress: Callable[[int], object] = lambda num: None
+) -> dict[str, Any]:
+    """Takes the mean KL of N images apart (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
+
+    With `q(z) = 1/N sum_n q(z | x_n)` these are `E log q(z | x_n) / q(z)`, the mutual information of z and the image,
+    which is at most `log N`, and `E log q(z) / p(z)`, the KL of q(z) and the prior; E is over n and `q(z | x_n)`. It is
+    estimated, the three from the same draws, n going through the images evenly; the sum in q(z) is over all N.
+
+    With a context all this holds for the images of each label: the mean over them of `I(x; z | y)`, at most that of
+    `log N_y`, and of `KL(q(z | y) || p(z | y))`, where `q(z | y)` is the mean over the N_y images of label y.
+
+    Arguments:
+        parts: The images, in batches, with as many latents each that there are `num_latents` in all.
+        num_latents: Draws, two at least.
+        progress: Told, again and again, how many of them were scored since.
+
+    Returns:
+        The three with their errors over draws, `mutual_information_bound`, and whether it is within 0.5 nats of that.
+    """
+
+    def drawn(name: str) -> Tensor:
+        each = torch.cat([getattr(part, name).transpose(0, 1).flatten(0, 1) for part in parts])  # image by image
+        return each[torch.arange(num_latents, device=each.device) * len(each) // num_latents]
+
+    z, log_qz, log_pz = drawn("z"), drawn("log_qz").to(exact(parts[0].z)), drawn("log_pz").to(exact(parts[0].z))
+    groups = torch.cat([part.group for part in parts])
+    at = torch.arange(num_latents, device=z.device) * len(groups) // num_latents
+    chunk = max(1, CHUNK // (max(len(part.group) for part in parts) * max(z.shape[-1], WIDTH)))
+    log_q = torch.cat(
+        [
+            _log_aggregate(parts, z_some, group, progress)
+            for z_some, group in zip(z.split(chunk), groups[at].split(chunk), strict=True)
+        ]
+    )
+    numbers: dict[str, Any] = {}
+    for name, values in (
+        ("mean_kl", log_qz - log_pz),
+        ("mutual_information", log_qz - log_q),
+        ("marginal_kl", log_q - log_pz),
+    ):
+        numbers |= {name: float(values.mean()), f"{name}_se_draws": float(values.std()) / sqrt(num_latents)}
+    sizes = groups.unique(return_counts=True)[1].to(log_q.dtype)
+    bound = float((sizes * sizes.log()).sum() / len(groups))
+    return numbers | {
+        "mutual_information_bound": bound,
+        "mutual_information_saturated": numbers["mutual_information"] > bound - SATURATED,
+        "aggregate_images": len(groups),
+    }
+
+
+def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progress: Callable[[int], object]) -> Tensor:
+    """`log q(z)`, or `log q(z | y)`, of latents `(S, D)` that belong to groups `(S,)`; `(S,)`."""
+    total = torch.full((len(z),), -torch.inf, dtype=exact(z), device=z.device)
+    size = torch.zeros_like(group)
+    for part in parts:
+        is_of = group[:, None] == part.group
+        log_qz = part.q.log_prob(z[:, None]).where(is_of, -torch.inf)  # (S, B)
+        total = total.logaddexp(log_qz.to(total.dtype).logsumexp(dim=1))
+        size += is_of.sum(dim=1)
+    progress(len(z))
+    return total - size.log()
+
+
+def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str, Any]:
+    if isinstance(trained.model, M2):
+        reason = "model=m2 infers the label too: its KL is that of z and y, and q(z, y) is not summed here"
+        return {"mutual_information": None, "mutual_information_refused": reason}
+    num_images = min(num_images, trained.num_images())
+    parts = []
+    with torch.no_grad(), trained.bar(num_latents, f"q(z) of {num_images} images", "latents") as bar:
+        for x, y in trained.batches(num_images=num_images):
+            draw = trained.model.draw(x, y, -(-num_latents // num_images))
+            group = y if trained.model.context_dim else torch.zeros_like(y)
+            parts.append(Posteriors(draw.q, draw.z, draw.log_qz, draw.log_pz, group))
+        numbers = elbo_surgery(parts, num_latents, bar.update)
+    if numbers["mutual_information_saturated"]:
+        logger.warning(
+            "mutual information: of its bound, the log of the number of images, there is no more than %.1f nats left. "
+            "It says that z tells these %d images apart; with more latents.num_images it may grow",
+            SATURATED,
+            num_images,
+        )
+    return numbers
+
+
+class Pruned(Distribution):
+    """`q(z_active | x) p(z_dead)`: a posterior that knows nothing of the image in its dead dimensions.
+
+    Weights `p(x, z) / q(z)` then do not hang on the densities of these, and their mean is p(x) as ever.
+
+    Arguments:
+        q: Batch `(B,)`, event `(D,)`, a product over the dimensions.
+        p: Batch `()` or `(B,)`, likewise.
+        dead: `(D,)`.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+
+    def __init__(self, q: Independent, p: Independent, dead: Tensor) -> None:
+        self.q, self.p, self.dead = q, p.expand(q.batch_shape), dead
+        super().__init__(q.batch_shape, q.event_shape, validate_args=False)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """`(*sample_shape, B, D)`."""
+        return torch.where(self.dead, self.p.sample(sample_shape), self.q.sample(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """`(..., B, D) -> (..., B)`."""
+        p, q = self.p.base_dist.log_prob(value), self.q.base_dist.log_prob(value)
+        return torch.where(self.dead, p, q).sum(dim=-1)
+
+
+def _without_dead_units(
+    trained: Trained, active: Sequence[bool], factorises: bool, num_images: int, num_samples: int
+) -> dict[str, Any]:
+    reason = None
+    if not factorises:
+        reason = "posterior and prior do not both factorise, so that no dimension can be taken out by itself"
+    elif all(active):
+        reason = "no unit is dead"
+    if reason is not None:
+        return {"nll_without_dead_units": None, "nll_without_dead_units_refused": reason}
+    num_images = min(num_images, trained.num_images())
+    parts: dict[str, list[Marginal]] = {"nll": [], "nll_without_dead_units": []}
+    title = f"nll of {num_images} images, with and without dead units"
+    with torch.no_grad(), trained.bar(2 * num_images * num_samples, title, "latents") as bar:
+        for x, y in trained.batches(num_images=num_images):
+            draw = trained.model.draw(x, y)
+            q = Pruned(draw.q, draw.p, ~torch.tensor(active, device=x.device))  # type: ignore[arg-type]
+            for part, each in zip(parts.values(), (draw, Draw(x, draw.z, q, draw.p, draw.decode)), strict=True):
+                part.append(importance_sampling(each, num_samples, bar.update))
+    return {
+        f"{name}_{num_images}_images{of}": nll_numbers(part)[f"nll{of}"]
+        for name, part in parts.items()
+        for of in ("", "_se_images", "_se_draws")
+    }

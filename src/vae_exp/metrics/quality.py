@@ -1,0 +1,161 @@
+"""How near a model's own images come to real ones, on the features of a network."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vae_exp import samplers
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.metrics.features import Inception, classifier, some
+from vae_exp.trained import Trained
+
+__all__ = ["distances", "manifolds", "quality"]
+
+# Neighbours: 3 of precision and recall, 5 of density and coverage, as in the papers; 100 subsets of 1000, likewise.
+NEAREST, NEAREST_OF_DENSITY = 3, 5
+SUBSETS, SUBSET_SIZE = 100, 1000
+
+
+@torch.no_grad()
+def quality(trained: Trained, num_images: int, sampler: str, inception: str | None) -> dict[str, Any]:
+    """Compares images of the model with as many of the split, on features.
+
+    The model's images are sampled pixels where data and likelihood are bits, else means of p(x | z), as is customary. A
+    conditional model is given the labels of the split's images.
+
+    Arguments:
+        trained: The run.
+        num_images: At most so many of the split, drawn at random.
+        sampler: Where latents come from: prior, gmm or flow, see `vae_exp.samplers`.
+        inception: File with weights of torchvision's Inception v3; None for the features of a small classifier of the
+            same data, trained here.
+
+    Returns:
+        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (of Inception `inception_fid`, ...;
+        of another sampler than the prior `feature_fid_gmm`, ...), the same `_of_train`, of as many training images,
+        and `feature_accuracy`, the classifier's on validation images.
+
+    Raises:
+        ConfigError: If an option is none.
+        NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
+    """
+    least = 2 * NEAREST_OF_DENSITY
+    if num_images < least:
+        raise ConfigError(f"quality.num_images={num_images}: at least {least} are needed")
+    if trained.num_images() < least:
+        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {least} are needed")
+    draw = samplers.sampler(trained, sampler, "quality.sampler")
+    network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
+    numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
+    prefix = "inception" if inception else "feature"
+
+    split = some(trained, trained.split, num_images)
+    num_images = split.num_images()
+    y = torch.cat([y for _, y in split.batches()])
+    is_bits = trained.data.values == trained.model.likelihood.support == "binary"
+    compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
+    if trained.split != "train":
+        compared["_of_train"] = (x for x, _ in some(trained, "train", num_images).batches("train"))
+
+    def features(batches: Iterable[Tensor], title: str) -> Tensor:
+        parts = []
+        with trained.bar(num_images, title) as bar:
+            for x in batches:
+                parts.append(network(trained.shown(x) if inception else x).double().cpu())
+                bar.update(len(x))
+        return torch.cat(parts)
+
+    real = features((x for x, _ in split.batches()), f"features of {trained.split} images")
+    for suffix, batches in compared.items():
+        given = features(batches, f"features of images{suffix.replace('_', ' ')}")
+        trained.reseed("distances")
+        with trained.bar(num_images, "neighbours") as bar:
+            found = distances(real, given) | manifolds(real.numpy(), given.numpy(), bar.update)
+        numbers |= {f"{prefix}_{name}{suffix}": value for name, value in found.items()}
+    pixels = "sampled pixels" if is_bits else "means of p(x|z)"
+    return numbers | draw.numbers | {"quality_images": f"{num_images}, {pixels}, z from {draw.name}"}
+
+
+def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
+    """An image of the model for each label, in batches."""
+    model = trained.model
+    if model.context_dim:  # few labels: those that are missing in turn
+        y = torch.where(y < 0, torch.arange(len(y), device=y.device) % model.context_dim, y)
+    for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
+        trained.reseed("images of the model", i)
+        c = model.context(labels)
+        px = model.decode(draw(len(labels), c), c)
+        x = px.sample() if is_bits else px.mean
+        yield x if trained.data.values == "real" else x.clamp(0, 1)
+
+
+class _Identity(nn.Identity):
+    """What torchmetrics is given for a network: the features are there already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+
+def distances(real: Tensor, made: Tensor) -> dict[str, float]:
+    """Of features `(N, F)` and `(M, F)`, float64.
+
+    Returns:
+        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the squared MMD with kernel
+        `(a.b / F + 1)^3`, unbiased (Binkowski et al., 2018), its mean over random subsets, and `kid_std` over them.
+    """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    size = min(SUBSET_SIZE, min(len(real), len(made)) // 2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # that it keeps the features
+        metrics = (
+            FrechetInceptionDistance(_Identity(real.shape[1])),
+            KernelInceptionDistance(_Identity(real.shape[1]), subsets=SUBSETS, subset_size=size),
+        )
+    for metric in metrics:
+        metric.update(real, real=True)
+        metric.update(made, real=False)
+    mean, std = metrics[1].compute()
+    return {"fid": float(metrics[0].compute()), "kid": float(mean), "kid_std": float(std)}
+
+
+def manifolds(
+    real: npt.NDArray[Any], made: npt.NDArray[Any], progress: Callable[[int], object] = lambda num: None
+) -> dict[str, float]:
+    """Which points of `(N, F)` and `(M, F)` lie in balls around those of the other; a radius reaches a k-th neighbour.
+
+    Returns:
+        `precision`, the share of made ones in any ball of a real one, and `recall`, the reverse (Kynkaanniemi et al.,
+        2019), k = 3; `density`, the balls of real ones that a made one lies in, over k, and `coverage`, the share of
+        real ones with a made one in their ball (Naeem et al., 2020), k = 5.
+    """
+    from sklearn.metrics import pairwise_distances_chunked
+    from sklearn.neighbors import NearestNeighbors
+
+    def radii(points: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # of each, itself left out
+
+    near, far, near_made = radii(real, NEAREST), radii(real, NEAREST_OF_DENSITY), radii(made, NEAREST)
+    is_precise, count = np.zeros(len(made), dtype=bool), np.zeros(len(made))
+    recalled = covered = done = 0
+    for d in pairwise_distances_chunked(real, made, working_memory=64):  # (rows, M)
+        rows = slice(done, done + len(d))
+        is_precise |= (d <= near[rows, None]).any(axis=0)
+        count += (d <= far[rows, None]).sum(axis=0)
+        recalled += (d <= near_made).any(axis=1).sum()
+        covered += (d.min(axis=1) <= far[rows]).sum()
+        done += len(d)
+        progress(len(d))
+    return {
+        "precision": float(is_precise.mean()),
+        "recall": float(recalled / len(real)),
+        "density": float(count.mean() / NEAREST_OF_DENSITY),
+        "coverage": float(covered / len(real)),
+    }

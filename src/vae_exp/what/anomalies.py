@@ -1,0 +1,227 @@
+"""Images that the model finds improbable."""
+
+import csv
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from math import log
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from vae_exp import plots
+from vae_exp.config import CONF, ConfigError, NoMeaningError, load_config
+from vae_exp.data import Images
+from vae_exp.draws import exact
+from vae_exp.marginal import importance_sampling
+from vae_exp.models import VAE
+from vae_exp.runs import bound, make
+from vae_exp.trained import Trained, restore
+from vae_exp.what import codes
+from vae_exp.what.errors import mean_and_error
+
+__all__ = ["anomalies"]
+
+SHOWN = 20
+SCORES = {
+    "elbo": "ELBO",
+    "iwae": "log p(x) by importance sampling",
+    "likelihood_ratio": "log p(x) - log p_background(x)",
+    "recon": "E log p(x|z)",
+}
+
+
+class _Scored(NamedTuple):
+    """A data set, in its order."""
+
+    scores: Tensor  # (N,) float64, nats
+    y: Tensor  # (N,)
+    worst: Tensor  # the images with the lowest scores, (M, C, H, W), from the lowest up
+
+
+@torch.no_grad()
+def anomalies(
+    trained: Trained,
+    out: Path,
+    score: str,
+    num_samples: int,
+    num_images: int | None,
+    background: str | None,
+    against: str | None,
+    input: str | Sequence[str] | None,  # noqa: A002
+) -> dict[str, Any]:
+    """Scores images: the lower, the stranger. The label of a conditional model is summed out, all being as likely.
+
+    Writes `scores.npz` and `scores.csv`, the histogram `anomalies.png` and the images that score lowest, `worst.png`.
+
+    Returns:
+        `score`, and `score_against` of another data set, means in nats per image with standard errors over images;
+        `auroc`, the probability that an image of the run's data scores higher than one of the others, ties counting
+        half; of each of `files` the score and the share of the run's images that score lower.
+
+    Raises:
+        NoMeaningError: If the model has no density.
+        ConfigError: If an option is none, or the background or the other data do not fit the run.
+    """
+    if score not in SCORES:
+        raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
+    if num_samples < 1 or (num_images is not None and num_images < 1):
+        raise ConfigError(
+            f"num_samples={num_samples} num_images={num_images}: at least 1 of each, or null for all images"
+        )
+    if trained.model.bounds is None and score != "recon":
+        raise NoMeaningError(f"an autoencoder has no density, hence no {score}: choose score=recon, or model=vae")
+    if (background is None) == (score == "likelihood_ratio"):
+        raise ConfigError("score=likelihood_ratio and background=<run folder> go together, one was given alone")
+    models = [trained.model, *([] if background is None else [_background(trained, background)])]
+
+    def score_of(x: Tensor, *purpose: Any) -> Tensor:
+        each = []
+        for model in models:
+            trained.reseed(*purpose)  # both with the same noise: a model against itself is 0
+            each.append(_score(model, x, score, num_samples))
+        return each[0] if background is None else each[0] - each[1]
+
+    trained.setup(trained.split)
+    own_name = f"{_name(trained.cfg)}, {trained.split}"
+    own, other = _score_all(trained, trained.data, score_of, own_name, num_images), None
+    numbers: dict[str, Any] = {"num_images": len(own.scores), **mean_and_error("score", own.scores)}
+    sets = {own_name: own}
+    title = f"{trained.cfg.name}\nhow probable images are: {SCORES[score]}"
+    if against is not None:
+        data, other_name = _other_data(trained, against)
+        other_name = f"{other_name}, {trained.split}" if f"{other_name}, {trained.split}" != own_name else "against"
+        other = sets[other_name] = _score_all(trained, data, score_of, other_name, num_images)
+        is_own = np.repeat([1, 0], [len(own.scores), len(other.scores)])
+        numbers |= mean_and_error("score_against", other.scores)
+        numbers["auroc"] = float(roc_auc_score(is_own, torch.cat([own.scores, other.scores]).numpy()))
+        title += f", AUROC {numbers['auroc']:.3f}"
+    files: dict[str, float] = {}
+    if input is not None:
+        x, _, names = codes.given(trained, input, 0 if trained.model.context_dim else None, 1)
+        files = dict(zip(names, score_of(x, "input").tolist(), strict=True))
+        numbers["files"] = {
+            name: {"score": value, "share_lower": float((own.scores < value).double().mean())}
+            for name, value in files.items()
+        }
+    _write(out, sets, files)
+    unit = f"{SCORES[score]}, nats per image"
+    plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", files)
+    lowest = own.scores.argsort()[: len(own.worst)].tolist()
+    captions = [f"image {i}\n{own.scores[i]:.1f}" for i in lowest]
+    what = f"{trained.cfg.name}\nthe {trained.split} images that score lowest: {unit}"
+    plots.captioned(trained.shown(own.worst), captions, what, out / "worst.png")
+    return numbers
+
+
+def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
+    """`(B,)`; of a CVAE `log sum_y p(y) exp(score given y)`, which bounds log p(x) where those bound log p(x|y)."""
+    each = []
+    for k in range(model.context_dim if model.needs_labels else 1):
+        y = torch.full((len(x),), k, device=x.device) if model.needs_labels else None
+        draw = model.draw(x, y)
+        if score in ("iwae", "likelihood_ratio"):
+            each.append(importance_sampling(draw, num_samples).log_px)
+        else:
+            again = (draw.again(1) for _ in range(num_samples))
+            terms = [one.elbo if score == "elbo" else -one.recon for one in again]
+            each.append(torch.stack(terms).to(exact(x)).mean(dim=0))
+    return torch.stack(each).logsumexp(dim=0) - log(len(each))
+
+
+def _score_all(
+    trained: Trained, data: Images, score_of: Callable[..., Tensor], name: str, num_images: int | None
+) -> _Scored:
+    num = min(len(data.splits[trained.split].x), num_images or len(data.splits[trained.split].x))
+    scores, labels, done = torch.empty(0, dtype=torch.float64), [], 0
+    worst, which = torch.empty(0, *data.image_shape), torch.empty(0, dtype=torch.long)
+    with trained.bar(num, f"scores of {name}") as bar:
+        for i, (x, y) in enumerate(data.batches(trained.split)):  # type: ignore[arg-type]
+            x, y = x[: num - done], y[: num - done]
+            scores = torch.cat([scores, score_of(x, trained.split, i).cpu()])
+            labels.append(y.cpu())
+            which = torch.cat([which, torch.arange(done, done + len(x))])
+            lowest = scores[which].argsort()[:SHOWN]
+            worst, which, done = torch.cat([worst, x.cpu()])[lowest], which[lowest], done + len(x)
+            bar.update(len(x))
+            if done == num:
+                break
+    return _Scored(scores, torch.cat(labels), worst)
+
+
+def _background(trained: Trained, folder: str) -> VAE:
+    """The model of another run of the same pixels (Ren et al., 2019)."""
+    other = restore(folder, accelerator="cpu", progress=False)
+    model, needed = other.model.to(trained.data.device), {}
+    for one, data in ((trained.model, trained.data), (other.model, other.data)):
+        needed[one] = (data.image_shape, data.values, bound(one, data)["kind"], one.bounds is not None)
+    if needed[model] != needed[trained.model]:
+        raise ConfigError(
+            f"background={folder} is a model of other images: {other.data.image_shape}, {other.data.representation}, "
+            f"{other.cfg.likelihood._target_.rpartition('.')[2]}; the run's: {trained.data.image_shape}, "
+            f"{trained.data.representation}, {trained.cfg.likelihood._target_.rpartition('.')[2]}"
+        )
+    return model
+
+
+def _name(cfg: DictConfig) -> str:
+    """Of the data of a run."""
+    return str(cfg.data.source.get("name") or cfg.data.source._target_.rpartition(".")[2])
+
+
+def _other_data(trained: Trained, against: str) -> tuple[Images, str]:
+    """Other images, as the run is shown its own.
+
+    Raises:
+        ConfigError: If there are none of this name, they cannot be read, or are of another size or other values.
+    """
+    shape, own = list(trained.data.image_shape), trained.cfg.data
+    if (Path(against) / "config.yaml").is_file():
+        node = load_config(against).data
+    else:
+        root = str(trained.data.root)
+        overrides = [f"data={against}", f"data.root='{root}'", f"data.image_shape={shape}"]
+        with (
+            nullcontext()
+            if GlobalHydra.instance().is_initialized()
+            else initialize_config_dir(CONF, version_base="1.3")
+        ):
+            node = compose("train", overrides=overrides).data
+        node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
+    is_bits = trained.data.values == "binary" and node.levels != 2
+    node.binarize = "static" if is_bits and own.binarize == "none" else own.binarize
+    node.dequantize = own.dequantize
+    node.labelled = node.labelled_per_batch = None
+    try:
+        data = make(OmegaConf.create({"data": node}), "data")
+        if (list(data.image_shape), data.values) != (shape, trained.data.values):
+            given, needed = (f"{list(d.image_shape)}, {d.representation}" for d in (data, trained.data))
+            raise ValueError(f"its images are {given}, the run's {needed}")
+        data.device = trained.data.device
+        data.prepare_data()
+        data.setup("test" if trained.split == "test" else "fit")
+    except (ConfigError, OSError, ValueError) as error:
+        raise ConfigError(f"against={against}: {error}") from error
+    return data, _name(OmegaConf.create({"data": node}))
+
+
+def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None:
+    own, *others = sets.values()
+    arrays: dict[str, Any] = {"score": own.scores.numpy(), "y": own.y.numpy()}
+    for other in others:
+        arrays |= {"score_against": other.scores.numpy(), "y_against": other.y.numpy()}
+    np.savez(out / "scores.npz", **arrays)
+    with (out / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["data", "image", "y", "score"])
+        for name, one in sets.items():
+            writer.writerows(
+                [name, i, y, s] for i, (y, s) in enumerate(zip(one.y.tolist(), one.scores.tolist(), strict=True))
+            )
+        writer.writerows(["files", name, "", value] for name, value in files.items())

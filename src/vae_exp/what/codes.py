@@ -1,0 +1,120 @@
+"""Between images and codes: what everything made of given images shares."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vae_exp import plots
+from vae_exp.chains import Chain
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.models import M2, VAE
+from vae_exp.trained import Trained
+
+__all__ = ["check_continuous", "decode", "encode", "given", "is_discrete", "labels", "mean_and_variance", "save"]
+
+
+def given(
+    trained: Trained, paths: str | Sequence[str] | None, label: int | None, chosen: Sequence[int]
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """Images, the labels that the model is told, and their names: a user's files, or else those chosen of the split.
+
+    Raises:
+        ConfigError: If a file is no picture of the run's kind, or a label is missing or none.
+    """
+    if paths is None:
+        x, y = _pick(trained, chosen)
+        return x, labels(trained.model, x, y, label), [str(i) for i in chosen]
+    paths = [paths] if isinstance(paths, str) else list(paths)
+    if not paths:
+        raise ConfigError("input=[]: give at least one file, or null for images of the split")
+    x = trained.read(paths)
+    return x, labels(trained.model, x, None, label), [Path(path).stem for path in paths]
+
+
+def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Images of the split and their labels, by their numbers."""
+    kept: dict[int, tuple[Tensor, Tensor]] = {}
+    start = 0
+    for x, y in trained.batches(num_images=max(chosen) + 1):
+        kept |= {i: (x[i - start], y[i - start]) for i in chosen if start <= i < start + len(x)}
+        start += len(x)
+    x, y = (torch.stack(each) for each in zip(*(kept[i] for i in chosen), strict=True))
+    return x, y
+
+
+def labels(model: VAE, x: Tensor, y: Tensor | None, label: int | None) -> Tensor | None:
+    """`(N,)`, what a conditional model is told of images; of others None.
+
+    That is `label` where it is given; else m2's own guess, argmax q(y|x); else y, the labels of the data.
+
+    Raises:
+        ConfigError: If a label is missing, out of range, or given to a model that is not told any.
+    """
+    classes = model.context_dim
+    if not classes:
+        if label is not None:
+            raise ConfigError(f"label={label}: {type(model).__name__} is told no label, leave null (or model=cvae)")
+        return None
+    if label is not None:
+        if not 0 <= label < classes:
+            raise ConfigError(f"label={label}: the labels of this run are 0 to {classes - 1}")
+        return torch.full((len(x),), label, device=x.device)
+    if isinstance(model, M2):
+        return model.classify(x).argmax(dim=-1)
+    if y is None:
+        raise ConfigError(f"label=null: the model is told the label of each image, give label=0 to {classes - 1}")
+    return y
+
+
+def encode(model: VAE, x: Tensor, y: Tensor | None) -> Distribution:
+    """`(N, C, H, W), (N,) ->` posterior of what the decoder reads: `q(z | x, c)`, of several layers `q(z_1 | x)`."""
+    q = model.encode(x, y)
+    return q.first if isinstance(q, Chain) else q
+
+
+def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:
+    """`(N, D)` each: a sample in the place of the mean where q knows none (a flow); None for a variance unknown."""
+    try:
+        mean = q.mean
+    except NotImplementedError:
+        return q.sample(), None
+    with suppress(NotImplementedError):  # a point has none
+        return mean, q.variance
+    return mean, None
+
+
+@torch.no_grad()
+def decode(model: VAE, z: Tensor, c: Tensor | None = None) -> Tensor:
+    """`(N, D), (N, context_dim) ->` means of `p(x | z, c)`, `(N, C, H, W)`, some at a time."""
+    parts = zip(z.split(100), repeat(None) if c is None else c.split(100))  # noqa: B905 (one of them may be endless)
+    return torch.cat([model.decode(z, c).mean for z, c in parts])
+
+
+def is_discrete(distribution: Distribution) -> bool:
+    """Whether it is over bits or categories."""
+    with suppress(NotImplementedError):  # chains, flows and points do not say; they are of real numbers
+        return distribution.support is not None and distribution.support.is_discrete
+    return False
+
+
+def check_continuous(q: Distribution, what: str) -> None:
+    """Raises NoMeaningError where codes are bits or categories: `what` needs points between them."""
+    if is_discrete(q):
+        raise NoMeaningError(
+            f"what={what}: the codes are bits or categories, and the decoder knows nothing of points between them. "
+            "what=traversal sets each to its values"
+        )
+
+
+def save(trained: Trained, images: Tensor, names: Sequence[str], out: Path) -> None:
+    """Writes images `(N, C, H, W)` one by one at their own size, `<name>.png`; a name that is taken gets a number."""
+    taken = {out.name}  # the picture that shows all of them
+    for name, image in zip(names, trained.shown(images), strict=True):
+        free = next(n for n in (name, *(f"{name}_{i}" for i in range(2, 10**6))) if n not in taken)
+        taken.add(free)
+        plots.save_image(image, out / f"{free}.png")

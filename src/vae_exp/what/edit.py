@@ -1,0 +1,128 @@
+"""Images with more or less of what one class has and another has not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_exp import plots
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.trained import Trained
+from vae_exp.what import codes
+
+__all__ = ["attribute", "edit"]
+
+
+@torch.no_grad()
+def attribute(trained: Trained, source: int, target: int) -> tuple[Tensor, list[int]]:
+    """The attribute vector `(D,)`, mean code of `target` minus mean code of `source`, and the images that made them.
+
+    Over the training images with these labels (Larsen et al., 2016).
+
+    Raises:
+        ConfigError: If one of them has no training image.
+    """
+    model = trained.model
+    found: dict[int, list[Tensor]] = {source: [], target: []}
+    with trained.bar(trained.num_images("train"), "mean codes") as bar:
+        for x, y in trained.batches("train"):
+            for k, means in found.items():
+                if (y == k).any():
+                    means.append(codes.mean_and_variance(codes.encode(model, x[y == k], None))[0].cpu().double())
+            bar.update(len(x))
+    for name, k in (("source", source), ("target", target)):
+        if not found[k]:
+            raise ConfigError(f"{name}={k}: no training image has this label")
+    of_source, of_target = (torch.cat(means) for means in found.values())
+    return of_target.mean(dim=0) - of_source.mean(dim=0), [len(of_source), len(of_target)]
+
+
+def edit(
+    trained: Trained,
+    out: Path,
+    source: int,
+    target: int,
+    strengths: Sequence[float],
+    num_images: int,
+    input: str | Sequence[str] | None,  # noqa: A002
+    label: int | None,
+) -> dict[str, Any]:
+    """Writes `edit.png`: images with the attribute vector of two classes added to their codes; of files each by itself.
+
+    A conditional model keeps the class out of its code: there z stays and the label takes all values.
+
+    Returns:
+        The `vector`, its `norm`, and the training images `of_source` and `of_target` that it was made of.
+
+    Raises:
+        ConfigError: If a class has no image, or a file is no picture of the run's kind.
+        NoMeaningError: If the data have no labels, or codes are discrete.
+    """
+    model, numbers = trained.model, {}
+    if trained.data.num_classes is None:
+        raise NoMeaningError("what=edit: the data have no labels, hence no classes to go between; see what=traversal")
+    x, y, names, rows = _shown(trained, source, target, num_images, input, label)
+    q = codes.encode(model, x, y)
+    if model.context_dim:
+        z, _ = codes.mean_and_variance(q)
+        settings = [f"y = {k}" for k in range(model.context_dim)]
+        c = torch.eye(model.context_dim, device=x.device).repeat(len(x), 1)
+        images = codes.decode(model, z.repeat_interleave(len(settings), dim=0), c)
+        what = "z of each image, decoded with every label"
+    else:
+        codes.check_continuous(q, "edit")
+        vector, counts = attribute(trained, source, target)
+        numbers = {"vector": vector.tolist(), "norm": float(vector.norm())}
+        numbers |= {"of_source": counts[0], "of_target": counts[1]}
+        z, _ = codes.mean_and_variance(q)
+        by = torch.tensor(list(strengths), device=x.device)[:, None] * vector.to(z)
+        settings = [f"{strength:+g}" if strength else "recon" for strength in strengths]
+        images = codes.decode(model, (z[:, None] + by).flatten(0, 1))
+        what = f"codes plus multiples of (mean code of class {target} - mean code of class {source})"
+    cells = torch.cat([x[:, None], images.unflatten(0, (len(x), -1))], dim=1).flatten(0, 1)
+    title = f"{trained.cfg.name}\n{what}"
+    heads = ["x", *settings]
+    plots.grid(trained.shown(cells), title, out / "edit.png", rows=rows, columns=len(heads), heads=heads)
+    if input is not None:
+        labelled = [f"{name}_{setting.replace(' = ', '')}" for name in names for setting in settings]
+        codes.save(trained, images, labelled, out)
+    return numbers
+
+
+def _shown(
+    trained: Trained,
+    source: int,
+    target: int,
+    num_images: int,
+    paths: str | Sequence[str] | None,
+    label: int | None,
+) -> tuple[Tensor, Tensor | None, list[str], list[str]]:
+    """Images, what the model is told of them, their names and what stands beside them."""
+    if source == target:
+        raise ConfigError(f"source={source} target={target}: two classes are needed")
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
+    for name, k in (("source", source), ("target", target)):
+        if not 0 <= k <= _last(trained):
+            raise ConfigError(f"{name}={k}: the labels are 0 to {_last(trained)}")
+    if paths is not None:
+        x, y, names = codes.given(trained, paths, label, [])
+        return x, y, names, names
+    found: dict[int, list[Tensor]] = {source: [], target: []}
+    for x, y in trained.batches():
+        for k, images in found.items():
+            images += x[y == k][: num_images - len(images)]
+        if all(len(images) == num_images for images in found.values()):
+            break
+    if not any(found.values()):
+        raise ConfigError(f"source={source} target={target}: no {trained.split} image has these labels")
+    x = torch.stack([image for images in found.values() for image in images])
+    classes = [k for k, images in found.items() for _ in images]
+    y = codes.labels(trained.model, x, torch.tensor(classes, device=x.device), label)
+    return x, y, [], [f"y = {k}" for k in classes]
+
+
+def _last(trained: Trained) -> int:
+    return (trained.data.num_classes or 0) - 1

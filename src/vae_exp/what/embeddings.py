@@ -1,0 +1,120 @@
+"""Where images lie in the latent space."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vae_exp import plots
+from vae_exp.config import ConfigError
+from vae_exp.trained import Trained
+from vae_exp.what import codes
+
+__all__ = ["embeddings"]
+
+NUM_TSNE = 2000  # images that t-SNE is shown: its time grows with their number
+
+
+@torch.no_grad()
+def embeddings(
+    trained: Trained,
+    out: Path,
+    projection: str,
+    num_images: int | None,
+    input: str | Sequence[str] | None,  # noqa: A002
+    label: int | None,
+) -> dict[str, Any]:
+    """Writes `embeddings.npz` and `embeddings.csv`, mean and scale of each posterior, and the means as a picture.
+
+    The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none. Where
+    q knows no mean (a flow) `mean` is a sample, and as of a point there is no scale. Of files they hold the files, with
+    their `name`, and the picture shows them among the images of the split.
+
+    Returns:
+        For PCA, the share of the variance that each axis of the picture explains.
+
+    Raises:
+        ConfigError: If the projection is none, or a file is no picture of the run's kind.
+    """
+    if projection not in ("pca", "tsne"):
+        raise ConfigError(f"projection={projection}: choose pca or tsne")
+    if num_images is not None and num_images < 2:
+        raise ConfigError(f"num_images={num_images}: at least 2 are needed, or null for all")
+    mean, scale, y = _posteriors(trained, num_images)
+    arrays, names, marked = {"mean": mean, "scale": scale, "y": y}, None, mean[:0]
+    if input is not None:
+        x, told, names = codes.given(trained, input, label, [])
+        marked, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+        marked = marked.cpu()
+        known = torch.full((len(x),), -1 if label is None else label)
+        arrays = {"mean": marked, "scale": None if variance is None else variance.sqrt().cpu(), "y": known}
+    _write(out, {name: array.numpy() for name, array in arrays.items() if array is not None}, names)
+    is_tsne = projection == "tsne" and mean.shape[1] > 2
+    if is_tsne:
+        mean, y = mean[:NUM_TSNE], y[:NUM_TSNE]
+    points, axis_names, numbers = _project(trained, mean, marked, is_tsne)
+    of = "" if trained.model.context_dim == 0 else ",y"
+    title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {len(mean)} {trained.split} images" + (
+        ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
+    )
+    own = dict(zip(names or [], points[len(mean) :], strict=True))
+    plots.scatter(points[: len(mean)], y, title, axis_names, out / "embeddings.png", own)
+    return numbers
+
+
+def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """`(N, D), (N, D) or None, (N,)` of the images of the split, on the CPU."""
+    means, scales, labels = [], [], []
+    with trained.bar(min(trained.num_images(), num_images or trained.num_images()), "embeddings") as bar:
+        for x, y in trained.batches(num_images=num_images):
+            told = codes.labels(trained.model, x, y, None)
+            mean, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+            means.append(mean.cpu())
+            scales += [] if variance is None else [variance.sqrt().cpu()]
+            labels.append(y.cpu())
+            bar.update(len(x))
+    return torch.cat(means), torch.cat(scales) if scales else None, torch.cat(labels)
+
+
+def _project(
+    trained: Trained, mean: Tensor, marked: Tensor, is_tsne: bool
+) -> tuple[Tensor, tuple[str, str], dict[str, Any]]:
+    """Codes and those of files to `(N, 2)`, what the axes are, and numbers about them."""
+    each = torch.cat([mean, marked])
+    if each.shape[1] <= 2:
+        across = each if each.shape[1] == 2 else torch.cat([each, torch.zeros_like(each)], dim=1)
+        return across, ("z0", "z1" if each.shape[1] == 2 else ""), {}
+    # Imported here: it takes a second or two.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if is_tsne:
+        # It has no map for further points: files are laid out with the others.
+        perplexity = min(30.0, (len(each) - 1) / 3)
+        with trained.bar(1, "t-SNE", "pictures") as bar:
+            points = TSNE(perplexity=perplexity, init="pca", random_state=trained.seed % 2**32).fit_transform(
+                each.numpy()
+            )
+            bar.update(1)
+        return torch.from_numpy(points), ("t-SNE 1", "t-SNE 2"), {}
+    pca = PCA(2, svd_solver="full").fit(mean.numpy().astype(np.float64))
+    shares = pca.explained_variance_ratio_.tolist()
+    axis_names = tuple(f"principal component {i + 1}, {share:.0%} of the variance" for i, share in enumerate(shares))
+    return torch.from_numpy(pca.transform(each.numpy())), axis_names, {"explained_variance": shares}  # type: ignore[return-value]
+
+
+def _write(out: Path, arrays: dict[str, Any], names: list[str] | None) -> None:
+    named = {} if names is None else {"name": np.array(names)}
+    np.savez_compressed(out / "embeddings.npz", allow_pickle=False, **arrays, **named)
+    columns = {"image": range(len(arrays["y"])) if names is None else names, "y": arrays["y"].tolist()}
+    for kind in ("mean", "scale"):
+        for d in range(arrays[kind].shape[1]) if kind in arrays else ():
+            columns[f"{kind}_{d}"] = [f"{value:.7g}" for value in arrays[kind][:, d]]
+    with (out / "embeddings.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

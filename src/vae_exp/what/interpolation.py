@@ -1,0 +1,105 @@
+"""From one image to another through the latent space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_exp import plots
+from vae_exp.config import ConfigError
+from vae_exp.draws import exact
+from vae_exp.trained import Trained
+from vae_exp.what import codes
+
+__all__ = ["interpolation", "linear", "spherical"]
+
+
+def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """`(D,), (D,), (T,) -> (T, D)`: `(1 - t) a + t b`."""
+    return torch.lerp(a, b, t[:, None])
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """`(D,), (D,), (T,) -> (T, D)`: along the arc, directions by Shoemake (1985), lengths linear.
+
+    For lengths that agree it is White's (2016). Where a and b point the same way, or opposite ways and no arc is the
+    shortest, the path is linear.
+    """
+    start, end, t = (each.to(exact(a)) for each in (a, b, t[:, None]))
+    lengths = torch.lerp(start.norm(), end.norm(), t)
+    u, v = (w / w.norm().clamp(min=1e-30) for w in (start, end))
+    angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact for small angles, as the arccos is not
+    if angle.sin() < 1e-6 or not (u.any() and v.any()):
+        return linear(a, b, t[:, 0].to(a))
+    return (lengths * (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()).to(a)
+
+
+def interpolation(
+    trained: Trained,
+    out: Path,
+    pairs: Sequence[Sequence[int]] | None,
+    num_steps: int,
+    input: Sequence[str] | None,  # noqa: A002
+    label: int | None,
+) -> dict[str, Any]:
+    """Writes `interpolation.png`: for each pair of images both paths between their codes; of files each step by itself.
+
+    A conditional model goes from label to label along with the code.
+
+    Raises:
+        ConfigError: If pairs are none, files are no pictures of the run's kind, or a label is missing.
+        NoMeaningError: If codes are discrete.
+    """
+    model = trained.model
+    if num_steps < 2:
+        raise ConfigError(f"num_steps={num_steps}: at least 2 are needed, both ends")
+    if input is not None and (isinstance(input, str) or len(input) != 2):
+        raise ConfigError(f"input={input}: two files are needed, input=[a.png,b.png]")
+    if input is None:
+        pairs = _check(pairs, trained.num_images()) if pairs else _pairs(trained)
+    # From here on a pair is at 2 i and 2 i + 1.
+    x, y, names = codes.given(trained, input, label, [i for pair in pairs or () for i in pair])
+    q = codes.encode(model, x, y)
+    codes.check_continuous(q, "interpolation")
+    ends, _ = codes.mean_and_variance(q)
+    c = model.context(y)
+    t = torch.linspace(0, 1, num_steps, device=x.device)
+    rows, images = [], []
+    for a in range(0, len(x), 2):
+        b = a + 1
+        told = "" if y is None else f"\ny = {int(y[a])}" + ("" if y[a] == y[b] else f" → {int(y[b])}")
+        for path in (spherical, linear):
+            steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
+            images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
+            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{told}")
+            if input is not None:
+                each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
+                codes.save(trained, steps, each, out)
+    source = "files" if input is not None else f"{trained.split} images"
+    title = f"{trained.cfg.name}\ninterpolation between the codes of {source}"
+    heads = ["x", *(f"{share:.2g}" for share in t.tolist()), "x"]
+    shown = trained.shown(torch.cat(images))
+    plots.grid(shown, title, out / "interpolation.png", rows=rows, columns=len(heads), heads=heads)
+    return {} if pairs is None or input is not None else {"pairs": pairs}
+
+
+def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:
+    for pair in pairs:
+        if isinstance(pair, int) or len(pair) != 2 or not all(0 <= i < available for i in pair):
+            raise ConfigError(f"pairs={pairs}: pairs of images 0 to {available - 1} are needed, such as [[0,1],[2,3]]")
+    return [list(pair) for pair in pairs]
+
+
+def _pairs(trained: Trained) -> list[list[int]]:
+    """Five pairs: from class to class, of a conditional model within a class; without labels neighbours."""
+    num_images = trained.num_images()
+    y = trained.data.splits[trained.split].y
+    of_class = [(y == k).nonzero()[:2, 0].tolist() for k in y[y >= 0].unique().tolist()]
+    if trained.model.context_dim:
+        pairs = [two for two in of_class if len(two) == 2]
+    else:
+        firsts = [one[0] for one in of_class]
+        pairs = [list(pair) for pair in zip(firsts[::2], firsts[1::2], strict=False)]
+    return pairs[:5] or [[i, i + 1] for i in range(0, min(num_images - 1, 10), 2)]

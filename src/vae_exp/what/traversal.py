@@ -1,0 +1,118 @@
+"""One latent dimension at a time."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vae_exp import plots
+from vae_exp.config import ConfigError
+from vae_exp.distributions import OneHots
+from vae_exp.draws import Draw
+from vae_exp.trained import Trained
+from vae_exp.what import codes
+
+__all__ = ["traversal"]
+
+WIDTH = 3  # standard deviations to either side
+
+
+@torch.no_grad()
+def traversal(
+    trained: Trained,
+    out: Path,
+    num_dims: int,
+    num_steps: int,
+    image: int,
+    input: str | None,  # noqa: A002
+    label: int | None,
+) -> dict[str, Any]:
+    """Writes `traversal.png`: an image's code with one latent after the other set to values it really takes.
+
+    These are the mean of the aggregate posterior of the split +- 3 of its standard deviations; of a bit 0 and 1, of a
+    categorical its categories. Latents stand in the order of their KL, nats per image, the largest first; where the KL
+    does not fall into latents, of the variance of the posterior means.
+
+    Returns:
+        `latents` in this order; `kl` where there is one, `variance`; of real numbers `mean` and `std` of the aggregate.
+
+    Raises:
+        ConfigError: If the file is no picture of the run's kind, an index is none, or a label is missing.
+    """
+    model = trained.model
+    if num_dims < 1 or num_steps < 2:
+        raise ConfigError(f"num_dims={num_dims} num_steps={num_steps}: at least 1 and 2 are needed")
+    if not (input is None or isinstance(input, str)):
+        raise ConfigError(f"input={input}: one file is needed")
+    if not 0 <= image < trained.num_images():
+        raise ConfigError(f"image={image}: the {trained.split} images are 0 to {trained.num_images() - 1}")
+    x, y, names = codes.given(trained, input, label, [image])
+    mean, between, within, kl = _aggregate(trained)
+    std = (between + within).sqrt()
+    q = codes.encode(model, x, y)
+    start, values, heads = _values(q, mean, std, num_steps)
+    width = values.shape[-1]  # of a latent in z: 1, or the categories
+    variance = between.unflatten(-1, (-1, width)).sum(dim=-1)
+    order = (variance if kl is None else kl).argsort(descending=True, stable=True).tolist()
+    z = start.expand(len(order[:num_dims]), values.shape[1], -1).clone().unflatten(-1, (-1, width))
+    rows = []
+    for row, d in enumerate(order[:num_dims]):
+        z[row, :, d] = values[d]
+        size = f"var {variance[d]:.2f}" if kl is None else f"KL {kl[d]:.2f}"
+        rows.append(f"z{d}  {size}" + ("" if codes.is_discrete(q) else f"\n{mean[d]:.2f} ± {std[d]:.2f}"))
+    z = z.flatten(2).flatten(0, 1)
+    c = model.context(y)
+    images = codes.decode(model, z, None if c is None else c.expand(len(z), -1))
+    source = f"{trained.split} image {image}" if input is None else names[0]
+    by = "variance of their means over images" if kl is None else "KL in nats"
+    told = "" if y is None else f" (y = {int(y)})"
+    title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}"
+    plots.grid(trained.shown(images), title, out / "traversal.png", rows=rows, columns=len(heads), heads=heads)
+    numbers = {"latents": order, "variance": variance[order].tolist()}
+    if kl is not None:
+        numbers["kl"] = kl[order].tolist()
+    if not codes.is_discrete(q):
+        numbers |= {"mean": mean[order].tolist(), "std": std[order].tolist()}
+    return numbers
+
+
+def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Of the split, `(D,)` each: mean and variance of the codes, the mean variance of the posteriors (the two variances
+    add up to that of the aggregate), and the mean KL of each latent where there is one."""
+    model, means, variances, kls = trained.model, [], [], []
+    with trained.bar(trained.num_images(), "traversal") as bar:
+        for x, given in trained.batches():
+            y = codes.labels(model, x, given, None)
+            q = codes.encode(model, x, y)
+            mean, variance = codes.mean_and_variance(q)
+            means.append(mean.cpu())
+            variances.append(torch.zeros_like(means[-1]) if variance is None else variance.cpu())
+            kl = _kl(q, model.prior(model.context(y)), x)
+            kls += [] if kl is None else [kl.cpu()]
+            bar.update(len(x))
+    codes_, spread = torch.cat(means).double(), torch.cat(variances).double()
+    kl = torch.cat(kls).double().mean(dim=0) if kls else None
+    return codes_.mean(dim=0), codes_.var(dim=0, correction=0), spread.mean(dim=0), kl
+
+
+def _kl(q: Distribution, p: Distribution | None, x: Tensor) -> Tensor | None:
+    """`(N, V)`, nats, of each latent; None where it does not fall into them."""
+    if isinstance(q, OneHots) and isinstance(p, OneHots):
+        return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum(dim=-1)
+    return Draw(x, x, q, p, decode=lambda z: q).kl_per_dim  # of which it reads q and p alone
+
+
+def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple[Tensor, Tensor, list[str]]:
+    """A code `(D,)`, the values `(V, steps, D / V)` of each of its latents, and what they are called."""
+    if isinstance(q, OneHots):
+        one_hots = torch.eye(q.log_probs.shape[-1], device=q.log_probs.device)
+        start = one_hots[q.log_probs[0].argmax(dim=-1)].flatten()
+        return start, one_hots.expand(q.log_probs.shape[-2], -1, -1), [f"{k}" for k in range(len(one_hots))]
+    code = codes.mean_and_variance(q)[0][0]
+    if codes.is_discrete(q):
+        return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
+    steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=torch.float64)
+    values = mean[:, None] + steps * std[:, None]
+    return code, values[..., None].to(code), [f"{step:+.3g} std" if step else "mean" for step in steps.tolist()]

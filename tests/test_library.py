@@ -1,0 +1,42 @@
+"""docs/library.md: its code runs, and gives what stands beside it."""
+
+import re
+from pathlib import Path
+
+import torch
+from conftest import SMALL, composed
+from PIL import Image
+
+from vae_exp.export import export
+from vae_exp.train import train
+from vae_exp.trained import restore
+
+TEXT = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+SIZES = {"C": 1, "H": 8, "W": 8, "D": 3}
+RUNS = {"vae": ("data.binarize=dynamic", "likelihood=bce"), "cvae": ("data.num_classes=10",)}
+
+
+def test_the_page_is_true(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for model, overrides in RUNS.items():
+        folder = tmp_path / "outputs" / f"{model}_mnist" / "RUN"
+        size = ("data.source.size=128", "trainer.max_epochs=1")
+        train(composed(*SMALL, f"model={model}", *overrides, *size), folder)
+    export(restore("outputs/vae_mnist/RUN", progress=False))
+    Image.new("L", (8, 8), 255).save("photo.png")
+
+    names: dict = {}
+    shapes = []
+    for block in BLOCKS:
+        exec(block, names)
+        for name, shape in re.findall(r"^(\w+) = .*  # (\([\w, ]+\))$", block, re.MULTILINE):
+            expected = eval(shape, {}, SIZES)
+            shapes.append(name)
+            assert tuple(names[name].shape) == expected, name
+            assert torch.isfinite(names[name]).all(), name
+    assert len(shapes) == TEXT.count("  # (") > 15
+    assert {"encode", "decode", "sample", "log_marginal", "reconstruct"} <= set(re.findall(r"\.(\w+)\(", TEXT))
+    torch.testing.assert_close(torch.from_numpy(names["x_mean"]), names["mean_images"])
+    assert (names["photo"] == 1).all(), "a white picture, for a run on bits"
+    assert ((names["log_px"] - names["iwae"][:10]) > -2).all()
