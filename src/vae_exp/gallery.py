@@ -34,7 +34,7 @@ def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
     wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
     there = {path.stem for path in (folder / "images").glob("*.png")}
     there |= {made["what"] for made in _generated(folder) if not made["is_stale"]}
-    return [what for what in wanted if what not in there and (Path(CONF) / "what" / f"{what}.yaml").is_file()]
+    return [what for what in wanted if what not in there]
 
 
 def draw(trained: Trained) -> dict[str, str]:

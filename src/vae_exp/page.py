@@ -158,7 +158,7 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
     numbers = {name: value for name, value in content.items() if name not in ABOUT}
     rows, columns = _table(numbers)
     return {
-        **{name: content[name] for name in ABOUT},
+        **{"seed": None, "refused": {}, **{name: content[name] for name in ABOUT if name in content}},
         "is_stale": is_stale(content, folder / "checkpoints" / content["checkpoint"]),
         "numbers": numbers,
         "rows": rows,
