@@ -26,6 +26,7 @@ from vae_exp.posteriors import Bernoulli, Categorical, DiagonalNormal, Flow, Ful
 from vae_exp.priors import Bernoulli as Coins
 from vae_exp.priors import Categorical as Dice
 from vae_exp.priors import Mixture, StandardNormal
+from vae_exp.trained import restore
 
 N, F = 5, 6
 OPTIONS = {"threshold": 0.01, "num_images": 1000, "num_latents": 200, "nll_images": 8, "num_samples": 20}
@@ -91,7 +92,7 @@ def test_surgery_in_one_dimension_is_that_of_the_mixture_by_quadrature():
     assert numbers["aggregate_images"] == 5
 
 
-@pytest.mark.parametrize("prior", [StandardNormal(2), lively(Mixture(2, 3))], ids=["normal", "mixture"])
+@pytest.mark.parametrize("prior", [StandardNormal, Mixture])
 @pytest.mark.parametrize(
     "posterior",
     [DiagonalNormal(F, 2), FullNormal(F, 2), Laplace(F, 2), Flow(F, 2, hidden=[5]), BottomUp(F, 1, [1], [5])],
@@ -99,7 +100,7 @@ def test_surgery_in_one_dimension_is_that_of_the_mixture_by_quadrature():
 )
 def test_surgery_in_two_dimensions_is_that_of_the_mixture_by_quadrature(posterior, prior):
     """Any posterior: the densities of each image by itself, on a grid."""
-    posterior, h = lively(posterior, 0.3), torch.randn(N, F).double()
+    posterior, prior, h = lively(posterior, 0.3), lively(prior(2)), torch.randn(N, F).double()
     points, cell = plane(half_width=14, points=500)
     with torch.no_grad():
         numbers = elbo_surgery(parts_of(posterior, prior, h, 800), 4000)
@@ -370,7 +371,14 @@ def test_evaluate_writes_them_and_the_picture(run):
     assert numbers["elbo_train_images"] == 48 < 64  # all training images: the test split has more
     assert (folder / "images" / "kl_per_dim.png").exists()
     assert json.loads((folder / "evaluation.json").read_text())["verdict"] == numbers["verdict"]
-    evaluated(folder, "metrics=[latents]", "split=val", "num_samples=20")
+    numbers = evaluated(folder, "metrics=[latents,train_gap,elbo]", "split=val", "num_samples=20")
+    assert numbers["elbo_gap"] == pytest.approx(numbers["elbo_train"] - numbers["elbo"])
+    trained = restore(folder, accelerator="cpu")
+    trained.setup("train")
+    (x, y), *_ = trained.data.batches("train")
+    _, draw = trained.model.objective(trained.model, x, y, trained.model.step)
+    assert len(x) == 48
+    assert numbers["elbo_train"] == pytest.approx(draw.elbo[:16].mean().item(), rel=1e-6)
     assert (folder / "images" / "kl_per_dim_val.png").exists()
     with pytest.raises(NoMeaningError, match="split=train"):
         evaluated(folder, "metrics=[train_gap]", "split=train")

@@ -208,9 +208,10 @@ def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Pa
         places = [place for place, d in enumerate(order) if active[d] == is_active]
         if places:
             axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")
-    # As many names as can be read.
-    step = -(-len(kl) // 50)
+    step = 1 if len(kl) <= 40 else -(-len(kl) // 25)  # as many names as can be read
     axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
+    axes.set_xlim(-0.8, max(len(kl), 8) - 0.2)
+    axes.set_ylim(0, 1.15 * max(kl) or 1)  # the legend needs room
     axes.set_xlabel("latent dimension $d$, in the order of the KL")
     axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
     axes.set_title(title, fontsize=9)

@@ -194,7 +194,7 @@ def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progre
         total = total.logaddexp(log_qz.to(total.dtype).logsumexp(dim=1))
         size += is_of.sum(dim=1)
     progress(len(z))
-    return total - size.log()
+    return total - size.to(total.dtype).log()
 
 
 def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str, Any]:
