@@ -22,17 +22,16 @@ CONV = ("encoder=conv", "decoder=conv", "encoder.channels=[4,4]", "decoder.chann
 SLOW = pytest.mark.slow
 ALL = [
     ("likelihood=bce", "data.binarize=dynamic"),
-    ("model=cvae", *CONV),
     ("model=hvae", "model.upper_dims=[2]"),
     ("model=m2", "likelihood=gaussian_shared"),
-    ("model=ae", "likelihood=laplace"),
-    ("posterior=full_normal", "likelihood=categorical_256"),
+    pytest.param(("model=cvae", *CONV), marks=SLOW),
+    pytest.param(("model=ae", "likelihood=laplace"), marks=SLOW),
+    pytest.param(("posterior=full_normal", "likelihood=categorical_256"), marks=SLOW),
     pytest.param(("model=beta_vae", "likelihood=gaussian"), marks=SLOW),
+    pytest.param(("posterior=categorical", "likelihood=discretized_logistic", *DISCRETE), marks=SLOW),
     pytest.param(("posterior=laplace", "likelihood=continuous_bernoulli", "prior=vamp"), marks=SLOW),
     pytest.param(("posterior=bernoulli", "likelihood=sigma_vae", *DISCRETE), marks=SLOW),
-    pytest.param(("posterior=categorical", *DISCRETE), marks=SLOW),
     pytest.param(("encoder=resnet", "decoder=resnet", "prior=flow"), marks=SLOW),
-    pytest.param(("likelihood=discretized_logistic",), marks=SLOW),
 ]
 
 
