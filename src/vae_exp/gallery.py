@@ -18,13 +18,14 @@ __all__ = ["draw", "is_stale", "pictures", "undrawn"]
 
 # The section of each; what is not here comes last.
 SECTIONS = {"samples": "samples", "classes": "samples", "reconstructions": "reconstructions"}
-SECTIONS |= {"manifold": "latents", "traversal": "latents"}
+SECTIONS |= {"manifold": "latents", "traversal": "latents", "kl_per_dim": "latents"}
 ALT = {
     "samples": "A grid of images that the model made of latents from its prior",
     "classes": "Images that the model made of each class, a row a class",
     "reconstructions": "Images above their reconstructions",
     "manifold": "The images that a grid over two latent dimensions decodes to",
     "traversal": "Images along one latent dimension a row, the others held",
+    "kl_per_dim": "The KL of each latent dimension as it was evaluated",
 }
 LARGE = 400_000  # bytes of a picture, above which it is packed again
 

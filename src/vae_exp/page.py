@@ -176,19 +176,19 @@ def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]
             continue
         if name.endswith("_refused") and name.removesuffix("_refused") in numbers:
             continue
-        row: dict[str, Any] = {"name": name, "value": "", "pairs": [], "more": ""}
+        row: dict[str, Any] = {"name": name, "value": "", "text": "", "pairs": [], "more": ""}
         if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
             row["pairs"] = [(key, _number(item)) for key, item in value.items()]
         elif isinstance(value, dict | list):
             is_flat = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
             row |= {"value": f"{len(value)} values", "more": ", ".join(map(_number, value)) if is_flat else str(value)}
         else:
-            row["value"] = _number(value)
+            row["text" if isinstance(value, str) else "value"] = _number(value)
         errors = {key.removeprefix(f"{name}_se_"): x for key, x in numbers.items() if key.startswith(f"{name}_se_")}
         row["errors"] = {over: _number(error) for over, error in errors.items()}
         row["reason"] = numbers.get(f"{name}_refused")
         rows.append(row)
-    return rows, columns
+    return rows, sorted(columns, key=lambda over: (over != "images", over))
 
 
 def _number(value: Any) -> str:
