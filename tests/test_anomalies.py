@@ -14,7 +14,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.objectives import ELBO
 from vae_exp.train import train
 from vae_exp.trained import restore
-from vae_exp.what.anomalies import _score
+from vae_exp.what.anomalies import _score, _score_all
 
 
 def read(folder):
@@ -56,6 +56,16 @@ def test_auroc_is_the_share_of_pairs_in_order_and_half_for_the_same_data(run):
     assert [float(row["score"]) for row in rows] == [*own[:, 0].tolist(), *against.tolist()]
     assert len({row["data"] for row in rows}) == 2
     assert numbers == generated(folder, "anomalies", f"against='{other}'", "num_images=40")
+
+
+def test_the_images_shown_are_those_that_score_lowest(run):
+    folder, _ = run("data.eval_batch_size=7")
+    trained = restore(folder, accelerator="cpu", progress=False)
+    x, y = trained.images(45)
+    scored = _score_all(trained, trained.data, lambda x, *_: x.flatten(1).sum(1).double(), "x", 45)
+    assert scored.scores.equal(x.flatten(1).sum(1).double())
+    assert scored.y.equal(y)
+    assert scored.worst.equal(x[scored.scores.argsort()[:20]])
 
 
 def test_other_data_by_name_are_represented_as_the_runs(run):

@@ -105,15 +105,16 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        x, _, names = codes.given(trained, input, 0 if trained.model.context_dim else None, ())
-        files = dict(zip(names, score_of(x, "input").tolist(), strict=True))
+        x, *_ = codes.given(trained, input, 0 if trained.model.context_dim else None, [])  # no label is read
+        files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float((own.scores < value).double().mean())}
             for name, value in files.items()
         }
     _write(out, sets, files)
+    marked = {Path(path).name: value for path, value in files.items()}
     unit = f"{SCORES[score]}, nats per image"
-    plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", files)
+    plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", marked)
     lowest = own.scores.argsort()[: len(own.worst)].tolist()
     captions = [f"image {i}\n{own.scores[i]:.1f}" for i in lowest]
     what = f"{trained.cfg.name}\nthe {trained.split} images that score lowest: {unit}"

@@ -42,7 +42,7 @@ def denoise(
     """
     model = trained.model
     if input is not None:
-        x, y, names = codes.given(trained, input, label, ())
+        x, y, names = codes.given(trained, input, label, [])
         recon = model.reconstruct(x, y)
         codes.save(trained, recon, names, out)
         _picture(trained, {"noisy": x, "denoised": recon}, "files and what the model makes of them", out)

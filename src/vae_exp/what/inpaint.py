@@ -98,7 +98,7 @@ def inpaint(
                 work(x, y)
     else:
         mean = None
-        x, _, names = codes.given(trained, input, label, ())
+        x, _, names = codes.given(trained, input, label, [])
         with trained.bar(len(x) * each, "inpaint", "latents") as bar:
             filled = work(x, None)
         _save(trained, [input] if isinstance(input, str) else input, names, filled, out)
