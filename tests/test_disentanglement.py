@@ -130,6 +130,13 @@ def test_groups_follow_the_seed(score):
     assert score(codes, GRID, 1) != score(codes, GRID, 2**63)
 
 
+@pytest.mark.parametrize("score", [d.factor_vae_score, d.beta_vae_score])
+def test_the_unit_of_a_latent_does_not_matter(score):
+    codes = GRID + np.random.default_rng(0).normal(size=GRID.shape)
+    assert score(codes * [1, -1e3, 0.1, 10] + [0, 5, 0, 0], GRID, 0) == pytest.approx(score(codes, GRID, 0), abs=0.002)
+    assert score(codes, GRID, 0) > 0.6  # but for the noise 1
+
+
 def test_mutual_information_is_what_counting_gives():
     rng = np.random.default_rng(0)
     codes, values = rng.normal(size=(200, 3)), rng.integers(5, size=(200, 2))
