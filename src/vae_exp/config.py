@@ -96,13 +96,18 @@ def help_page(command: str, what: str | None) -> str:
 
 
 def _documented(name: str) -> tuple[list[str], list[str]]:
-    """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside."""
+    """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside.
+
+    A group with a comment of its own stands among the keys.
+    """
     about: list[str] = []
     keys: list[str] = []
     group = ""
     for line in (Path(CONF) / name).read_text().splitlines():
         if line.startswith("#") and not group:
             about.append(line.removeprefix("# "))
+        elif (chosen := re.fullmatch(r"  - (?:/\w+@)?(\w+): (\w+) # (.*)", line)) and chosen[1] != "what":
+            keys.append(f"  {chosen[1]}={chosen[2]}".ljust(31) + " " + chosen[3])
         elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
             indent, key, value, comment = found.groups()
             group = group if indent else key
