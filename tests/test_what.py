@@ -492,9 +492,11 @@ def test_an_option_that_is_none_is_refused(folder, name, what, options, said):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", ["vae1d", "colour", "cvae_flow_prior", "cvae_vamp", "full_normal", "categorical", "real"]
+)
 def test_everything_is_made_or_refused(folder, drawn, name):
-    """Every model of this file with every `what` of this file."""
+    """Models that tests/test_what_matrix.py has not, with every `what` of this file."""
     made = set()
     for what in WHATS:
         try:

@@ -27,6 +27,7 @@ RUNS = {
     "posterior=flow prior=flow": ("posterior=flow", "prior=flow", "prior.hidden_features=[8]"),
     "posterior=bernoulli": ("posterior=bernoulli", "posterior.relaxed=true"),
 }
+OPTIONS = {"denoise": ("corruption=gaussian",), "inpaint": ("num_images=4", "num_steps=5", "num_samples=10")}
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,14 @@ def cells(tmp_path_factory):
         train(composed(*SMALL, *options, "trainer.max_epochs=1", "callbacks.pictures=null"), folder)
         for what in WHATS:
             try:
-                generated(folder, what)
+                generated(folder, what, *OPTIONS.get(what, ()))
                 assert list((folder / "generated" / what).glob("*.png")), f"{what} of {name} left no picture"
                 found[what, name] = None
             except NoMeaningError as error:
                 assert not (folder / "generated" / what).exists()
-                found[what, name] = str(error).replace("\n", " ")
+                # The same reason for whatever model or prior it is.
+                reason = re.sub(r"prior \w+ has", "the prior has", str(error).replace("\n", " "))
+                found[what, name] = re.sub(r"^(what=\w+: )?\w+ is told", r"\1the model is told", reason)
     return found
 
 
