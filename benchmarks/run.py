@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ HEADERS = {
     "growth": "batch | width | million weights | ms a step | ps a step, image and weight",
     "shares": "part | seconds | share",
     "scaling": "processes of one thread | images / second | strong scaling",
-    "nll": "latents an image | minutes | CPU minutes | peak resident MB",
 }
 WORDS = ("net", "system", "what", "run", "part")  # columns of words
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
@@ -153,13 +151,13 @@ def start_up(root: str, scratch: Path) -> list[str]:
     return [f"| {name} | {statistics.median(v):.2f} | {min(v):.2f} - {max(v):.2f} |" for name, v in times.items()]
 
 
-def resident(command: list[str], cwd: Path, env: dict[str, str] = ENV) -> float:
+def resident(command: list[str], cwd: Path) -> float:
     """Peak resident memory of a command in MB."""
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, "
         "stderr=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    done = subprocess.run([PYTHON, "-c", code, *command], cwd=cwd, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run([PYTHON, "-c", code, *command], cwd=cwd, env=ENV, check=True, capture_output=True, text=True)
     return int(done.stdout) / 1024
 
 
@@ -220,22 +218,6 @@ def scaling(root: str, scratch: Path) -> list[str]:
     return rows
 
 
-def nll(root: str, scratch: Path) -> list[str]:
-    """Time and memory of `metrics=[nll]` on the 10,000 test images of MNIST, on all cores."""
-    env, rows = {**ENV, "OMP_NUM_THREADS": str(os.cpu_count())}, []
-    net = ["encoder.hidden=[200]", "encoder.out_features=200", "decoder.hidden=[200,200]", "latent_dim=50"]
-    tanh = ("encoder.activation=Tanh", "decoder.activation=Tanh", "trainer.max_epochs=1", "test=false", "logger=csv")
-    run = ours("A", root, *net, *tanh, f"hydra.run.dir={scratch}/burda")
-    subprocess.run(run, cwd=scratch, env=env, check=True, capture_output=True)
-    for num_samples in (100, 5000):
-        options = (f"run={scratch}/burda", "metrics=[nll]", f"num_samples={num_samples}")
-        wall, cpu = time.perf_counter(), children_cpu()
-        peak = resident([PYTHON, "-m", "vae_exp.evaluate", *options], scratch, env)
-        minutes = [(now - then) / 60 for now, then in ((time.perf_counter(), wall), (children_cpu(), cpu))]
-        rows.append(f"| {num_samples:,} | {minutes[0]:.1f} | {minutes[1]:.1f} | {peak:,.0f} |")
-    return rows
-
-
 def table(header: str, rows: list[str]) -> str:
     names = header.split(" | ")
     line = " | ".join("---" if name in WORDS else "---:" for name in names)
@@ -286,7 +268,6 @@ def main() -> None:
         "growth": growth,
         "shares": shares,
         "scaling": scaling,
-        "nll": nll,
         "training": lambda root, _: [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)],
     }
     for name in args.sections or measures:

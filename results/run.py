@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import uses
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 RUNS = HERE / "runs.json"
@@ -265,16 +267,15 @@ def render(runs: dict[str, Any]) -> str:
     on = sorted({run["on"] for run in known if "on" in run}) or ["not run yet"]
     failed = sum("failed" in run for run in known)
     done = f"{len(known)} of {len(all_commands())} commands, {failed} failed; {seconds / 60:.0f} minutes of one core"
-    return (
-        (HERE / "template.md")
-        .read_text()
-        .format(on="\n".join(f"- {line}" for line in (*on, done)), **{name: table(name, runs) for name in SECTIONS})
-    )
+    used = uses.table(json.loads(uses.USES.read_text())) if uses.USES.exists() else "Not run yet."
+    tables = {name: table(name, runs) for name in SECTIONS}
+    on = "\n".join(f"- {line}" for line in (*on, done))
+    return (HERE / "template.md").read_text().format(on=on, uses=used, **tables)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help=f"{', '.join(SECTIONS)}; default all")
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, "uses", []], help="those named, or all")
     parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
     parser.add_argument("--again", action="store_true", help="what was run before, too")
     parser.add_argument("--quick", type=Path, help="a few steps each, into this folder: to see that all of it runs")
@@ -293,11 +294,14 @@ def main() -> None:
         extra = [f"trainer.{option}" for option in few]
     runs = json.loads(path.read_text()) if path.exists() else {}
     runs = {command: run for command, run in runs.items() if command in all_commands()}
-    wanted = all_commands(args.sections)
+    sections = [name for name in args.sections or (*SECTIONS, "uses") if name != "uses"]
+    wanted = all_commands(sections) if sections else []
     todo = [command for command in wanted if args.again or "metrics" not in runs.get(command, {})]
     print(f"{len(todo)} of {len(wanted)} commands to run, {WORKERS} at a time")
     try:
         run_all(todo, runs, path, str(Path(args.root).resolve()), extra)
+        if "uses" in (args.sections or ["uses"]) and not args.quick and (args.again or not uses.USES.exists()):
+            uses.main(str(Path(args.root).resolve()))
     finally:
         page.write_text(render(runs))
     failed = [command for command in wanted if "failed" in runs.get(command, {})]
