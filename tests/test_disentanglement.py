@@ -1,8 +1,10 @@
 """Disentanglement scores of hand-made codes, and of runs whose factors are known."""
 
 import json
+import re
 from itertools import product
 from math import log
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +16,13 @@ from sklearn.linear_model import LinearRegression
 
 from vae_exp import disentanglement as d
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.data import Sprites
 from vae_exp.metrics.factors import factors as factors_metric
 from vae_exp.runs import build
 from vae_exp.train import train
 from vae_exp.trained import Trained
 
+PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 SIZES = (3, 4, 5, 6)  # of the factors; the first has no order
 GRID = np.array(list(product(*map(range, SIZES))))  # all combinations once: independent to the last digit
 ORDERED = [False, True, True, True]
@@ -343,3 +347,25 @@ def test_a_factor_without_groups_is_left_out(tmp_path):
 def test_no_images_at_all_are_a_wrong_option(tmp_path):
     with pytest.raises(ConfigError, match=r"factors\.num_images=0"):
         factors_metric(untrained(tmp_path, *SPRITES), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("column", ["best", "noise"])
+def test_the_page_says_what_factors_and_noise_score(column):
+    """10,000 sprites' factors as codes, and ten random latents; sources as in docs/evaluation.md."""
+    values = Sprites(10_000, 1, 1, seed=0).factors("train").numpy()
+    codes = values * 1.0 if column == "best" else np.random.default_rng(0).standard_normal((len(values), 10))
+    is_ordered = [False, True, True, True, True]
+    information = d.mutual_information(codes, values)
+    found = {"mig": d.mig(information, d.entropy(values)), "modularity": d.modularity(information)}
+    found |= {"sap": d.sap(codes, values, is_ordered), "factor_vae_score": d.factor_vae_score(codes, values, 0)}
+    found["beta_vae_score"] = d.beta_vae_score(codes, values, 0)
+    if column == "best":  # forests on noise take a minute
+        found |= scores(codes, values, is_ordered)
+    rows = re.findall(r"^\| `(?:dci_)?(\w+)` \|.*\| ([\d.]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE)
+    said = {name: best if column == "best" else noise for name, best, noise in rows}
+    assert set(found) <= set(said)
+    for name, value in found.items():
+        # Group scores of noise are chance, with its error over 2,500 groups.
+        tolerance = 0.03 if name.endswith("_score") else 0.01
+        assert float(said[name]) == pytest.approx(value, abs=tolerance), name
