@@ -188,3 +188,8 @@ def test_evaluate_gives_them_with_their_count(run):
     numbers = evaluated(folder, "metrics=[amortisation]", "num_samples=20", "amortisation.num_images=8")
     assert "amortisation_gap_8_images" in numbers
     assert json.loads((folder / "evaluation.json").read_text())["refused"] == {}
+
+
+def test_one_latent_is_too_few_and_no_fault_of_the_learning_rate(run):
+    with pytest.raises(NoMeaningError, match="two latents of two images"):
+        evaluated(run()[0], "metrics=[amortisation]", "num_samples=1", "amortisation.steps=1")

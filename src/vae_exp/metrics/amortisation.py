@@ -43,6 +43,8 @@ def amortisation(
         raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")
     if isinstance(model, M2):
         raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
+    if min(num_samples, trained.num_images()) < 2:
+        raise NoMeaningError("a gap and its errors need two latents of two images: num_samples=5000")
     if lr <= 0:
         raise ConfigError(f"amortisation.lr={lr}: a learning rate is positive")
     for key, value, least in (("num_images", num_images, 2), ("steps", steps, 1), ("num_latents", num_latents, 1)):
