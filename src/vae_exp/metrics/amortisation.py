@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw, at_least_float32, exact, sample
-from vae_exp.marginal import CHUNK
+from vae_exp.marginal import CHUNK, widest
 from vae_exp.models import M2
 from vae_exp.trained import Trained
 
@@ -126,6 +126,6 @@ def refine(
 def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
     """`log p(x, z | c) - log q(z | x, c)` of fresh latents of q, `(num_samples, B)`."""
     draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
-    chunk = max(1, CHUNK // draw.x.numel())
+    chunk = max(1, CHUNK // (widest(draw) * len(draw.x)))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
     return torch.cat([draw.again(size).log_w.to(exact(draw.x)) for size in sizes])
