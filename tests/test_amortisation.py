@@ -10,9 +10,11 @@ from linear import Affine, Given, exact, features, full_normal, make
 from torch.distributions import kl_divergence
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.metrics.amortisation import amortisation, refine
+from vae_exp.marginal import _Sizes
+from vae_exp.metrics.amortisation import _log_w, amortisation, refine
 from vae_exp.objectives import ELBO
 from vae_exp.posteriors import DiagonalNormal
+from vae_exp.trained import restore
 
 N, D = 5, 2
 OPTIONS = {"num_images": 100, "steps": 400, "lr": 0.1, "num_latents": 8, "num_samples": 2000}
@@ -188,3 +190,18 @@ def test_evaluate_gives_them_with_their_count(run):
     numbers = evaluated(folder, "metrics=[amortisation]", "num_samples=20", "amortisation.num_images=8")
     assert "amortisation_gap_8_images" in numbers
     assert json.loads((folder / "evaluation.json").read_text())["refused"] == {}
+
+
+def test_one_latent_is_too_few_and_no_fault_of_the_learning_rate(run):
+    with pytest.raises(NoMeaningError, match="two latents of two images"):
+        evaluated(run()[0], "metrics=[amortisation]", "num_samples=1", "amortisation.steps=1")
+
+
+def test_scoring_takes_no_more_memory_where_a_pixel_has_256_params(run, monkeypatch):
+    trained = restore(run("data.binarize=none", "likelihood=categorical_256")[0], accelerator="cpu", progress=False)
+    draw = trained.model.draw(*trained.images(4))
+    monkeypatch.setattr("vae_exp.metrics.amortisation.CHUNK", 2**18)  # of a latent of the 4 images: 2**16
+    with _Sizes() as sizes:
+        log_w = _log_w(draw, draw.q, 50)
+    assert log_w.shape == (50, 4)
+    assert sizes.most <= 2**18

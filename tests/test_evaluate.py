@@ -9,6 +9,7 @@ from conftest import command, evaluated
 from test_loggers import wandb_records
 
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.metrics.elbo import elbo, train_gap
 from vae_exp.trained import restore
 
 BITS = ("data.binarize=static", "likelihood=bce")
@@ -133,3 +134,22 @@ def test_several_runs_are_one_row_each_and_one_that_fails_stops_no_other(run, tm
         assert started["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
         summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
         assert summary["test/elbo"] == pytest.approx(written(folder)["elbo"])
+
+
+def _only_the_first(trained):
+    trained.setup("test")
+    first = torch.arange(trained.num_images()) == 0
+    trained.data.splits["test"] = trained.data.splits["test"].only(first)
+    return trained
+
+
+@pytest.mark.parametrize("model", ["vae", "ae"])
+def test_of_one_image_there_is_no_error_over_images_and_no_nan(run, model):
+    trained = _only_the_first(restore(run(f"model={model}")[0], accelerator="cpu", progress=False))
+    name = "elbo" if model == "vae" else "recon"
+    numbers = elbo(trained)
+    assert numbers[f"{name}_se_images"] is None
+    assert model == "ae" or numbers["elbo_se_draws"] > 0
+    gap = train_gap(trained)
+    assert gap[f"{name}_gap_se_images"] is None
+    assert math.isfinite(gap[f"{name}_gap"])

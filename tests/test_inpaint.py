@@ -255,3 +255,10 @@ def test_squared_error():
     assert squared_error(image, x).tolist() == squares.flatten(1).mean(1).tolist()
     expected = [float(squares[0, :, 0, 0].mean()), float(squares[1, :, 1].mean())]
     assert squared_error(image, x, where).tolist() == pytest.approx(expected)
+
+
+def test_one_latent_has_no_error_over_draws(run):
+    options = ["num_samples=1", "num_chains=1", "burn_in=1", "num_steps=1", "num_images=4"]
+    numbers = generated(run()[0], "inpaint", *options)
+    assert isfinite(numbers["log_p_missing"])
+    assert "log_p_missing_se_draws" not in numbers

@@ -64,7 +64,7 @@ def conditional(tmp_path, num, shift=0.0, scale=1.0):
 
 def test_bayes_rule_is_exact_where_the_posterior_is(tmp_path):
     trained, log_px, y, log_joint = conditional(tmp_path, 200)
-    numbers = bayes(trained, 1)
+    numbers = bayes(trained, 2)
     right = log_joint.argmax(axis=1) == y
     assert 0.4 < right.mean() < 0.9
     assert numbers["bayes_accuracy"] == pytest.approx(right.mean())
@@ -174,3 +174,21 @@ def test_every_model_has_its_label_metrics(run, name):
         assert 0 <= evaluated(folder, "metrics=[elbo]")["error"] <= 1
     if name == "cvae":  # sum_y p(y) p(x | y) >= p(y) p(x | y), and p(y) is about a quarter
         assert numbers["nll_marginal"] < numbers["nll_given_label"] + math.log(8)
+
+
+def test_one_latent_has_no_error_over_draws(run):
+    numbers = evaluated(run("model=cvae", "data.num_classes=4")[0], "metrics=[labels]", "labels.num_samples=1")
+    assert [numbers[f"nll_{name}_se_draws"] for name in ("marginal", "given_label")] == [None, None]
+    assert all(math.isfinite(value) for value in numbers.values() if value is not None)
+
+
+def test_means_of_m2_that_the_posterior_does_not_know_are_refused(run):
+    folder, _ = run("model=m2", "data.labelled=20", "data.num_classes=4", "posterior=flow")
+    with pytest.raises(NoMeaningError, match="choose posterior=diagonal_normal"):
+        evaluated(folder, "metrics=[labels]")
+
+
+def test_probes_are_not_scored_on_what_they_learned(run):
+    """An image is the nearest neighbour of itself: labels at random would be told five times as often as by chance."""
+    with pytest.raises(NoMeaningError, match="split=train"):
+        evaluated(run()[0], "metrics=[labels]", "split=train")

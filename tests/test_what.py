@@ -17,6 +17,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.train import train
 from vae_exp.trained import restore
 from vae_exp.what.edit import attribute
+from vae_exp.what.embeddings import _project
 from vae_exp.what.interpolation import linear, spherical
 from vae_exp.what.manifold import quantiles
 
@@ -552,3 +553,9 @@ def test_on_mnist(tmp_path, real_data):
         generated(tmp_path / "run", what)
         with Image.open(tmp_path / "run" / "generated" / what / f"{what}.png") as image:
             assert min(image.size) > 250
+
+
+def test_codes_that_are_all_the_same_have_no_share_of_a_variance(folder):
+    trained = restore(folder("vae"), accelerator="cpu", progress=False)
+    *_, numbers = _project(trained, torch.ones(10, 3), torch.zeros(0, 3), is_tsne=False)
+    assert numbers == {"explained_variance": [0, 0]}

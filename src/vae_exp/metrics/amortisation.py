@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw, at_least_float32, exact, sample
-from vae_exp.marginal import CHUNK
+from vae_exp.marginal import CHUNK, widest
 from vae_exp.models import M2
 from vae_exp.trained import Trained
 
@@ -43,6 +43,8 @@ def amortisation(
         raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")
     if isinstance(model, M2):
         raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
+    if min(num_samples, trained.num_images()) < 2:
+        raise NoMeaningError("a gap and its errors need two latents of two images: num_samples=5000")
     if lr <= 0:
         raise ConfigError(f"amortisation.lr={lr}: a learning rate is positive")
     for key, value, least in (("num_images", num_images, 2), ("steps", steps, 1), ("num_latents", num_latents, 1)):
@@ -124,6 +126,6 @@ def refine(
 def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
     """`log p(x, z | c) - log q(z | x, c)` of fresh latents of q, `(num_samples, B)`."""
     draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
-    chunk = max(1, CHUNK // draw.x.numel())
+    chunk = max(1, CHUNK // (widest(draw) * len(draw.x)))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
     return torch.cat([draw.again(size).log_w.to(exact(draw.x)) for size in sizes])

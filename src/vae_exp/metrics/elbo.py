@@ -9,6 +9,7 @@ from torch import Tensor
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger, NonFiniteError
+from vae_exp.metrics.nll import with_errors
 from vae_exp.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
@@ -37,13 +38,13 @@ def elbo(trained: Trained) -> dict[str, Any]:
             spreads.append({name: torch.stack([a[name] for a in again]).var(dim=0) for name in again[0]})
             bar.update(len(x))
     try:
-        numbers = ledger.compute(lambda sums: sums)
+        numbers: dict[str, Any] = ledger.compute(lambda sums: sums)
     except NonFiniteError as error:
         raise ConfigError(str(error)) from error
     for name in means[0]:
         each = torch.cat([mean[name] for mean in means]).double()
-        numbers[f"{name}_se_images"] = float(each.std()) / sqrt(len(each))
-        numbers[f"{name}_se_draws"] = float(torch.cat([s[name] for s in spreads]).double().sum().sqrt()) / len(each)
+        spread = torch.cat([s[name] for s in spreads]).double()
+        numbers |= {**with_errors(name, each, spread), name: numbers[name]}
     return numbers
 
 
@@ -59,7 +60,8 @@ def train_gap(trained: Trained) -> dict[str, Any]:
         raise NoMeaningError("split=train: the gap is that between train and another split, choose test or val")
     name, sign = ("elbo", 1) if trained.model.bounds is not None else ("recon", -1)
     num_train = min(trained.num_images(), trained.num_images("train"))
-    means, variances = [], []
+    means: list[float] = []
+    variances: list[float | None] = []  # None of one image
     with trained.bar(num_train + trained.num_images(), "train gap") as bar:
         for split, num in (("train", num_train), (trained.split, trained.num_images())):
             each: list[Tensor] = []
@@ -71,14 +73,19 @@ def train_gap(trained: Trained) -> dict[str, Any]:
                     break
             values = torch.cat(each)[:num].double()
             means.append(float(values.mean()))
-            variances.append(float(values.var()) / num)
+            variances.append(float(values.var()) / num if num > 1 else None)
     return {
         f"{name}_train": means[0],
-        f"{name}_train_se_images": sqrt(variances[0]),
+        f"{name}_train_se_images": _error(variances[:1]),
         f"{name}_train_images": num_train,
         f"{name}_gap": sign * (means[0] - means[1]),
-        f"{name}_gap_se_images": sqrt(sum(variances)),
+        f"{name}_gap_se_images": _error(variances),
     }
+
+
+def _error(variances: list[float | None]) -> float | None:
+    known = [variance for variance in variances if variance is not None]
+    return sqrt(sum(known)) if len(known) == len(variances) else None
 
 
 def _bound(draw: Draw) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.marginal import importance_sampling
+from vae_exp.metrics.nll import with_errors
 from vae_exp.trained import Trained
 
 __all__ = ["bayes", "labels", "probes"]
@@ -29,7 +30,8 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
 
     Raises:
         ConfigError: If an option is out of its range.
-        NoMeaningError: If the data have no labels, or the training images are of one class.
+        NoMeaningError: If the data have no labels, the training images are of one class, or probes would be scored on
+            them; if m2's posterior knows no mean.
     """
     if trained.data.num_classes is None:
         raise NoMeaningError("the data have no labels (data.num_classes=null)")
@@ -38,6 +40,8 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
             raise ConfigError(f"labels.{name}={value}: at least 1 is needed")
     if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there
         return bayes(trained, num_samples)
+    if trained.split == "train":
+        raise NoMeaningError("split=train: probes would be scored on the images they learn from, choose test or val")
     (z, y), (z_train, y_train) = _means(trained, trained.split), _means(trained, "train")
     known = (y_train >= 0).nonzero()[:, 0]
     trained.reseed("labels")
@@ -105,12 +109,9 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
             right.append((log_joint.argmax(dim=1) == y).double())
             given.append(log_px.gather(1, y[:, None])[:, 0])
             spread_given.append(variance.gather(1, y[:, None])[:, 0])
-    numbers = _accuracy("bayes", float(torch.cat(right).mean()), trained.num_images())
+    numbers: dict[str, Any] = _accuracy("bayes", float(torch.cat(right).mean()), trained.num_images())
     for name, values, spreads in (("marginal", marginal, spread), ("given_label", given, spread_given)):
-        each = torch.cat(values)
-        numbers[f"nll_{name}"] = -float(each.mean())
-        numbers[f"nll_{name}_se_images"] = float(each.std()) / sqrt(len(each))
-        numbers[f"nll_{name}_se_draws"] = float(torch.cat(spreads).sum().sqrt()) / len(each)
+        numbers |= with_errors(f"nll_{name}", -torch.cat(values), torch.cat(spreads))
     return numbers | {"bayes_samples": num_samples}
 
 
@@ -129,6 +130,11 @@ def _means(trained: Trained, split: str) -> tuple[Tensor, Tensor]:
                 mean = draw.z_mean
             except NotImplementedError:  # a flow, or several layers
                 mean = draw.again(DRAWS).z.mean(dim=0)
+            if len(mean) != len(x):  # a latent for each class
+                raise NoMeaningError(
+                    "model=m2 averages the posterior means of all classes, which this posterior does not know: "
+                    "choose posterior=diagonal_normal"
+                )
             z.append(mean)
             labels.append(y)
             bar.update(len(x))

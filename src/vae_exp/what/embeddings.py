@@ -101,8 +101,9 @@ def _project(
             )
             bar.update(1)
         return torch.from_numpy(points), ("t-SNE 1", "t-SNE 2"), {}
-    pca = PCA(2, svd_solver="full").fit(mean.numpy().astype(np.float64))
-    shares = pca.explained_variance_ratio_.tolist()
+    with np.errstate(invalid="ignore"):  # codes that are all the same: 0 / 0
+        pca = PCA(2, svd_solver="full").fit(mean.numpy().astype(np.float64))
+    shares = np.nan_to_num(pca.explained_variance_ratio_).tolist()
     axis_names = tuple(f"principal component {i + 1}, {share:.0%} of the variance" for i, share in enumerate(shares))
     return torch.from_numpy(pca.transform(each.numpy())), axis_names, {"explained_variance": shares}  # type: ignore[return-value]
 

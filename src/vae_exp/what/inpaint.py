@@ -183,6 +183,7 @@ def _numbers(trained: Trained, values: dict[str, Tensor], are_true: bool) -> dic
             numbers |= mean_and_error(name, each)
     if what["is_bound"] and what["kind"] == "mass" and trained.data.values == "binary":
         numbers |= mean_and_error("log_score_mean_image", values["log_score_mean_image"])
-    if "log_p_missing" in numbers and variance is not None:
+    # Of one latent an image nothing is known of its error.
+    if "log_p_missing" in numbers and variance is not None and not variance.isnan().any():
         numbers["log_p_missing_se_draws"] = float(variance.clamp(min=0).sum().sqrt()) / len(variance)
     return numbers
