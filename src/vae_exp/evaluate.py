@@ -3,12 +3,13 @@
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.config import CONF, ConfigError, NoMeaningError, check_overrides, register_resolvers, report
 
@@ -92,6 +93,7 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     if any(earlier.get(key) != what[key] for key in ("weights", "data")):
         earlier = {}
     numbers: dict[str, Any] = {}
+    settings, started = earlier.get("settings", {}), time.time()
     refused = {name: why for name, why in earlier.get("refused", {}).items() if name not in chosen}
     for name in chosen:
         trained.reseed(name)
@@ -101,10 +103,14 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
             if cfg.metrics != "all":
                 raise
             refused[name] = str(error)
+        # Numbers of several calls stand side by side: each metric with what it was asked for.
+        block = OmegaConf.to_container(cfg[name]) if isinstance(cfg.get(name), DictConfig) else {}
+        settings[name] = {"seed": cfg.seed, "num_samples": cfg.num_samples, **block}  # type: ignore[dict-item]
         # After each: what was computed is kept if the next one is interrupted.
-        write_json(path, {**earlier, **what, "seed": cfg.seed, **numbers, "refused": refused})
+        write_json(path, {**earlier, **what, **numbers, "settings": settings, "refused": refused})
     if "wandb" in cfg.logger:
-        trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, [])
+        pictures = [file for file in (trained.folder / "images").glob("*.png") if file.stat().st_mtime >= started]
+        trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, sorted(pictures))
     for name, why in refused.items():
         log.info("no %s: %s", name, why)
     log.info("written to %s", path)

@@ -23,7 +23,7 @@ PARTS = (
 # Not shown with each part: shapes follow from data and latent_dim, and the whole yaml is on the page.
 DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")
 SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
-ABOUT = ("split", "num_images", "checkpoint", "weights", "bound", "data", "seed", "refused")  # an evaluation
+ABOUT = ("split", "num_images", "checkpoint", "weights", "bound", "data", "settings", "refused")  # an evaluation
 HEADLINE = {
     "elbo": "ELBO", "recon": "recon", "kl": "KL", "nll": "NLL", "bits_per_dim": "bits per dim", "error": "error",
     "active_units": "active units",
@@ -158,7 +158,7 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
     numbers = {name: value for name, value in content.items() if name not in ABOUT}
     rows, columns = _table(numbers)
     return {
-        **{"seed": None, "refused": {}, **{name: content[name] for name in ABOUT if name in content}},
+        **{"settings": {}, "refused": {}, **{name: content[name] for name in ABOUT if name in content}},
         "is_stale": is_stale(content, folder / "checkpoints" / content["checkpoint"]),
         "numbers": numbers,
         "rows": rows,

@@ -16,9 +16,10 @@ PACKAGES = ("vae_exp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", 
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either the old one or the new one, never half of it."""
+    """Writes a file that is either the old one or the new one, never half of it; what is no number becomes null."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
+    part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
     part.replace(path)
 
 
