@@ -8,7 +8,7 @@ import torch
 from conftest import command, evaluated
 from test_loggers import wandb_records
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import ConfigError, NoMeaningError, report
 from vae_exp.trained import restore
 
 BITS = ("data.binarize=static", "likelihood=bce")
@@ -133,3 +133,21 @@ def test_several_runs_are_one_row_each_and_one_that_fails_stops_no_other(run, tm
         assert started["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
         summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
         assert summary["test/elbo"] == pytest.approx(written(folder)["elbo"])
+
+
+def test_interrupted_it_leaves_without_a_stack_trace(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert report(stopped, "evaluate") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_what_has_no_meaning_is_named_only_where_it_was_asked_for(run, caplog):
+    folder, _ = run()
+    evaluated(folder, "metrics=[elbo]")
+    path = folder / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "refused": {"factors": "not known"}}))
+    evaluated(folder, "metrics=[elbo]")
+    assert json.loads(path.read_text())["refused"] == {"factors": "not known"}
+    assert "no factors" not in caplog.text

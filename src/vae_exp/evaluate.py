@@ -105,8 +105,8 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
         write_json(path, {**earlier, **what, "seed": cfg.seed, **numbers, "refused": refused})
     if "wandb" in cfg.logger:
         trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, [])
-    for name, why in refused.items():
-        log.info("no %s: %s", name, why)
+    for name in [name for name in chosen if name in refused]:
+        log.info("no %s: %s", name, refused[name])
     log.info("written to %s", path)
     return numbers
 
@@ -147,6 +147,8 @@ def _print(results: dict[Path, dict[str, Any]], split: str) -> None:
         columns = {"run": list(map(str, results)), **columns} if results else {}
         rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if any("±" in text for row in rows for text in row):
+        log.info("elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over draws of latents")
     for row in rows if columns else []:
         log.info("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
