@@ -148,7 +148,7 @@ def _print(results: dict[Path, dict[str, Any]], split: str) -> None:
         rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if any("±" in text for row in rows for text in row):
-        log.info("elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over draws of latents")
+        log.info("elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over latents")
     for row in rows if columns else []:
         log.info("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
 
