@@ -8,7 +8,7 @@ import torch
 from conftest import command, evaluated
 from test_loggers import wandb_records
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import ConfigError, NoMeaningError, report
 from vae_exp.metrics.elbo import elbo, train_gap
 from vae_exp.trained import restore
 
@@ -153,3 +153,21 @@ def test_of_one_image_there_is_no_error_over_images_and_no_nan(run, model):
     gap = train_gap(trained)
     assert gap[f"{name}_gap_se_images"] is None
     assert math.isfinite(gap[f"{name}_gap"])
+
+
+def test_interrupted_it_leaves_without_a_stack_trace(capsys):
+    def stopped():
+        raise KeyboardInterrupt
+
+    assert report(stopped, "evaluate") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_what_has_no_meaning_is_named_only_where_it_was_asked_for(run, caplog):
+    folder, _ = run()
+    evaluated(folder, "metrics=[elbo]")
+    path = folder / "evaluation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "refused": {"factors": "not known"}}))
+    evaluated(folder, "metrics=[elbo]")
+    assert json.loads(path.read_text())["refused"] == {"factors": "not known"}
+    assert "no factors" not in caplog.text

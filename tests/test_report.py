@@ -170,7 +170,7 @@ def test_any_evaluation_has_a_table(done):
         tiny=1.23e-7, count=12345, gap=0.5, gap_se_runs=0.125, refused={"bpd": "a density <has> no bits"},
     )  # fmt: skip
     of_before = json.loads((folder / "evaluation.json").read_text()) | {"split": "val", "elbo": -12.375}
-    for key in ("seed", "weights", "refused"):  # as version 0.1 wrote it
+    for key in ("settings", "weights", "refused"):  # as version 0.1 wrote it
         del of_before[key]
     (folder / "evaluation_val.json").write_text(json.dumps(of_before))
     page = reported(folder)

@@ -135,7 +135,7 @@ def report(main: Callable[[], Any], config_name: str) -> int:
     """Runs a Hydra main function and puts what a user can mend into a few lines on stderr.
 
     Returns:
-        The exit code: 0, or 2 after such an error. Any other error leaves with its stack trace.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace.
     """
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the report to us
@@ -146,6 +146,11 @@ def report(main: Callable[[], Any], config_name: str) -> int:
             raise
         print(f"error: {_explain(error, config_name)}", file=sys.stderr)  # noqa: T201
         return 2
+    except KeyboardInterrupt:
+        if wants_trace:
+            raise
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
     finally:
         if len(failed_jobs) > 1:
             print("\n".join(["all failed jobs:", *failed_jobs]), file=sys.stderr)  # noqa: T201

@@ -111,8 +111,8 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     if "wandb" in cfg.logger:
         pictures = [file for file in (trained.folder / "images").glob("*.png") if file.stat().st_mtime >= started]
         trained.log_wandb({f"{trained.split}/{name}": value for name, value in numbers.items()}, sorted(pictures))
-    for name, why in refused.items():
-        log.info("no %s: %s", name, why)
+    for name in [name for name in chosen if name in refused]:
+        log.info("no %s: %s", name, refused[name])
     log.info("written to %s", path)
     return numbers
 
@@ -153,14 +153,20 @@ def _print(results: dict[Path, dict[str, Any]], split: str) -> None:
         columns = {"run": list(map(str, results)), **columns} if results else {}
         rows = [list(columns), *map(list, zip(*columns.values(), strict=True))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if any("±" in text for row in rows for text in row):
+        log.info("elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over latents")
     for row in rows if columns else []:
         log.info("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+    for folder, numbers in results.items():
+        if "verdict" in numbers:
+            log.info("%s%s", f"{folder}: " if len(results) > 1 else "", numbers["verdict"])
 
 
 def _text(numbers: dict[str, Any], name: str) -> str:
-    """A number with its errors; nothing for what is no number."""
+    """A number with its errors; nothing for what is no number, or counts what another one is of."""
     value = numbers.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_count = isinstance(value, int) and name != "active_units"
+    if is_count or not isinstance(value, int | float):
         return ""
     errors = [numbers.get(f"{name}_se_{over}") for over in ("images", "draws")]
     text = f"{value}" if isinstance(value, int) else f"{value:.3f}"

@@ -42,9 +42,10 @@ def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
 
     def work(trained: "Trained") -> dict[str, Any]:
         numbers = generate(trained, cfg, what)
-        for name, value in numbers.items():
-            if isinstance(value, float):
-                log.info("%-28s %10.4f", name, value)
+        shown = {name: value for name, value in numbers.items() if isinstance(value, float) and "_se_" not in name}
+        for name, value in shown.items():
+            errors = [numbers.get(f"{name}_se_{over}") for over in ("images", "draws")]
+            log.info("%-28s %10.4f%s", name, value, "".join(f" ± {error:.4f}" for error in errors if error is not None))
         for path in sorted((trained.folder / "generated" / what).glob("*.png")):
             log.info("%s", path)
         return numbers

@@ -181,7 +181,8 @@ def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
     for key, style in ((f"train/{name}", {"alpha": 0.6}), (f"val/{name}", {"marker": "o", "markersize": 3})):
         points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
         if points:
-            axes.plot(*zip(*points, strict=True), label=key, **style)
+            alone = {"marker": "o"} if len(points) == 1 else {}  # a single point makes no line
+            axes.plot(*zip(*points, strict=True), label=key, **{**style, **alone})
             values += [y for _, y in points]
     if values:
         # The first steps are far worse than all others: leave them off the scale, not the curve.

@@ -118,11 +118,15 @@ class Trained:
             except (OSError, ValueError) as error:
                 raise ConfigError(f"input={path}: {error}") from error
             if size != (width, height) or (channels == 1 and bands > 2):
+                found = {1: "grey", 2: "grey with alpha"}.get(bands, f"{bands} bands (colours, alpha)")
                 needed = f"{width} by {height} pixels, {'grey' if channels == 1 else 'RGB'}"
-                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {bands} bands; the run's: {needed}")
+                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {found}; the run's: {needed}")
         try:
             return self.data.represent(torch.stack(pixels)).to(self.data.device)
         except ValueError as error:
+            if self.data.levels == 2:
+                way = "the images of this run are bits: give files of black and white pixels (0 and 255) alone"
+                raise ConfigError(f"input: {way}") from error
             raise ConfigError(f"input: {error}") from error
 
     def reseed(self, *purpose: Any) -> None:

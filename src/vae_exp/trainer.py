@@ -59,12 +59,13 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
 
 
 def _quieten_lightning() -> None:
-    """Leaves its warnings, but not what it tells of every device it looked for, nor three that are ours to ignore."""
+    """Leaves its warnings, but not what it tells of every device it looked for, nor four that are ours to ignore."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".isinstance\(treespec, LeafSpec\)",  # a deprecation within Lightning 2.6.6
         "Checkpoint directory .* exists",  # a resumed run is meant to write there
+        "The number of training batches .* is smaller than the logging interval",  # the next epoch goes on counting
         "You're resuming from a checkpoint",  # the data module keeps what Lightning misses in the loader
     ):
         warnings.filterwarnings("ignore", message)

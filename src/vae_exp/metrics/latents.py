@@ -60,7 +60,6 @@ def latents(
         plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
     numbers |= _aggregate(trained, num_images, num_latents)
     numbers |= _without_dead_units(trained, active, numbers["kl_per_dim"] is not None, nll_images, num_samples)
-    logger.info("%s", numbers["verdict"])
     return numbers
 
 
