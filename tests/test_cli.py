@@ -176,7 +176,7 @@ def test_train_evaluate_resume(tmp_path):
 
     (folder.parent / "moved").mkdir()
     moved = folder.rename(folder.parent / "moved" / "run")  # a run lives in its folder, wherever that is
-    done = command(f"run={moved}", module="vae_exp.evaluate", cwd=tmp_path)
+    done = command(f"run={moved}", "metrics=[elbo]", module="vae_exp.evaluate", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     test_elbo = json.loads((moved / "run.json").read_text())["metrics"]["test/elbo"]
     assert json.loads((moved / "evaluation.json").read_text())["elbo"] == pytest.approx(test_elbo, rel=1e-6)

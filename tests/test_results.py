@@ -93,6 +93,7 @@ def test_what_failed_is_kept_and_said():
     assert listed(text)[command].startswith("FAILED after 3 s")
 
 
+@pytest.mark.slow
 def test_one_model_is_scored_and_used_by_real_commands():
     found = json.loads(uses.USES.read_text())
     assert set(found) == {*uses.COMMANDS, "on"}

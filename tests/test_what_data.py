@@ -29,7 +29,7 @@ REFUSED = {
 @pytest.mark.data
 @pytest.mark.parametrize("data", REFUSED)
 def test_every_what_is_made_of_real_images(tmp_path, real_data, data):
-    chosen = (f"data={data}", f"data.root={real_data}", *SMALL)
+    chosen = (f"data={data}", f"data.root={real_data}", *SMALL.split())
     train(composed(*chosen, *(["data.batch_size=50"] if data == "frey_face" else [])), tmp_path)
     refused = set()
     for what in WHATS:
