@@ -95,11 +95,14 @@ def test_what_failed_is_kept_and_said():
 
 @pytest.mark.slow
 def test_one_model_is_scored_and_used_by_real_commands():
-    found = json.loads(uses.USES.read_text())
-    assert set(found) == {*uses.COMMANDS, "on"}
     for command in uses.COMMANDS[1:]:
         module, *chosen = shlex.split(command)[1:]
         with initialize_config_dir(CONF, version_base="1.3"):
             compose(module.split(".")[1], overrides=chosen)
+    if not uses.USES.exists():
+        assert "Not run yet." in PAGE
+        return
+    found = json.loads(uses.USES.read_text())
+    assert set(found) == {*uses.COMMANDS, "on"}
     numbers = found[uses.COMMANDS[1]]["numbers"]
     assert f"| `nll` | {numbers['nll']:.4g} ± {numbers['nll_se_images']:.2g} ± {numbers['nll_se_draws']:.2g} |" in PAGE
