@@ -157,6 +157,7 @@ def test_of_one_image_there_is_no_error_over_images_and_no_nan(run, model):
 
 def test_interrupted_it_leaves_without_a_stack_trace(capsys, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # `report` sets it, and commands of later tests would inherit it
+
     def stopped():
         raise KeyboardInterrupt
 
