@@ -101,7 +101,7 @@ def fit_mixture(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
         # Stopped early it is a density, too, and its log density of validation codes stands beside it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for each in classes:
-            fits.append(GaussianMixture(components, random_state=trained.seed).fit(each.double().cpu().numpy()))
+            fits.append(GaussianMixture(components, random_state=trained.seed % 2**32).fit(each.double().cpu().numpy()))
             bar.update(1)
 
     def of_all(name: str) -> Tensor:
