@@ -96,22 +96,16 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
 FACTORISED = (("standard_normal", "diagonal_normal"), ("standard_normal", "laplace"))
 
 
-def check(why, *chosen) -> None:
+def check(*chosen: str) -> None:
     """Builds and takes a step, or is told why not."""
+    cfg = composed(*chosen)
+    choices = {key.partition("@")[0]: option for key, option in HydraConfig.get().runtime.choices.items()}
+    why = why_not(**{name: choices[name] for name in inspect.signature(why_not).parameters})
     if why is None:
-        take_a_step(*build(composed(*chosen)))
+        take_a_step(*build(cfg))
     else:
         with pytest.raises(ConfigError, match=why):
-            build(composed(*chosen))
-
-
-def defaults(*chosen: str) -> dict[str, str]:
-    """The options of a command line that `why_not` looks at."""
-    composed(*chosen)
-    choices = HydraConfig.get().runtime.choices
-    names = inspect.signature(why_not).parameters
-    keys = {key.partition("@")[0]: option for key, option in choices.items() if key}
-    return {name: keys[name] for name in names}
+            build(cfg)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -120,7 +114,7 @@ def test_every_option_takes_a_step_with_every_model(group, option, model):
     chosen = [f"model={model}", f"{group}={option}"] if group != "model" else [f"model={option}"]
     sized = {"data": NARROW, "encoder": SMALL_IMAGE, "decoder": SMALL_IMAGE, "experiment": ()}
     chosen = [*sized.get(group, TINY), *chosen]
-    check(why_not(**defaults(*chosen)), *chosen)
+    check(*chosen)
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))
@@ -142,7 +136,7 @@ def test_every_trainer_is_made_with_every_callback(trainer, tmp_path):
 def test_every_posterior_with_every_prior(is_told, prior, posterior):
     model = "cvae" if is_told else "hvae" if posterior == "bottom_up" else "vae"
     chosen = (*TINY, f"model={model}", f"posterior={posterior}", f"prior={prior}")
-    check(why_not(**defaults(*chosen)), *chosen)
+    check(*chosen)
 
 
 @pytest.mark.slow
@@ -151,7 +145,7 @@ def test_every_posterior_with_every_prior(is_told, prior, posterior):
 def test_every_objective_with_every_posterior(objective, posterior):
     model = ("model=hvae", "prior=top_down") if posterior == "bottom_up" else ("model=vae", "prior=standard_normal")
     chosen = (*TINY, *model, f"posterior={posterior}", f"objective={objective}")
-    check(why_not(**defaults(*chosen)), *chosen)
+    check(*chosen)
 
 
 @pytest.mark.slow
@@ -160,7 +154,7 @@ def test_every_objective_with_every_posterior(objective, posterior):
 @pytest.mark.parametrize("likelihood", options("likelihood"))
 def test_every_likelihood_with_all_data(model, data, likelihood):
     chosen = (f"model={model}", f"data={data}", f"likelihood={likelihood}", *NARROW)
-    check(why_not(**defaults(*chosen)), *chosen)
+    check(*chosen)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ def test_the_errors_of_the_elbo_are_those_of_a_mean_over_images_and_of_a_mean_ov
     numbers = evaluated(folder, "metrics=[elbo]")
     trained = restore(folder, accelerator="cpu")
     x, y = trained.images(600)
-    draw = trained.model.draw(x, y, 4000)
+    draw = trained.model.draw(x, y, 1000)
     each = draw.log_px - draw.kl
     # Of one draw an image: the images' own variance and that of the draws.
     per_image = each.mean(0).var() + each.var(0).mean()
@@ -102,14 +102,34 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
         evaluated(folder, "metrics=[nll]")
     for options, said in (
         ("metrics=[elbow]", "metrics=elbow: choose all, or a list of elbo, train_gap, nll"),
-        ("num_samples=0", "num_samples=0: at least 1"),
         ("split=tset", "split=tset: choose one of test, val, train"),
         ("logger=csv", "logger: choose none, or wandb"),
         ("run=nowhere", "nowhere is no run folder"),
         ("run='nowhere/*'", "no run folder is called so"),
     ):
         with pytest.raises(ConfigError, match=said):
-            evaluated(run(folder="other")[0] if options == "num_samples=0" else folder, "metrics=[nll]", options)
+            evaluated(folder, "metrics=[nll]", options)
+
+
+@pytest.mark.parametrize(
+    ("option", "least"),
+    [
+        ("num_samples=0", 1),
+        ("ais.chains=1", 2),
+        ("ais.leapfrog=0", 1),
+        ("latents.num_latents=1", 2),
+        ("amortisation.num_images=1", 2),
+        ("labels.neighbours=-1", 1),
+        ("quality.num_images=3", 10),
+        ("factors.num_images=0", 1),
+    ],
+)
+def test_options_out_of_range_are_refused_before_a_run_is_read(tmp_path, option, least):
+    """Of metrics whose turn comes last, or never, too."""
+    with pytest.raises(ConfigError, match=f"{option}: at least {least} is needed"):
+        evaluated(tmp_path / "nowhere", "metrics=[elbo]", option)
+    with pytest.raises(ConfigError, match=r"amortisation\.lr=0: a learning rate is positive"):
+        evaluated(tmp_path / "nowhere", "amortisation.lr=0")
 
 
 @pytest.mark.slow

@@ -101,6 +101,20 @@ def test_without_labels_it_is_the_sum_over_classes_and_the_entropy(k, training):
     torch.testing.assert_close(draw.z_mean, (q[:, :, None] * means).sum(0))
 
 
+def test_a_mean_that_the_posterior_does_not_know_is_one_of_draws_over_the_classes(monkeypatch):
+    draw = make().eval().draw(make_batch()[0])
+    known, spread = draw.mean(1), draw.each.q.stddev.unflatten(0, (CLASSES, B))
+    torch.testing.assert_close(known, draw.z_mean)
+    monkeypatch.setattr(type(draw.each.q), "mean", property(unknown))
+    error = (draw.weight.T[:, :, None] * spread).square().sum(0).sqrt() / sqrt(10_000)
+    assert ((draw.mean(10_000) - known).abs() < 5 * error).all()
+    assert not torch.equal(draw.mean(10_000), known)
+
+
+def unknown(q):
+    raise NotImplementedError
+
+
 def test_a_mixed_batch_is_each_image_by_its_own_bound():
     model = make(SemiSupervised(0.7, labelled=6, train_size=15))
     x, y = make_batch()

@@ -115,6 +115,13 @@ class Draw:
         """
         return self.q.mean
 
+    def mean(self, num_samples: int) -> Tensor:
+        """`E_q z`, `(B, D)`, or the mean of K fresh latents, where the posterior does not know it."""
+        try:
+            return self.z_mean
+        except NotImplementedError:
+            return self.again(num_samples).z.mean(dim=0)
+
     @cached_property
     def px(self) -> Distribution:
         """`p(x | z, c)`, batch `(K, B)`, event `(C, H, W)`."""

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vae_exp")
 
+# Whole numbers among the options are 1 at least; these more: errors, steps between two ends, neighbours.
+LEAST = {
+    "ais.chains": 2,
+    "ais.temperatures": 2,
+    "latents.num_latents": 2,
+    "amortisation.num_images": 2,
+    "quality.num_images": 10,
+}
+
 
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def _evaluate(cfg: DictConfig) -> None:
@@ -35,8 +44,9 @@ def evaluate_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
         The numbers of each, as `evaluate` gives them.
 
     Raises:
-        ConfigError: If there is no such run, or one cannot be scored.
+        ConfigError: If an option is out of its range, there is no such run, or one cannot be scored.
     """
+    _check_options(cfg)
     # Torch is imported when the request is known to be sound.
     from vae_exp.trained import each_run
 
@@ -140,6 +150,18 @@ def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]
         "quality": lambda trained: quality(trained, **cfg.quality),
         "factors": lambda trained: factors(trained, **cfg.factors),
     }
+
+
+def _check_options(cfg: DictConfig) -> None:
+    """Before anything is computed: what one metric took an hour for is not followed by the refusal of the next."""
+    if cfg.amortisation.lr <= 0:
+        raise ConfigError(f"amortisation.lr={cfg.amortisation.lr}: a learning rate is positive")
+    blocks = {name: block for name, block in cfg.items() if isinstance(block, DictConfig) and name != "logger"}
+    options = {f"{name!s}.{key!s}": value for name, block in blocks.items() for key, value in block.items()}
+    for key, value in {"num_samples": cfg.num_samples, **options}.items():
+        least = LEAST.get(key, 1)
+        if isinstance(value, int) and value < least:
+            raise ConfigError(f"{key}={value}: at least {least} is needed")
 
 
 def _print(results: dict[Path, dict[str, Any]], split: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.ais import TARGET, Path, adapt, anneal, schedule
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.marginal import CHUNK, Marginal, importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import with_errors
@@ -42,12 +42,7 @@ def ais(
 
     Raises:
         NoMeaningError: If there is no prior, or none that Hamiltonian Monte Carlo can follow.
-        ConfigError: If a number is too small.
     """
-    options = {"num_images": (num_images, 1), "chains": (chains, 2), "temperatures": (temperatures, 2)}
-    for key, (given, least) in {**options, "leapfrog": (leapfrog, 1)}.items():
-        if given < least:
-            raise ConfigError(f"ais.{key}={given}: at least {least} is needed")
     x, y = trained.images(num_images)
     first = _draw(trained, x[:1], y[:1])
     trained.reseed("ais")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, at_least_float32, exact, sample
 from vae_exp.marginal import CHUNK, widest
 from vae_exp.models import M2
@@ -45,11 +45,6 @@ def amortisation(
         raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
     if min(num_samples, trained.num_images()) < 2:
         raise NoMeaningError("a gap and its errors need two latents of two images: num_samples=5000")
-    if lr <= 0:
-        raise ConfigError(f"amortisation.lr={lr}: a learning rate is positive")
-    for key, value, least in (("num_images", num_images, 2), ("steps", steps, 1), ("num_latents", num_latents, 1)):
-        if value < least:
-            raise ConfigError(f"amortisation.{key}={value}: at least {least} is needed")
     num_images = min(num_images, trained.num_images())
     before: list[Tensor] = []
     after: list[Tensor] = []

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.plots import heatmap
 from vae_exp.trained import Trained
 
@@ -32,7 +32,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         `images/factors.png` shows it.
 
     Raises:
-        NoMeaningError: If the factors are not known, fewer than two can be scored, or m2's posterior knows no mean.
+        NoMeaningError: If the factors are not known, or fewer than two can be scored.
     """
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp import disentanglement as d
@@ -42,8 +42,6 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         raise NoMeaningError(
             f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
         )
-    if num_images < 1:
-        raise ConfigError(f"factors.num_images={num_images}: at least 1 is needed")
     codes, kind = _codes(trained, num_images)
     values = source.factors(trained.split)[: len(codes)].numpy()
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
@@ -111,12 +109,7 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
             try:
                 z = draw.z_mean
             except NotImplementedError:
-                kind, z = "sample", draw.z[0]
-                if len(z) != len(x):
-                    raise NoMeaningError(
-                        "model=m2 has a posterior a class, and this one does not know its mean: "
-                        "posterior=diagonal_normal"
-                    ) from None
+                kind, z = "sample", draw.mean(1)
             codes.append(z.cpu().double())
             bar.update(len(x))
     return torch.cat(codes).numpy(), kind

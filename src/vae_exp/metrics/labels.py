@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.marginal import importance_sampling
 from vae_exp.metrics.nll import with_errors
 from vae_exp.trained import Trained
@@ -29,15 +29,11 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
         See `probes` and `bayes`.
 
     Raises:
-        ConfigError: If an option is out of its range.
         NoMeaningError: If the data have no labels, the training images are of one class, or probes would be scored on
-            them; if m2's posterior knows no mean.
+            them.
     """
     if trained.data.num_classes is None:
         raise NoMeaningError("the data have no labels (data.num_classes=null)")
-    for name, value in (("num_train", num_train), ("neighbours", neighbours), ("num_samples", num_samples)):
-        if value < 1:
-            raise ConfigError(f"labels.{name}={value}: at least 1 is needed")
     if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there
         return bayes(trained, num_samples)
     if trained.split == "train":
@@ -125,17 +121,7 @@ def _means(trained: Trained, split: str) -> tuple[Tensor, Tensor]:
     z, labels = [], []
     with trained.bar(trained.num_images(split), f"{split} codes") as bar:
         for x, y in trained.batches(split):
-            draw = trained.model.draw(x, y)
-            try:
-                mean = draw.z_mean
-            except NotImplementedError:  # a flow, or several layers
-                mean = draw.again(DRAWS).z.mean(dim=0)
-            if len(mean) != len(x):  # a latent for each class
-                raise NoMeaningError(
-                    "model=m2 averages the posterior means of all classes, which this posterior does not know: "
-                    "choose posterior=diagonal_normal"
-                )
-            z.append(mean)
+            z.append(trained.model.draw(x, y).mean(DRAWS))
             labels.append(y)
             bar.update(len(x))
     return torch.cat(z), torch.cat(labels)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from vae_exp import plots
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, exact
 from vae_exp.marginal import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.nll import nll_numbers
@@ -47,10 +47,6 @@ def latents(
     """
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
-    counts = {"num_images": (num_images, 1), "num_latents": (num_latents, 2), "nll_images": (nll_images, 1)}
-    for key, (value, least) in counts.items():
-        if value < least:
-            raise ConfigError(f"latents.{key}={value}: at least {least} is needed")
     numbers = units(trained, threshold)
     active = [variance > threshold for variance in numbers["mean_variances"]]
     if numbers["kl_per_dim"] is not None:
@@ -70,15 +66,12 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
 
     Where the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
     different latents: their noise adds nothing to it on average.
-
-    Raises:
-        NoMeaningError: If the mean is not to be had.
     """
     num, moments, kl = trained.num_images(), [], []
     with trained.bar(num, "active units") as bar:
         for x, y in trained.batches():
             draw = trained.model.draw(x, y)
-            a, b = (mean.to(exact(x)) for mean in _means(draw))
+            a, b = (draw.mean(HALF).to(exact(x)) for _ in range(2))
             moments.append(torch.stack([a, b, a * b]).sum(dim=1))
             if draw.kl_per_dim is not None:
                 kl.append(draw.kl_per_dim.to(exact(x)).sum(dim=0))
@@ -93,20 +86,6 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
         "mean_variances": variances.tolist(),
         "kl_per_dim": (torch.stack(kl).sum(dim=0) / num).tolist() if kl else None,
     }
-
-
-def _means(draw: Draw) -> tuple[Tensor, Tensor]:
-    """Two estimates of `E_q z`, `(B, D)` each, whose errors are independent."""
-    try:
-        return draw.z_mean, draw.z_mean
-    except NotImplementedError:
-        a, b = (draw.again(HALF).z.mean(dim=0) for _ in range(2))
-    if len(a) != len(draw.x):  # a latent for each class
-        raise NoMeaningError(
-            "model=m2 averages the posterior means of all classes, which this posterior does not know: "
-            "choose posterior=diagonal_normal"
-        )
-    return a, b
 
 
 def _verdict(active: int, dims: int) -> str:

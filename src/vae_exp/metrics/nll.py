@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.marginal import Marginal, importance_sampling
 from vae_exp.runs import bound
 from vae_exp.trained import Trained
@@ -32,8 +32,6 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     """
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
-    if num_samples < 1:
-        raise ConfigError(f"num_samples={num_samples}: at least 1 latent an image is needed")
     parts: list[Marginal] = []
     num_images = trained.num_images()
     with trained.bar(num_images * num_samples, f"nll, {num_samples} latents an image", "latents") as bar:

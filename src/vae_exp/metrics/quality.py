@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_exp import samplers
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier, some
 from vae_exp.trained import Trained
 
@@ -41,12 +41,10 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         and `feature_accuracy`, the classifier's on validation images.
 
     Raises:
-        ConfigError: If an option is none.
+        ConfigError: If there is no such sampler, or the file is none.
         NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
     """
     least = 2 * NEAREST_OF_DENSITY
-    if num_images < least:
-        raise ConfigError(f"quality.num_images={num_images}: at least {least} are needed")
     if trained.num_images() < least:
         raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {least} are needed")
     draw = samplers.sampler(trained, sampler, "quality.sampler")

@@ -131,6 +131,12 @@ class LabelDraw(Draw):
 
     @property
     def z_mean(self) -> Tensor:
-        """`E_q z`, `(B, D)`."""
-        means = self.each.z_mean.view(self.weight.shape[1], -1, self.z.shape[-1])
-        return (self.weight.T[:, :, None] * means).sum(dim=0)
+        """`E_q z`, `(B, D)`, over the classes, too."""
+        return self._mean_over_classes(self.each.z_mean)
+
+    def mean(self, num_samples: int) -> Tensor:
+        """As that of `Draw`, over the classes, too."""
+        return self._mean_over_classes(self.each.mean(num_samples))
+
+    def _mean_over_classes(self, means: Tensor) -> Tensor:
+        return (self.weight.T[:, :, None] * means.unflatten(0, (self.weight.shape[1], -1))).sum(dim=0)
