@@ -314,6 +314,7 @@ def test_factors_are_those_of_the_images(tmp_path, split):
         ("prior=vamp prior.pseudo_inputs=8", "mean"),
         ("posterior=flow", "sample"),
         ("model=hvae", "sample"),
+        ("model=m2 data.labelled=30 posterior=flow posterior.hidden=[8]", "sample"),
     ],
 )
 def test_every_kind_of_code_is_scored(tmp_path, chosen, kind, monkeypatch):

@@ -122,14 +122,25 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
         ("labels.neighbours=-1", 1),
         ("quality.num_images=3", 10),
         ("factors.num_images=0", 1),
+        ("latents.threshold=-0.1", 0),
+        ("amortisation.lr=-1", 0),
     ],
 )
 def test_options_out_of_range_are_refused_before_a_run_is_read(tmp_path, option, least):
     """Of metrics whose turn comes last, or never, too."""
     with pytest.raises(ConfigError, match=f"{option}: at least {least} is needed"):
         evaluated(tmp_path / "nowhere", "metrics=[elbo]", option)
-    with pytest.raises(ConfigError, match=r"amortisation\.lr=0: a learning rate is positive"):
-        evaluated(tmp_path / "nowhere", "amortisation.lr=0")
+
+
+@pytest.mark.parametrize("option", ["amortisation.lr=0", "amortisation.lr=null", "labels.neighbours=null"])
+def test_options_that_are_no_use_are_named(tmp_path, option):
+    with pytest.raises(ConfigError, match=option):
+        evaluated(tmp_path / "nowhere", option)
+
+
+def test_a_threshold_may_be_0(run):
+    """A whole number in the place of a real one is not a count: every unit that varies at all is then active."""
+    assert evaluated(run()[0], "metrics=[latents]", "latents.threshold=0", "num_samples=2")["active_units"] == 3
 
 
 @pytest.mark.slow

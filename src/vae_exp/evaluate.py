@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vae_exp")
 
-# Whole numbers among the options are 1 at least; these more: errors, steps between two ends, neighbours.
+# The least of the numbers among the options where it is not 1: errors, steps between two ends and neighbours need more.
 LEAST = {
+    "latents.threshold": 0,
+    "amortisation.lr": 0,
     "ais.chains": 2,
     "ais.temperatures": 2,
     "latents.num_latents": 2,
@@ -154,14 +156,15 @@ def _metrics(cfg: DictConfig) -> "dict[str, Callable[[Trained], dict[str, Any]]]
 
 def _check_options(cfg: DictConfig) -> None:
     """Before anything is computed: what one metric took an hour for is not followed by the refusal of the next."""
-    if cfg.amortisation.lr <= 0:
-        raise ConfigError(f"amortisation.lr={cfg.amortisation.lr}: a learning rate is positive")
     blocks = {name: block for name, block in cfg.items() if isinstance(block, DictConfig) and name != "logger"}
     options = {f"{name!s}.{key!s}": value for name, block in blocks.items() for key, value in block.items()}
     for key, value in {"num_samples": cfg.num_samples, **options}.items():
-        least = LEAST.get(key, 1)
-        if isinstance(value, int) and value < least:
-            raise ConfigError(f"{key}={value}: at least {least} is needed")
+        if value is None and key != "quality.inception":
+            raise ConfigError(f"{key}=null: a value is needed")
+        if isinstance(value, int | float) and value < LEAST.get(key, 1):
+            raise ConfigError(f"{key}={value}: at least {LEAST.get(key, 1)} is needed")
+    if cfg.amortisation.lr == 0:
+        raise ConfigError("amortisation.lr=0: nothing would be refined, a learning rate is positive")
 
 
 def _print(results: dict[Path, dict[str, Any]], split: str) -> None:

@@ -19,7 +19,8 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     """The scores of `vae_exp.disentanglement`, of the posterior means of the first images of the split.
 
     The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
-    values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it.
+    values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
+    m2 the mean of one a class.
 
     A latent whose mean varies too little to count as active is taken as constant in all scores, as Kim & Mnih (2018) do
     in theirs: in bins of its own range what is left of it would tell something. A factor without two values that ten
