@@ -10,11 +10,12 @@ from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal as TorchNormal
 
 from vae_exp.likelihoods.scales import Mean, bounded, check_bounds, check_mean, check_params, check_positive, mean_of
+from vae_exp.parts import Likelihood
 
 __all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
 
 
-class Normal(nn.Module):
+class Normal(Likelihood):
     """`p(x | z) = N(x; params, scale^2)`, one fixed scale for every pixel.
 
     With scale = sqrt(1/2), `-log p(x | z) = sum (x - params)^2 + (CHW / 2) log pi`: the sum of squared
@@ -35,7 +36,7 @@ class Normal(nn.Module):
         return Independent(TorchNormal(params, self.scale, validate_args=False), 3, validate_args=False)
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)`, both from the decoder, for each pixel (Kingma & Welling, 2014).
 
     A density that can grow at a pixel without bound would be all that training seeks, so
@@ -68,10 +69,11 @@ class Gaussian(nn.Module):
 
 class GaussianShared(nn.Module):
     """`p(x | z) = N(x; mu, sigma^2)`, mu from the decoder, one learned scale for every pixel of every image.
+    from vae_exp.parts import Likelihood
 
-    Arguments:
-        init_scale: sigma before training, in units of the pixel range [0, 1].
-        mean: As that of `Gaussian`.
+        Arguments:
+            init_scale: sigma before training, in units of the pixel range [0, 1].
+            mean: As that of `Gaussian`.
     """
 
     support = "real"
@@ -87,7 +89,7 @@ class GaussianShared(nn.Module):
         return Independent(normal, 3, validate_args=False)
 
 
-class Laplace(nn.Module):
+class Laplace(Likelihood):
     """`p(x | z) = exp(-|x - params| / scale) / (2 scale)` for each pixel: absolute errors as a density.
 
     Arguments:
@@ -107,14 +109,15 @@ class Laplace(nn.Module):
 
 class SigmaVAE(nn.Module):
     """`p(x | z) = N(x; mu, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
+    from vae_exp.parts import Likelihood
 
-    In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
-    the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
-    number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
+        In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
+        the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
+        number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
 
-    Arguments:
-        min_scale: Least sigma, in units of the pixel range [0, 1].
-        mean: As that of `Gaussian`.
+        Arguments:
+            min_scale: Least sigma, in units of the pixel range [0, 1].
+            mean: As that of `Gaussian`.
     """
 
     support = "real"
