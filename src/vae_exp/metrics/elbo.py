@@ -10,6 +10,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger, NonFiniteError
 from vae_exp.metrics.nll import with_errors
+from vae_exp.precision import on_cpu
 from vae_exp.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
@@ -42,8 +43,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
     except NonFiniteError as error:
         raise ConfigError(str(error)) from error
     for name in means[0]:
-        each = torch.cat([mean[name] for mean in means]).double()
-        spread = torch.cat([s[name] for s in spreads]).double()
+        each = torch.cat([mean[name] for mean in means])
+        spread = torch.cat([s[name] for s in spreads])
         numbers |= {**with_errors(name, each, spread), name: numbers[name]}
     return numbers
 
@@ -71,7 +72,7 @@ def train_gap(trained: Trained) -> dict[str, Any]:
                 bar.update(len(x))
                 if len(each) * trained.data.eval_batch_size >= num:
                     break
-            values = torch.cat(each)[:num].double()
+            values = on_cpu(torch.cat(each)[:num])
             means.append(float(values.mean()))
             variances.append(float(values.var()) / num if num > 1 else None)
     return {

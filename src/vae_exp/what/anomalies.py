@@ -19,9 +19,9 @@ from torch import Tensor
 from vae_exp import plots
 from vae_exp.config import CONF, ConfigError, NoMeaningError, load_config
 from vae_exp.data import Images
-from vae_exp.draws import exact
 from vae_exp.marginal import importance_sampling
 from vae_exp.models import VAE
+from vae_exp.precision import exact, on_cpu
 from vae_exp.runs import bound, make
 from vae_exp.trained import Trained, restore
 from vae_exp.what import codes
@@ -108,7 +108,7 @@ def anomalies(
         x, *_ = codes.given(trained, input, 0 if trained.model.context_dim else None, [])  # no label is read
         files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
-            name: {"score": value, "share_lower": float((own.scores < value).double().mean())}
+            name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}
             for name, value in files.items()
         }
     _write(out, sets, files)
@@ -141,12 +141,12 @@ def _score_all(
     trained: Trained, data: Images, score_of: Callable[..., Tensor], name: str, num_images: int | None
 ) -> _Scored:
     num = min(len(data.splits[trained.split].x), num_images or len(data.splits[trained.split].x))
-    scores, labels, done = torch.empty(0, dtype=torch.float64), [], 0
+    scores, labels, done = on_cpu(torch.empty(0)), [], 0
     worst, which = torch.empty(0, *data.image_shape), torch.empty(0, dtype=torch.long)
     with trained.bar(num, f"scores of {name}") as bar:
         for i, (x, y) in enumerate(data.batches(trained.split)):  # type: ignore[arg-type]
             x, y = x[: num - done], y[: num - done]
-            scores = torch.cat([scores, score_of(x, trained.split, i).cpu()])
+            scores = torch.cat([scores, on_cpu(score_of(x, trained.split, i))])
             labels.append(y.cpu())
             which = torch.cat([which, torch.arange(done, done + len(x))])
             lowest = scores[which].argsort()[:SHOWN]
