@@ -25,7 +25,7 @@ LAYERS = [
     {"objectives", "ledger"},
     {"chains", "draws", "hmc", "schedules"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"distributions", "layers", "precision", "disentanglement"},
+    {"parts", "distributions", "layers", "precision", "disentanglement"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
+from vae_exp.parts import Part
 from vae_exp.precision import on_cpu
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
-class _Decoder(nn.Module):
+class _Decoder(Part):
     """What all share: `layers`, of which the last gives the params and has a bias."""
 
     layers: nn.Sequential

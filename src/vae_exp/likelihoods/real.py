@@ -10,12 +10,13 @@ from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal as TorchNormal
 
 from vae_exp.likelihoods.scales import bounded, check_bounds, check_params, check_positive
+from vae_exp.parts import Likelihood
 from vae_exp.precision import exact
 
 __all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
 
 
-class Normal(nn.Module):
+class Normal(Likelihood):
     """`p(x | z) = N(x; params, scale^2)`, one fixed scale for every pixel.
 
     With scale = sqrt(1/2), `-log p(x | z) = sum (x - params)^2 + (CHW / 2) log pi`: the sum of squared
@@ -36,7 +37,7 @@ class Normal(nn.Module):
         return Independent(TorchNormal(params, self.scale, validate_args=False), 3, validate_args=False)
 
 
-class Gaussian(nn.Module):
+class Gaussian(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)`, both from the decoder, for each pixel (Kingma & Welling, 2014).
 
     A density that can grow at a pixel without bound would be all that training seeks, so
@@ -62,7 +63,7 @@ class Gaussian(nn.Module):
         return Independent(TorchNormal(mu, scale, validate_args=False), 3, validate_args=False)
 
 
-class GaussianShared(nn.Module):
+class GaussianShared(Likelihood):
     """`p(x | z) = N(x; params, sigma^2)`, one learned scale for every pixel of every image.
 
     Arguments:
@@ -80,7 +81,7 @@ class GaussianShared(nn.Module):
         return Independent(TorchNormal(params, self.log_scale.exp(), validate_args=False), 3, validate_args=False)
 
 
-class Laplace(nn.Module):
+class Laplace(Likelihood):
     """`p(x | z) = exp(-|x - params| / scale) / (2 scale)` for each pixel: absolute errors as a density.
 
     Arguments:
@@ -98,7 +99,7 @@ class Laplace(nn.Module):
         return Independent(TorchLaplace(params, self.scale, validate_args=False), 3, validate_args=False)
 
 
-class SigmaVAE(nn.Module):
+class SigmaVAE(Likelihood):
     """`p(x | z) = N(x; params, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
 
     In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
