@@ -18,7 +18,7 @@ from vae_exp.distributions import Mixture
 from vae_exp.draws import sample
 from vae_exp.models import M2
 from vae_exp.precision import full_precision, on_cpu
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
 
