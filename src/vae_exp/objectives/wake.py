@@ -68,7 +68,7 @@ class MCEM:
                 "objective=mcem moves latents along slopes, so its posterior has rsample: "
                 "for discrete ones choose objective=wake_sleep"
             )
-        if hasattr(getattr(model, "likelihood", None), "fit"):
+        if model.likelihood.fit is not None:
             raise ValueError(
                 "objective=mcem needs a density that stays as it is, and likelihood=sigma_vae follows what it scores: "
                 "choose likelihood=gaussian_shared"
