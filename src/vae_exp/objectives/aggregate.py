@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vae_exp.draws import Draw, full_precision
+from vae_exp.draws import Draw
 from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.precision import full_precision
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["DIP", "MMD", "BetaTCVAE", "log_aggregate"]

@@ -6,12 +6,15 @@ from typing import Protocol
 from torch import Tensor
 
 from vae_exp.draws import Draw
+from vae_exp.parts import Likelihood
 
 __all__ = ["Model", "check_choice", "check_count"]
 
 
 class Model(Protocol):
     """What an objective knows about a model."""
+
+    likelihood: Likelihood
 
     def draw(
         self,

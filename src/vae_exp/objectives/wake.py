@@ -72,7 +72,7 @@ class MCEM:
                 "objective=mcem moves latents along gradients and cannot do so for discrete ones: choose "
                 "objective=wake_sleep, or a continuous posterior"
             )
-        if hasattr(getattr(model, "likelihood", None), "fit"):
+        if model.likelihood.fit is not None:
             raise ValueError(
                 "objective=mcem needs a fixed density, and that of likelihood=sigma_vae depends on what it scores: "
                 "choose likelihood=gaussian_shared"
