@@ -210,7 +210,7 @@ def test_networks_fit_any_image_without_an_edit(net):
         ("+encoder.foo=3", "encoder"),
         ("likelihood._target_=vae_exp.likelihoods.Nothing", "likelihood"),
         ("objective.num_samples=0", r"objective\.num_samples=0"),
-        ("+schedule@objective.num_samples=linear", r"objective\.num_samples: a count is no schedule"),
+        ("+schedule@objective.num_samples=linear", r"objective\.num_samples: a count cannot be a schedule"),
         ("data.binarize=often", r"data\.binarize=often"),
         ("data.batch_size=0", r"data\.batch_size=0"),
         ("data.dequantize=true", r"data\.dequantize"),
