@@ -81,9 +81,10 @@ def register_resolvers() -> None:
 def override(key: str, value: object) -> str:
     """`key=value` as it can be pasted: quoted for Hydra, and then for the shell, where they need it."""
     text = str(value)
-    if re.fullmatch(r"[\w./:+-]+", text):
+    if re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
         return f"{key}={text}"
-    quoted = text.replace("\\", "\\\\").replace("'", "\\'")
+    # Within Hydra's quotes a backslash is itself, but for those before a quote.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
     return shlex.quote(f"{key}='{quoted}'") if re.search(r'["$`!\\]', quoted) else f"\"{key}='{quoted}'\""
 
 
