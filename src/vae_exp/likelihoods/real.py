@@ -67,7 +67,7 @@ class Gaussian(Likelihood):
         return Independent(normal, 3, validate_args=False)
 
 
-class GaussianShared(nn.Module):
+class GaussianShared(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)`, mu from the decoder, one learned scale for every pixel of every image.
     from vae_exp.parts import Likelihood
 
@@ -107,17 +107,16 @@ class Laplace(Likelihood):
         return Independent(TorchLaplace(params, self.scale, validate_args=False), 3, validate_args=False)
 
 
-class SigmaVAE(nn.Module):
+class SigmaVAE(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
-    from vae_exp.parts import Likelihood
 
-        In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
-        the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
-        number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
+    In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
+    the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
+    number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
 
-        Arguments:
-            min_scale: Least sigma, in units of the pixel range [0, 1].
-            mean: As that of `Gaussian`.
+    Arguments:
+        min_scale: Least sigma, in units of the pixel range [0, 1].
+        mean: As that of `Gaussian`.
     """
 
     support = "real"

@@ -13,11 +13,11 @@ from torch.distributions import Distribution, Independent
 from vae_exp import plots
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, exact
-from vae_exp.marginal import CHUNK, Marginal, importance_sampling
+from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.models import M2
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
 
@@ -90,13 +90,12 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
             bar.update(len(x))
     mean_a, mean_b, product = torch.stack(moments).sum(dim=0) / num
     variances = product - mean_a * mean_b
+    shares = explained(variances, torch.stack(spreads).sum(dim=0) / num) if spreads else None
     return {
         "active_units": int((variances > threshold).sum()),
         "num_units": len(variances),
         "mean_variances": variances.tolist(),
-        "explained_variances": explained(variances, torch.stack(spreads).sum(dim=0) / num).tolist()
-        if spreads
-        else None,
+        "explained_variances": None if shares is None else shares.tolist(),
         "kl_per_dim": (torch.stack(kl).sum(dim=0) / num).tolist() if kl else None,
     }
 
