@@ -12,11 +12,12 @@ from torch.distributions import Distribution, Independent
 
 from vae_exp import plots
 from vae_exp.config import NoMeaningError
-from vae_exp.draws import Draw, exact
+from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.models import M2
+from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
@@ -36,9 +37,9 @@ def latents(
     Arguments:
         trained: The run.
         threshold: Variance of the posterior mean over the images, above which a unit is active.
-        num_images: N of the aggregate posterior q(z), the first of the split.
+        num_images: N of the aggregate posterior q(z), drawn at random by the run's `seed`, see `Trained.subset`.
         num_latents: Draws that its densities are averaged over.
-        nll_images: The first of the split, scored with and without the dead units: those in which the image accounts
+        nll_images: How many, likewise, are scored with and without the dead units: those in which the image accounts
             for at most 1 % of the variance.
         num_samples: Latents for each of these.
 
