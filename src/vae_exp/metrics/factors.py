@@ -7,6 +7,7 @@ import torch
 
 from vae_exp.config import NoMeaningError
 from vae_exp.plots import heatmap
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["factors"]
@@ -113,6 +114,6 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
                 z = draw.z_mean
             except NotImplementedError:
                 kind, z = "sample", draw.mean(1)
-            codes.append(z.cpu().double())
+            codes.append(on_cpu(z))
             bar.update(len(x))
     return torch.cat(codes).numpy(), kind

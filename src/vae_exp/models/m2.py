@@ -38,7 +38,7 @@ class M2(CVAE):
                 f"model=m2 is trained on objective=semi_supervised, not on {type(self.objective).__name__}: "
                 "for another objective choose model=cvae"
             )
-        if hasattr(self.likelihood, "fit"):
+        if self.likelihood.fit is not None:
             raise ValueError(
                 f"likelihood: {type(self.likelihood).__name__} is fitted to one reconstruction an image, model=m2 has "
                 "one for each class: choose likelihood=gaussian_shared"
