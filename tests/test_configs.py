@@ -79,7 +79,7 @@ def why_not(model, data="mnist", prior="standard_normal", posterior="diagonal_no
     if objective == "semi_supervised" and model != "m2":
         return "choose model=m2"
     if posterior in DISCRETE and objective == "mcem":
-        return "for discrete ones choose objective=wake_sleep"
+        return "for discrete ones: choose objective=wake_sleep"
     if posterior in DISCRETE and objective != "wake_sleep":
         return "have no pathwise gradient"
     if prior == "none":
