@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, command
+from conftest import PICTURED, SMALL, command
 from hydra import compose, initialize_config_dir
 
 from vae_exp.cli import help_page
@@ -168,7 +168,7 @@ def test_what_does_not_fit_is_said_in_a_few_lines(tmp_path, args, said):
 @pytest.mark.slow
 def test_train_evaluate_resume(tmp_path):
     """The whole life of a run, from the shell."""
-    done = command(*SMALL, "model=cvae", cwd=tmp_path)
+    done = command(*PICTURED, "model=cvae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = run_folders(tmp_path / "outputs")
     assert folder.parent.name == "cvae_fake"

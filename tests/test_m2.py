@@ -6,7 +6,7 @@ from math import log, sqrt
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, composed, evaluated
+from conftest import PICTURED, SMALL, composed, evaluated
 from omegaconf import OmegaConf
 from test_train import curve, resume
 from torch import nn
@@ -263,7 +263,7 @@ def test_in_evaluation_labels_enter_the_error_alone(objective):
 
 
 def test_a_run_logs_the_error_is_evaluated_and_resumed(run):
-    whole, metrics = run(*FEW, "trainer.max_epochs=4", folder="whole")
+    whole, metrics = run(*FEW, "trainer.max_epochs=4", folder="whole", small=PICTURED)
     assert 0 <= metrics["val/error"] <= 1
     assert "train/error" not in metrics
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)
