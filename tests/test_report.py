@@ -17,8 +17,8 @@ from PIL import Image
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.page import charts
+from vae_exp.page.report import report_runs
 from vae_exp.page.write import write_page
-from vae_exp.report import report_runs
 from vae_exp.runs.folder import resumed_config
 from vae_exp.training import job as training
 

@@ -89,7 +89,9 @@ def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str 
         for (stage, line), colour, order in zip(lines.items(), (TRAIN, VAL), (1, 2), strict=True):
             marker = "o" if len(line) == 1 or (stage == "val" and len(line) <= 40) else ""
             if line:
-                axes.plot(*zip(*line, strict=True), color=colour, marker=marker, ms=3, lw=1.5, zorder=order, label=stage)
+                axes.plot(
+                    *zip(*line, strict=True), color=colour, marker=marker, ms=3, lw=1.5, zorder=order, label=stage
+                )
         # The first tenth is far from all that follows: it may leave the picture.
         last = max(step for step, _ in points)
         shown = [value for step, value in points if step >= last / 10]

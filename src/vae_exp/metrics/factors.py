@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from vae_exp import charts
-
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.latents import DEAD, explained
 from vae_exp.precision import on_cpu
@@ -90,7 +89,11 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         title=f"{trained.cfg.name}, {trained.described(len(codes))}\n"
         "what each latent tells of a factor, of its entropy H",
     )
-    charts.save(drawn, folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"), f"evaluate, {trained.split} images")
+    charts.save(
+        drawn,
+        folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
+        f"evaluate, {trained.split} images",
+    )
     about = {
         "names": names,
         "left_out": [name for name in source.factor_names if name not in names],

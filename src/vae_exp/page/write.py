@@ -160,7 +160,9 @@ def _latents(folder: Path) -> dict[str, Any] | None:
 
 
 def _figure(figure: dict[str, Any]) -> dict[str, Any]:
-    numbers, _ = _table({key: value for key, value in figure["content"].items() if key not in ("by", "what", "weights")})
+    numbers, _ = _table(
+        {key: value for key, value in figure["content"].items() if key not in ("by", "what", "weights")}
+    )
     return figure | {"numbers": numbers}
 
 
