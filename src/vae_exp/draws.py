@@ -103,6 +103,15 @@ class Draw:
         """
         return self.q.mean
 
+    @property
+    def z_variance(self) -> Tensor:
+        """`Var_q z`, `(B, D)`.
+
+        Raises:
+            NotImplementedError: If the posterior does not know it, as a flow.
+        """
+        return self.q.variance
+
     def mean(self, num_samples: int) -> Tensor:
         """`E_q z`, `(B, D)`, or the mean of K fresh latents, where the posterior does not know it."""
         try:
