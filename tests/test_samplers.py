@@ -185,5 +185,5 @@ def test_what_cannot_be_is_refused(run):
     generated(folder, "samples", "sampler=prior")
     with pytest.raises(NoMeaningError, match="discrete latents"):
         generated(folder, "samples", "sampler=gmm")
-    with pytest.raises(ConfigError, match="sampler=maf: choose prior, gmm or flow"):
+    with pytest.raises(ConfigError, match="sampler=maf: choose one of prior, gmm, flow"):
         generated(folder, "samples", "sampler=maf")

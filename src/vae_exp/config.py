@@ -43,6 +43,8 @@ MANY_TYPES = (
     "data.levels",  # 256, unit
 )
 
+BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own at the top of the config
+
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
 
@@ -85,10 +87,13 @@ def help_page(command: str, what: str | None) -> str:
     """
     about, keys = _documented(f"{command}.yaml")
     page = [*about, ""]
-    if what:
-        options = {path.stem: _documented(f"what/{path.name}") for path in sorted((Path(CONF) / "what").glob("*.yaml"))}
-        page += ["what=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
-        keys = [*keys, *(options[what][1] if what in options else [])]
+    for group in re.findall(r"^  - (what|metrics):", (Path(CONF) / f"{command}.yaml").read_text(), re.MULTILINE):
+        options = {
+            path.stem: _documented(f"{group}/{path.name}") for path in sorted((Path(CONF) / group).glob("*.yaml"))
+        }
+        page += [f"{group}=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
+        # What is made has its keys at the top, and there is one of it at a time; each metric has its own block.
+        keys += [key for name in options if name == what or group == "metrics" for key in options[name][1]]
     if keys:
         page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
     page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
@@ -103,7 +108,10 @@ def _documented(name: str) -> tuple[list[str], list[str]]:
     about: list[str] = []
     keys: list[str] = []
     group = ""
-    for line in (Path(CONF) / name).read_text().splitlines():
+    text = (Path(CONF) / name).read_text()
+    package = re.match(r"# @package (?!_global_)(\w+)", text)
+    prefix = f"{package[1]}." if package else ""
+    for line in text.splitlines():
         if line.startswith("#") and not group:
             about.append(line.removeprefix("# "))
         elif (chosen := re.fullmatch(r"  - (?:/\w+@)?(\w+): (\w+) # (.*)", line)) and chosen[1] != "what":
@@ -111,8 +119,8 @@ def _documented(name: str) -> tuple[list[str], list[str]]:
         elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
             indent, key, value, comment = found.groups()
             group = group if indent else key
-            if value is not None and group not in ("defaults", "hydra", "what"):
-                full = f"{group}.{key}" if indent else key
+            if value is not None and group not in ("defaults", "hydra", "what", "metrics", "metric", "headline"):
+                full = f"{prefix}{group}.{key}" if indent else f"{prefix}{key}"
                 keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
     return about, [line.rstrip() for line in keys]
 
@@ -190,10 +198,9 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
     """
     hydra = HydraConfig.get()
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
+    groups = [o for o in overrides if o.key_or_group in (*hydra.runtime.choices, *BRING_KEYS)]
     defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
-    # `what` is the one group whose options bring keys of their own.
-    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group == "what"])
+    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group in BRING_KEYS])
     names = [*known, *hydra.runtime.choices]
     for key in cfg:
         if key not in names:
@@ -203,6 +210,9 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         if override in groups or override.is_delete() or key in MANY_TYPES:
             continue
         given, default = OmegaConf.select(cfg, key), OmegaConf.select(defaults, key)
+        if isinstance(default, DictConfig) and isinstance(given, str | int | float):
+            both = f"\nBoth are metrics: choose metrics=[{key},{given}]" if _is_metric(str(given)) else ""
+            raise ConfigError(f"{key}={given}: {key} is no single value but has keys, which --cfg job shows{both}")
         kind = _needed(default)
         if given is not None and kind is not None and not isinstance(given, kind[0]):
             raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
@@ -222,18 +232,25 @@ def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
 def _explain(error: BaseException, config_name: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, given = str(error.missing_cfg_file).rpartition("/")
-        options = ", ".join(error.options)
-        return f"{group}={given}: no such option{_nearest(given, error.options)}\n{group} is one of: {options}"
+        # Of a group that takes several options Hydra names none.
+        options = error.options or sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
+        return f"{group}={given}: no such option{_nearest(given, options)}\n{group} is one of: {', '.join(options)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
     key = getattr(cause, "full_key", None)
     if key and not isinstance(error, OverrideParseException):
         known = _known_keys(config_name)
+        if config_name == "evaluate" and _is_metric(key):
+            return f"{key}: this metric is not asked for, so nothing reads its options: choose metrics=[...,{key}]"
         return f"{key}: no such key{_nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
     return "\n".join(line.strip() for line in str(error).splitlines()[:5] if line.strip())
+
+
+def _is_metric(name: str) -> bool:
+    return (Path(CONF) / "metrics" / f"{name}.yaml").is_file()
 
 
 def _known_keys(config_name: str) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from vae_exp.config import NoMeaningError
+from vae_exp.metrics.options import at_least
 from vae_exp.plots import heatmap
 from vae_exp.trained import Trained
 
@@ -33,8 +34,10 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         `images/factors.png` shows it.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the factors are not known, or fewer than two can be scored.
     """
+    at_least(1, num_images=num_images)
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp import disentanglement as d
 

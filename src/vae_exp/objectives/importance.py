@@ -1,4 +1,4 @@
-"""Bounds by importance weights, tighter the more latents there are."""
+"""Bounds by importance weights, tighter the more latents there are; `iwae_samples` says of how many `iwae` is."""
 
 from math import log
 
@@ -32,6 +32,7 @@ class IWAE:
 
     def __init__(self, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
+        self.iwae_samples = num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
@@ -49,6 +50,7 @@ class MIWAE:
 
     def __init__(self, num_groups: int, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(num_groups, num_samples, estimator)
+        self.iwae_samples = num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
@@ -66,6 +68,7 @@ class CIWAE:
 
     def __init__(self, num_samples: int, beta: Number, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
+        self.iwae_samples = num_samples
         self.beta = check("objective.beta", beta, high=1.0)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
@@ -86,6 +89,7 @@ class PIWAE:
     def __init__(self, num_groups: int, num_samples: int) -> None:
         self.num_groups = check_count("num_groups", num_groups)
         self.num_samples = check_count("num_samples", num_samples)
+        self.iwae_samples = num_groups * num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
