@@ -12,9 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, register_resolvers
+from vae_exp.cli import register_resolvers
+from vae_exp.config import CONF
 from vae_exp.metrics.score import score_runs
-from vae_exp.train import train
+from vae_exp.training.job import train
 from vae_exp.what.make import generate_runs
 
 DATA = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))

@@ -9,11 +9,12 @@ import torch
 from conftest import command, composed_evaluation, evaluated
 from test_loggers import wandb_records
 
-from vae_exp.config import ConfigError, NoMeaningError, report
+from vae_exp.cli import exit_code
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.metrics.elbo import elbo, train_gap
 from vae_exp.metrics.score import chosen, score_runs
-from vae_exp.page import write_page
-from vae_exp.trained import restore
+from vae_exp.page.write import write_page
+from vae_exp.runs.trained import restore
 
 BITS = ("data.binarize=static", "likelihood=bce")
 
@@ -107,7 +108,7 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
         ("split=tset", "split=tset: choose one of test, val, train"),
         ("logger=csv", "logger: choose none, or wandb"),
         ("run=nowhere", "nowhere is no run folder"),
-        ("run='nowhere/*'", "no run folder is called so"),
+        ("run='nowhere/*'", "no run folder has such a name"),
     ):
         with pytest.raises(ConfigError, match=said):
             evaluated(folder, "metrics=[nll]", options)
@@ -205,24 +206,6 @@ def test_a_metric_of_the_users_own(run, mine):
         evaluated(folder.parent / "nowhere", mine, "metrics=[all,spread]", "spread.times=-1")
 
 
-@pytest.mark.slow
-def test_a_metric_of_the_users_own_from_the_shell(run, mine, tmp_path):
-    folder, _ = run()
-    args = (
-        "--config-dir",
-        "my_conf",
-        f"run={folder}",
-        "metrics=[elbo,spread]",
-        "spread.num_images=7",
-        "accelerator=cpu",
-    )
-    done = command(*args, module="vae_exp.evaluate", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    x, _ = restore(folder, accelerator="cpu").images(7)
-    assert f"test/spread  {255 * float(x.std()):.3f}" in done.stdout
-    assert written(folder)["spread_images"] == 7
-
-
 def test_a_threshold_may_be_0(run):
     """A whole number in the place of a real one is not a count: every unit that varies at all is then active."""
     assert evaluated(run()[0], "metrics=[latents]", "latents.threshold=0", "num_samples=2")["active_units"] == 3
@@ -291,7 +274,8 @@ def test_bounds_of_other_numbers_of_latents_stand_in_other_columns(run, tmp_path
     score_runs(composed_evaluation(tmp_path / "runs" / "*", "metrics=[elbo,nll]", "num_samples=7"))
     ((header, *_),) = printed(caplog).values()
     names = [name.strip() for name in header if name.strip()]
-    assert names == ["run", "test/recon", "test/kl", "test/iwae(K=2)", "test/elbo", "test/nll(K=7)", "test/iwae(K=6)"]
+    assert {"test/elbo", "test/recon", "test/kl", "test/iwae(K=2)", "test/iwae(K=6)", "test/nll(K=7)"} <= set(names)
+    assert not {"test/iwae", "test/nll", "test/loss"} & set(names)
 
 
 def test_a_list_of_runs_and_patterns_scores_each_once(run, tmp_path):
@@ -328,7 +312,7 @@ def test_interrupted_it_leaves_without_a_stack_trace(capsys, monkeypatch):
     def stopped():
         raise KeyboardInterrupt
 
-    assert report(stopped, "evaluate") == 130
+    assert exit_code(stopped, "evaluate") == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 

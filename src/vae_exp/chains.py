@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vae_exp.layers import activation_class
+from vae_exp.parts import Part, Prior
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
 
@@ -68,7 +69,7 @@ def _links(part: str, sizes: Sequence[int], hidden: Sequence[int], activation: s
     return links
 
 
-class BottomUp(nn.Module):
+class BottomUp(Part):
     """`q(z | h) = q(z_1 | h) q(z_2 | z_1) ... q(z_L | z_{L-1})`, each a diagonal normal (Burda et al., 2016).
 
     Arguments:
@@ -98,7 +99,7 @@ class BottomUp(nn.Module):
         return Chain(first, list(self.links), self.sizes, is_reversed=False) if self.links else first
 
 
-class TopDown(nn.Module):
+class TopDown(Prior):
     """`p(z) = p(z_1 | z_2) ... p(z_{L-1} | z_L) N(z_L; 0, I)`, each a diagonal normal (Burda et al., 2016).
 
     Arguments:

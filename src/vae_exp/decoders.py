@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
+from vae_exp.parts import Part
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
-class _Decoder(nn.Module):
+class _Decoder(Part):
     """What all share: `layers`, of which the last gives the params and has a bias."""
 
     layers: nn.Sequential

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
+from vae_exp.parts import Part
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
-class _Encoder(nn.Module):
+class _Encoder(Part):
     """What all share: `layers`, and what they read."""
 
     layers: nn.Sequential

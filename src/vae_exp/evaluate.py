@@ -1,11 +1,10 @@
 """`python -m vae_exp.evaluate run=outputs/...`: scores runs from their folders."""
 
-import sys
-
 import hydra
 from omegaconf import DictConfig
 
-from vae_exp.config import CONF, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF
 
 
 @hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
@@ -18,8 +17,7 @@ def _evaluate(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.evaluate`."""
-    register_resolvers()
-    sys.exit(report(_evaluate, "evaluate"))
+    run_command(_evaluate, "evaluate")
 
 
 if __name__ == "__main__":

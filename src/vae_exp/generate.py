@@ -1,12 +1,11 @@
 """`python -m vae_exp.generate run=outputs/... what=...`: what a trained model is used for, from its folder alone."""
 
-import sys
-
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vae_exp.config import CONF, ConfigError, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF, ConfigError
 
 
 @hydra.main(config_path=CONF, config_name="generate", version_base="1.3")
@@ -22,8 +21,7 @@ def _generate(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.generate`."""
-    register_resolvers()
-    sys.exit(report(_generate, "generate"))
+    run_command(_generate, "generate")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from zuko.flows import MaskedAutoregressiveTransform
 from zuko.lazy import LazyComposedTransform
 
 from vae_exp import distributions
+from vae_exp.parts import Part
 
 __all__ = ["Bernoulli", "Categorical", "DiagonalNormal", "Flow", "FullNormal", "Laplace", "Point"]
 
 
-class DiagonalNormal(nn.Module):
+class DiagonalNormal(Part):
     """`q(z | h) = N(z; mu(h), diag(exp(logvar(h))))` (Kingma & Welling, 2014).
 
     Arguments:
@@ -41,7 +42,7 @@ class DiagonalNormal(nn.Module):
         return Independent(Normal(self.mu(h), scale, validate_args=False), 1, validate_args=False)
 
 
-class FullNormal(nn.Module):
+class FullNormal(Part):
     """`q(z | h) = N(z; mu(h), L L^T)`, `L = diag(exp(logvar(h) / 2)) (I + B(h) / D)`, B strictly lower triangular.
 
     Arguments:
@@ -94,7 +95,7 @@ def _kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     return (logs + 0.5 * square / normal.scale.square() - 0.5).sum(dim=-1)
 
 
-class Laplace(nn.Module):
+class Laplace(Part):
     """`q(z | h)`, independent Laplace with mean `mu(h)` and standard deviation `exp(logvar(h) / 2)`.
 
     Arguments:
@@ -113,7 +114,7 @@ class Laplace(nn.Module):
         return Independent(TorchLaplace(self.mu(h), scale, validate_args=False), 1, validate_args=False)
 
 
-class Flow(nn.Module):
+class Flow(Part):
     """Inverse autoregressive flow (Kingma et al., 2016): a diagonal normal sent through affine maps conditioned on h.
 
     `z_d <- a_d(z_<d, h) z_d + b_d(z_<d, h)`, the order of the dimensions reversed from one transform to the next. A
@@ -154,7 +155,7 @@ class Flow(nn.Module):
         return NormalizingFlow(self.transform(h), self.base(h))
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Part):
     """`q(z | h)`, D independent bits; for `prior=bernoulli`.
 
     Samples carry no gradient, unless `relaxed`: then, in training mode, they are binary concrete numbers in (0, 1)
@@ -202,7 +203,7 @@ class _RelaxedBits(TorchBernoulli):
         raise ValueError("posterior.relaxed=true needs the closed-form KL: prior=bernoulli and objective.kl=auto")
 
 
-class Categorical(nn.Module):
+class Categorical(Part):
     """`q(z | h)`, D / C independent variables of C categories, one-hot blocks side by side; for `prior=categorical`.
 
     Samples carry no gradient, unless `relaxed`: then, in training mode, they are the Gumbel-softmax (Jang et al., 2017;
@@ -244,7 +245,7 @@ def _check_temperature(temperature: float) -> float:
     return temperature
 
 
-class Point(nn.Module):
+class Point(Part):
     """All mass at one point, a linear function of the features: the code of an autoencoder.
 
     Arguments:

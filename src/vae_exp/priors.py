@@ -13,11 +13,12 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, Normal, register_kl
 
 from vae_exp import distributions
+from vae_exp.parts import Prior
 
 __all__ = ["Bernoulli", "Categorical", "Mixture", "NoPrior", "StandardNormal", "Vamp"]
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(Prior):
     """`p(z) = N(z; 0, I)`, whatever the context.
 
     Arguments:
@@ -47,7 +48,7 @@ def _kl_normal_unit(q: Normal, p: _Unit) -> Tensor:
     return 0.5 * torch.addcmul(q.scale.square() - 1, q.loc, q.loc) - q.scale.log()
 
 
-class Mixture(nn.Module):
+class Mixture(Prior):
     """`p(z | c) = sum_k pi_k(c) N(z; mu_k(c), diag(s_k(c)^2))`; a linear function of c is added to the parameters.
 
     It starts from means drawn from N(0, I), scales of one and equal weights: components that start equal get equal
@@ -86,7 +87,7 @@ class Mixture(nn.Module):
         return distributions.Mixture(logits.log_softmax(dim=-1), Independent(normals, 1, validate_args=False))
 
 
-class Vamp(nn.Module):
+class Vamp(Prior):
     """The VampPrior (Tomczak & Welling, 2018): `p(z) = 1/K sum_k q(z | u_k)`, K learned pseudo-inputs `u_k`.
 
     Conditional on one-hot labels each pseudo-input has a class, and `p(z | y)` is the mean of `q(z | u_k, y)` over
@@ -177,7 +178,7 @@ class Vamp(nn.Module):
         return distributions.Mixture(weights.log(), self.infer(self.pseudo_inputs, self.context))
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Prior):
     """D fair coins, whatever the context: a mass on {0, 1}^D, for `posterior=bernoulli`.
 
     Arguments:
@@ -205,7 +206,7 @@ def _kl_bernoulli_half(q: TorchBernoulli, p: _Half) -> Tensor:
     return math.log(2) - entropy
 
 
-class Categorical(nn.Module):
+class Categorical(Prior):
     """D / C uniform variables of C categories, one-hot blocks side by side, whatever the context.
 
     Arguments:
@@ -229,7 +230,7 @@ class Categorical(nn.Module):
         return distributions.OneHots(self.logits)
 
 
-class NoPrior(nn.Module):
+class NoPrior(Prior):
     """No density over z: that of an autoencoder."""
 
     def forward(self, c: Tensor | None = None) -> None:

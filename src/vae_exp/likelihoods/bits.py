@@ -2,14 +2,16 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent
+
+from vae_exp.parts import Likelihood
 
 __all__ = ["Bernoulli"]
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(Likelihood):
     """`log p(x | z) = sum x log s(l) + (1 - x) log(1 - s(l))` with logits l: the negative of `bce`, summed.
 
     Arguments:

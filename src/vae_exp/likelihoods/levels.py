@@ -4,16 +4,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Distribution, Independent
 
 from vae_exp.likelihoods.scales import bounded, check_bounds, check_params
+from vae_exp.parts import Likelihood
 
 __all__ = ["Categorical", "DiscretizedLogistic"]
 
 
-class DiscretizedLogistic(nn.Module):
+class DiscretizedLogistic(Likelihood):
     """A mass on the 256 levels: a logistic cut at the midpoints between them (Salimans et al., 2017).
 
     Level 0 takes all that lies below, 255 all that lies above, so the masses add up to one.
@@ -70,7 +71,7 @@ class _LevelLogistic(Distribution):
             return (255 * (self.mu + self.scale * torch.logit(u, eps=1e-7))).round().clamp(0, 255) / 255
 
 
-class Categorical(nn.Module):
+class Categorical(Likelihood):
     """A mass on the 256 levels, each with a logit of its own: `softmax(params)`.
 
     Arguments:

@@ -5,14 +5,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import ContinuousBernoulli as TorchContinuousBernoulli
 from torch.distributions import Independent
+
+from vae_exp.parts import Likelihood
 
 __all__ = ["ContinuousBernoulli"]
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(Likelihood):
     """A density on [0, 1] (Loaiza-Ganem & Cunningham, 2019): `x l - softplus(l) + log C(l)` with logits l.
 
     `C(l) = l / tanh(l / 2)` is what makes the cross-entropy of grey pixels a density.

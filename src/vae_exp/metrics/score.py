@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.metrics.table import tables
-from vae_exp.record import write_json
-from vae_exp.runs import bound, checkpoint, fingerprint
-from vae_exp.trained import Trained, each_run
+from vae_exp.runs.build import bound
+from vae_exp.runs.folder import checkpoint, fingerprint, write_json
+from vae_exp.runs.trained import Trained, each_run
 
 __all__ = ["ABOUT", "Metric", "chosen", "score", "score_runs"]
 

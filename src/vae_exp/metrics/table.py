@@ -20,7 +20,9 @@ def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Ite
     """
     groups: dict[str, dict[Path, dict[str, str]]] = {}
     for folder, (facts, numbers) in results.items():
-        groups.setdefault(_title(facts), {})[folder] = _cells(facts["split"], numbers)
+        # What was minimised compares with nothing: objectives and their weights differ from run to run.
+        shown = {name: value for name, value in numbers.items() if name != "loss" or len(results) == 1}
+        groups.setdefault(_title(facts), {})[folder] = _cells(facts["split"], shown)
     if any("±" in cell for rows in groups.values() for cells in rows.values() for cell in cells.values()):
         yield "elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over latents"
     for title, rows in groups.items():

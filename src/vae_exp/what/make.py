@@ -9,9 +9,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.record import write_json
-from vae_exp.runs import fingerprint
-from vae_exp.trained import Trained, each_run
+from vae_exp.runs.folder import fingerprint, write_json
+from vae_exp.runs.trained import Trained, each_run
 
 __all__ = ["generate", "generate_runs"]
 

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.runs import fingerprint
-from vae_exp.trained import Trained
+from vae_exp.runs.folder import fingerprint
+from vae_exp.runs.trained import Trained
 from vae_exp.what.make import generate
 
 __all__ = ["draw", "is_stale", "pictures", "undrawn"]

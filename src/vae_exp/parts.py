@@ -1,0 +1,72 @@
+"""What a part of a model may have beside its `forward`, with the defaults of a part that has nothing beside it."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+__all__ = ["Likelihood", "Part", "Prior", "as_part"]
+
+P = TypeVar("P", bound="Part")
+
+
+class Part(nn.Module):
+    """An encoder, decoder, posterior, prior or likelihood."""
+
+    def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Called once before the first step of a new run, not of a resumed one nor with `init_from`.
+
+        Arguments:
+            batches: All training images in random order, x `(B, C, H, W)` and y `(B,)`, the same on every process.
+                They are read only if the part goes through them.
+
+        Raises:
+            ValueError: If the part cannot start from these images.
+        """
+
+
+class Prior(Part):
+    """`c -> p(z | c)`, see `vae_exp.priors`."""
+
+    def attach(self, infer: Callable[[Tensor, Tensor | None], Distribution]) -> None:
+        """Called once, by the model, for a prior that is made of posteriors.
+
+        Arguments:
+            infer: `(x (B, C, H, W), c (B, context_dim) or None) -> q(z | x, c)`, batch `(B,)`.
+        """
+
+
+class Likelihood(Part):
+    """`params -> p(x | z, c)`, see `vae_exp.likelihoods`.
+
+    Attributes:
+        support: The values it can score; empty if it does not say.
+        params_per_pixel: P, the numbers that it reads for each pixel.
+        allow_grey: Whether it scores grey values too, although nothing sums to one over them.
+        fit: `(pairs, reduce) -> None`, called before each validation, with pairs of p(x | z), batch `(K, B)`, and
+            x `(B, C, H, W)` of all training images, and with what sums a tensor over the processes. None for a
+            likelihood that is not fitted.
+    """
+
+    support: str = ""
+    params_per_pixel: int = 1
+    allow_grey: bool = False
+    fit: Callable[[Iterable[tuple[Distribution, Tensor]], Callable[[Tensor], Tensor]], None] | None = None
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it can score: nothing is validated or tested before."""
+        return True
+
+
+def as_part(module: nn.Module, kind: type[P]) -> P:
+    """A module of any class as a part: what it does not have, it gets from `kind`.
+
+    So a plain `nn.Module`, or a flow of zuko's, is a part without inheriting from `kind`.
+    """
+    default = kind()
+    for name in set(dir(kind)) - set(dir(nn.Module)):
+        if not hasattr(module, name):
+            setattr(module, name, getattr(default, name))
+    return module  # type: ignore[return-value]
