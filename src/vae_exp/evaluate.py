@@ -1,13 +1,10 @@
 """`python -m vae_exp.evaluate run=outputs/...`: scores runs from their folders."""
 
-import hydra
 from omegaconf import DictConfig
 
 from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF
 
 
-@hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def _evaluate(cfg: DictConfig) -> None:
     check_overrides(cfg, "evaluate")
     from vae_exp.metrics.score import score_runs  # torch is imported when the request is known to be sound

@@ -1,14 +1,12 @@
 """`python -m vae_exp.generate run=outputs/... what=...`: what a trained model is used for, from its folder alone."""
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import ConfigError
 
 
-@hydra.main(config_path=CONF, config_name="generate", version_base="1.3")
 def _generate(cfg: DictConfig) -> None:
     check_overrides(cfg, "generate")
     what = HydraConfig.get().runtime.choices.get("what")

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp.config import NoMeaningError
-from vae_exp.draws import Draw, at_least_float32, exact, sample
+from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, widest
 from vae_exp.metrics.options import at_least
 from vae_exp.models import M2
+from vae_exp.precision import at_least_float32, exact
 from vae_exp.runs.trained import Trained
 
 __all__ = ["amortisation", "refine"]
@@ -21,7 +22,7 @@ __all__ = ["amortisation", "refine"]
 def amortisation(
     trained: Trained, num_images: int, steps: int, lr: float, num_latents: int, num_samples: int
 ) -> dict[str, Any]:
-    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of the first N images of the split.
+    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of N images of the split.
 
     `amortisation_gap_N_images` is what the ELBO gains when each image's posterior is refined by itself, see `refine`;
     `approximation_gap_N_images` what it then lacks to log p(x), estimated by importance sampling from the refined
@@ -30,7 +31,7 @@ def amortisation(
 
     Arguments:
         trained: The run.
-        num_images: N.
+        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
         steps: Of the refinement.
         lr: Of the refinement, at first.
         num_latents: Latents an image and step.
