@@ -14,9 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.cli import register_resolvers
 from vae_exp.config import CONF
-from vae_exp.evaluate import evaluate_runs
-from vae_exp.generate import generate_runs
+from vae_exp.metrics.score import score_runs
 from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 DATA = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # A model of a few thousand weights on 8x8 images made on the fly: a run takes 0.2 s, with its pictures 1.2 s.
@@ -81,11 +81,15 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
     )
 
 
+def composed_evaluation(folder: Path, *overrides: str) -> DictConfig:
+    """The config of `python -m vae_exp.evaluate run=folder`."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
+
+
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
     """The numbers of `python -m vae_exp.evaluate run=folder`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
-    (numbers,) = evaluate_runs(cfg).values()
+    (numbers,) = score_runs(composed_evaluation(folder, *overrides)).values()
     return numbers
 
 

@@ -162,7 +162,7 @@ RUNS = {
 def test_every_model_is_sampled(run, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
-    path = folder / "generated" / "samples" / "samples.png"
+    path = folder / "images" / "samples" / "samples.png"
     for kind in ("gmm", "flow"):
         numbers = generated(folder, "samples", f"sampler={kind}", "num_images=12")
         assert numbers == generated(folder, "samples", f"sampler={kind}", "num_images=12")
@@ -185,5 +185,5 @@ def test_what_cannot_be_is_refused(run):
     generated(folder, "samples", "sampler=prior")
     with pytest.raises(NoMeaningError, match="discrete latents"):
         generated(folder, "samples", "sampler=gmm")
-    with pytest.raises(ConfigError, match="sampler=maf: choose prior, gmm or flow"):
+    with pytest.raises(ConfigError, match="sampler=maf: choose one of prior, gmm, flow"):
         generated(folder, "samples", "sampler=maf")

@@ -140,12 +140,13 @@ class Pictures(Callback):
         self._draw(trainer, f"epoch {trainer.current_epoch}")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, "as tested")
+        has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
+        self._draw(trainer, "as tested", "best" if has_best else "last")
 
-    def _draw(self, trainer: pl.Trainer, when: str) -> None:
+    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "") -> None:
         if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
-        trained = of_training(trainer, f"{self.title}, {when}")
+        trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
         model = trained.model
         was_training, device = model.training, model.device
         model.eval()

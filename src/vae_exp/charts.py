@@ -1,4 +1,4 @@
-"""Charts: curves of training and the KL of latent dimensions, each one figure, saved as PNG or put into a page as SVG."""
+"""Charts: curves of training, the KL of latent dimensions; each one figure, saved as PNG or put into a page as SVG."""
 
 import csv
 from base64 import b64encode
@@ -108,7 +108,7 @@ def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str 
 def bars(
     kl: Sequence[float], names: Sequence[str], active: Sequence[bool] | None = None, title: str = ""
 ) -> Callable[[], Any]:
-    """KL of each latent dimension, nats per image, the largest at the top; `active` ones, where known, in full colour."""
+    """KL of each latent dimension, nats per image, the largest at the top; `active` ones, if known, in full colour."""
 
     def draw() -> Any:
         order = sorted(range(len(kl)), key=lambda d: -kl[d])
@@ -164,14 +164,15 @@ def scores(
         width = min(3.2 + 0.45 * len(values[0]), 14)
         figure = Figure(figsize=(width, 1.4 + 0.45 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
-        image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
+        largest = max(map(max, values))
+        image = axes.imshow(values, vmin=0, vmax=largest or 1, cmap="viridis", aspect="auto")
         axes.grid(visible=False)
         figure.colorbar(image, label=label)
         if len(values[0]) <= 20:
             axes.set_xticks(range(len(values[0])))
             for row, numbers in enumerate(values):
                 for column, value in enumerate(numbers):
-                    colour = "black" if image.norm(value) > 0.6 else "white"
+                    colour = "black" if value > 0.6 * largest else "white"
                     axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
         axes.set_yticks(range(len(rows)), rows)
         axes.set_xlabel(xlabel)

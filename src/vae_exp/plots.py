@@ -46,7 +46,7 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
 
 
 def _in_colour(images: Tensor) -> Tensor:
-    """`(..., C, H, W)` as pixels on the CPU in [0, 1]: grey or red, green, blue; of other C the first three channels."""
+    """`(..., C, H, W)` as pixels on the CPU in [0, 1]: grey or red, green, blue; of other C the first three."""
     images = images.float().cpu().clamp(0, 1)
     channels = images.shape[-3]
     if channels == 2:  # red and green

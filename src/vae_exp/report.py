@@ -3,10 +3,12 @@
 from omegaconf import DictConfig
 
 from vae_exp.cli import check_overrides, run_command
+from vae_exp.runs.folder import run_folders
 
 
 def _report(cfg: DictConfig) -> None:
     check_overrides(cfg, "report")
+    run_folders(cfg)
     from vae_exp.page.report import report_runs  # torch is imported when the request is known to be sound
 
     report_runs(cfg)

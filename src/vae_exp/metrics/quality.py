@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
@@ -42,10 +44,16 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         and `feature_accuracy`, the classifier's on validation images.
 
     Raises:
+        ValueError: If an option is out of its range.
         ConfigError: If there is no such sampler, or the file is none.
         NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
     """
     least = 2 * NEAREST_OF_DENSITY
+    at_least(least, num_images=num_images)
+    if sampler not in samplers.KINDS:
+        raise ValueError(f"sampler={sampler}: choose one of {', '.join(samplers.KINDS)}")
+    if inception is not None and not Path(inception).is_file():
+        raise ValueError(f"inception={inception}: there is no such file")
     if trained.num_images() < least:
         raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {least} are needed")
     draw = samplers.sampler(trained, sampler, "quality.sampler")

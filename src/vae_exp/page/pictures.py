@@ -6,15 +6,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
-from vae_exp.config import CONF, ConfigError
-from vae_exp.generate import generate
+from vae_exp.config import ConfigError
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.trained import Trained
+from vae_exp.what.make import make
 
-__all__ = ["draw", "is_stale", "pictures", "undrawn"]
+__all__ = ["fill_in", "is_stale", "pictures", "undrawn"]
 
 # The section of each; what is not here comes last.
 SECTIONS = {"samples": "samples", "classes": "samples", "reconstructions": "reconstructions"}
@@ -37,17 +37,16 @@ def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
     return [what for what in wanted if what not in there]
 
 
-def draw(trained: Trained) -> dict[str, str]:
-    """Draws what is undrawn.
+def fill_in(trained: Trained) -> dict[str, str]:
+    """Makes the pictures that are missing.
 
     Returns:
-        The reason, by name, why one was not: it has no meaning for the run, or the data are missing.
+        The reason, by name, why one was not made: it has no meaning for the run, or the data are missing.
     """
     refused = {}
     for what in undrawn(trained.folder, trained.cfg):
-        options = OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
         try:
-            generate(trained, OmegaConf.merge({"logger": {}}, options), what)  # type: ignore[arg-type]
+            make(trained, what, by="report")
         except ConfigError as error:
             refused[what] = str(error)
     return refused
@@ -56,7 +55,7 @@ def draw(trained: Trained) -> dict[str, str]:
 def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
     """Those of each section of the page: name, address that holds the picture, size, and what is known of it."""
     one_image = tuple(reversed(cfg.data.image_shape[1:]))
-    figures = [
+    figures: list[tuple[Path, dict[str, Any]]] = [
         (path, {"what": path.stem, "content": {}, "is_stale": False})
         for path in sorted((folder / "images").glob("*.png"))
         if path.stem not in ("elbo", "recon")  # the page has curves of its own

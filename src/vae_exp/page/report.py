@@ -5,10 +5,10 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vae_exp.page.pictures import draw, undrawn
+from vae_exp.page.pictures import fill_in, undrawn
 from vae_exp.page.write import write_page
-from vae_exp.runs.folder import load_config
-from vae_exp.runs.trained import each_folder, each_run
+from vae_exp.runs.folder import each_folder, load_config
+from vae_exp.runs.trained import each_run
 
 __all__ = ["report_runs"]
 
@@ -38,7 +38,7 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
             way_out = ": checkpoint=last has weights to draw with" if last.is_file() else ""
             refused = dict.fromkeys(missing, f"the run has no checkpoints/{cfg.checkpoint}.ckpt{way_out}")
         elif missing:
-            (refused,) = each_run(alone, draw).values()
+            (refused,) = each_run(alone, fill_in).values()
         path = write_page(folder, refused)
         if "wandb" in cfg.logger:
             each_run(alone, lambda trained: trained.log_wandb({}, [path]))
