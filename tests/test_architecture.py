@@ -16,7 +16,7 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger"},
+    {"objectives", "ledger", "charts"},
     {"estimators"},
     {"chains", "draws", "schedules", "help"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},

@@ -19,19 +19,19 @@ STYLE = {
 }  # fmt: skip
 
 
-def _theme(ink: str, line: str, train: str, val: str) -> dict[str, Any]:
+def _theme(ink: str, line: str, train: str, val: str) -> Any:
     from cycler import cycler
 
     inks = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
     return {**STYLE, **dict.fromkeys(inks, ink), "grid.color": line, "axes.prop_cycle": cycler(color=[train, val])}
 
 
-def day() -> dict[str, Any]:
+def day() -> Any:
     """The style of a chart on white, for matplotlib's `rc_context`."""
     return _theme(ink="#1b2430", line="#e2e4e0", train="#9fb8dc", val="#2459a8")
 
 
-def night() -> dict[str, Any]:
+def night() -> Any:
     """The style of a chart on a dark page."""
     return _theme(ink="#e4e8ec", line="#2f3740", train="#4f6d9c", val="#8db8f5")
 
@@ -124,7 +124,7 @@ def bars(
         axes.grid(visible=False, axis="y")
         _dimensions(axes, [names[d] for d in order])
         axes.set_xlabel("KL(q(z_d|x) || p(z_d)), nats per image")
-        if active is not None:
+        if active is not None and len(set(active)) == 2:
             axes.legend(loc="lower right")
         return figure
 
