@@ -18,7 +18,7 @@ LAYERS = [
     {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger", "charts"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help"},
+    {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "parts", "distributions", "layers", "precision"},
 ]

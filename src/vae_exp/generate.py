@@ -3,8 +3,9 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
 from vae_exp.runs.folder import run_folders
 
 

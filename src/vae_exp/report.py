@@ -2,7 +2,8 @@
 
 from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
+from vae_exp.overrides import check_overrides
 from vae_exp.runs.folder import run_folders
 
 

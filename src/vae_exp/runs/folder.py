@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vae_exp import cli
 from vae_exp.config import ConfigError
+from vae_exp.overrides import override
 
 if TYPE_CHECKING:
     from vae_exp.models import VAE
@@ -106,8 +106,8 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     before = saved.copy()
     epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
-    for override in hydra.overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
+    for word in hydra.overrides.task:
+        key = word.lstrip("+~").partition("=")[0]
         if key == "trainer":  # where to train; for how long is the run's own
             saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
         elif key in FREE_GROUPS:
@@ -116,9 +116,9 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         else:
             raise ConfigError(
-                f"{override}: a resumed run goes on as it began, "
+                f"{word}: a resumed run goes on as it began, "
                 f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
-                f"For another model, optimizer or data start a run with {cli.override('init_from', cfg.resume)}"
+                f"For another model, optimizer or data start a run with {override('init_from', cfg.resume)}"
             )
     if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
         raise ConfigError(

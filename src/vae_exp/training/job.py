@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.cli import override
 from vae_exp.config import ConfigError
 from vae_exp.ledger import NonFiniteError
 from vae_exp.loggers import CSV
+from vae_exp.overrides import override
 from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.runs.build import bound, build, check_values, make, prepare
