@@ -214,13 +214,16 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         key = override.key_or_group
         if override in groups or override.is_delete() or key in MANY_TYPES:
             continue
-        given, default = OmegaConf.select(cfg, key), OmegaConf.select(defaults, key)
-        if isinstance(default, DictConfig) and isinstance(given, str | int | float):
-            both = f"\nBoth are metrics: choose metrics=[{key},{given}]" if _is_metric(str(given)) else ""
-            raise ConfigError(f"{key}={given}: {key} is no single value but has keys, which --cfg job shows{both}")
-        kind = _needed(default)
-        if given is not None and kind is not None and not isinstance(given, kind[0]):
-            raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
+        _check_value(key, OmegaConf.select(cfg, key), OmegaConf.select(defaults, key))
+
+
+def _check_value(key: str, given: Any, default: Any) -> None:
+    if isinstance(default, DictConfig) and isinstance(given, str | int | float):
+        both = f"\nBoth are metrics: choose metrics=[{key},{given}]" if _is_metric(str(given)) else ""
+        raise ConfigError(f"{key}={given}: {key} is no single value but has keys, which --cfg job shows{both}")
+    kind = _needed(default)
+    if given is not None and kind is not None and not isinstance(given, kind[0]):
+        raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
 
 
 def _check_search_path(hydra: HydraConf) -> None:

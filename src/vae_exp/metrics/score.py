@@ -81,9 +81,11 @@ def chosen(cfg: DictConfig) -> dict[str, Metric]:
         ConfigError: If no metric is chosen, there is no such function, or it refuses its options.
     """
     metrics = {}
-    for name, block in OmegaConf.to_container(cfg, resolve=True).items():  # type: ignore[union-attr]
-        if not isinstance(block, dict) or "metric" not in block:
+    for name in cfg:
+        node = None if OmegaConf.is_missing(cfg, name) else cfg[name]
+        if not isinstance(node, DictConfig) or "metric" not in node:
             continue
+        block: dict[Any, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
         options = {key: value for key, value in block.items() if key not in ("metric", "headline")}
         try:
             metrics[str(name)] = metric = Metric(get_method(block["metric"]), options, block.get("headline", {}))
