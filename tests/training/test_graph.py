@@ -1,0 +1,201 @@
+"""The step as a CUDA graph, as far as a CPU goes: a graph is played by running what was captured once more."""
+
+import copy
+import logging
+from contextlib import contextmanager, nullcontext
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from helpers.runs import curve
+from helpers.steps import LONG, Schedules, assert_same
+
+from vae_exp import runs
+from vae_exp.models import VAE
+from vae_exp.training.graph import Graph
+from vae_exp.training.loop import Steps
+
+
+class Player:
+    """What `torch.cuda.CUDAGraph` is to a step: capturing changes nothing, replaying writes into the same tensors."""
+
+    replays = 0
+    owner: Graph
+
+    def replay(self):
+        owner, noted = self.owner, self.owner.model.ledgers["train"].noted
+        owner.step(owner.batch, 0)
+        terms, loss, _ = noted.pop()
+        assert terms.keys() == owner.terms.keys()
+        for name, new in terms.items():
+            owner.terms[name].copy_(new)
+        owner.loss.copy_(loss)
+        Player.replays += 1
+
+
+@contextmanager
+def capture(graph, capture_error_mode):
+    """Runs the step and takes back what it did."""
+    model, optimizer = Player.owner.model, Player.owner.optimizer
+    weights = copy.deepcopy(model.state_dict())
+    state, noise = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
+    assert all(group["capturable"] for group in optimizer.param_groups if group.get("fused"))
+    yield
+    model.load_state_dict(weights)
+    for group in state["param_groups"]:
+        group["capturable"] = False
+    optimizer.load_state_dict(state)
+    torch.set_rng_state(noise)
+
+
+class Stream:
+    def wait_stream(self, other):
+        pass
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """A CPU that the loop takes for a GPU."""
+    for name, fake in {
+        "CUDAGraph": Player,
+        "graph": capture,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": lambda stream: nullcontext(),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    init, run = Graph.__init__, Steps.run
+
+    def owned(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        Player.owner, Player.replays = self, 0
+
+    def on_cuda(self, optimizer, batch_idx, kwargs):
+        if self.cuda_graphs:
+            self._prepare_graph(optimizer, self._special(optimizer))
+        return run(self, optimizer, batch_idx, kwargs)
+
+    monkeypatch.setattr(Graph, "__init__", owned)
+    monkeypatch.setattr(Steps, "run", on_cuda)
+
+
+@pytest.mark.parametrize("option", ["model=vae", "model=cvae", "model=beta_vae", "trainer.gradient_clip_val=0.5"])
+def test_a_replayed_step_is_the_eager_one(run, cuda, option):
+    eager, _ = run(*LONG, option, "trainer.cuda_graphs=false", folder="eager")
+    graph, _ = run(*LONG, option, folder="graph")
+    assert Player.replays == 22 - 3
+    assert_same(eager, graph)
+    state = torch.load(graph / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not any(group["capturable"] for group in state["optimizer_states"][0]["param_groups"])
+
+
+def test_replays_are_noted_each_by_itself(run, cuda):
+    """The terms of a step are overwritten by the next: a row every four steps is their mean all the same."""
+    options = (*LONG, "trainer.log_every_n_steps=4")
+    assert_same(run(*options, "trainer.cuda_graphs=false", folder="eager")[0], run(*options, folder="graph")[0])
+
+
+def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
+    original = Player.replay
+
+    def wrong(self):
+        original(self)
+        if Player.replays == 6:
+            self.owner.terms["recon"][2:4] = torch.nan
+
+    monkeypatch.setattr(Player, "replay", wrong)
+    with pytest.raises(runs.ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
+        run(*LONG)
+
+
+def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, monkeypatch, caplog):
+    eager, _ = run(*LONG, "trainer.cuda_graphs=false", folder="eager")
+    attempts = []
+
+    @contextmanager
+    def refuse(graph, capture_error_mode):
+        attempts.append(graph)
+        with capture(graph, capture_error_mode):
+            yield
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        fallback, _ = run(*LONG, folder="graph")
+    assert len(attempts) == 1
+    assert Player.replays == 0
+    assert "runs eagerly: CUDA error: operation not permitted when stream is capturing" in caplog.text
+    assert_same(eager, fallback)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("trainer.accumulate_grad_batches=2",), "accumulate_grad_batches"),
+        (("+callbacks.within._target_=helpers.callbacks.Within",), "a callback"),
+        (("optimizer.fused=false",), "the optimizer, which keeps its state on the CPU"),
+    ],
+)
+def test_what_a_graph_cannot_hold_is_named(run, cuda, caplog, options, reason):
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        run(*LONG, *options)
+    assert caplog.text.count(f"the steps run eagerly, because of {reason}") == 1
+
+
+class Change(pl.Callback):
+    """Changes what a graph has built in, after the first epoch."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            if self.what == "beta":
+                pl_module.objective.beta = 50.0
+            elif self.what == "lr":
+                trainer.optimizers[0].param_groups[0]["lr"] = 0.1
+            else:
+                pl_module.encoder.requires_grad_(False)
+
+
+@pytest.mark.parametrize("what", ["beta", "lr", "freeze"])
+def test_what_changes_between_steps_is_captured_anew(run, cuda, what):
+    options = (*LONG, "objective=beta_elbo", "objective.beta=1", "optimizer._target_=torch.optim.SGD")
+    options += ("~optimizer.betas", "~optimizer.eps", "~optimizer.fused")
+    change = f"+callbacks.change={{_target_: {__name__}.Change, what: {what}}}"
+    eager, _ = run(*options, change, "trainer.cuda_graphs=false", folder="eager")
+    graph, _ = run(*options, change, folder="graph")
+    assert Player.replays == 11 - 3  # of the second graph
+    assert_same(eager, graph)
+    assert curve(run(*options, folder="unchanged")[0])[-1] != curve(graph)[-1]
+
+
+def test_a_schedule_that_begins_later_ends_the_graph(run, cuda, caplog):
+    averaging = "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}"
+    options = (*LONG, averaging, "trainer.max_epochs=4", "test=false")
+    eager, _ = run(*options, "trainer.cuda_graphs=false", folder="eager")
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        graph, _ = run(*options, folder="graph")
+    assert "because of the learning rate's schedule" in caplog.text
+    assert 0 < Player.replays < 44
+    assert_same(eager, graph)
+
+
+def test_a_graph_never_keeps_an_old_learning_rate(run, cuda, monkeypatch, caplog):
+    monkeypatch.setattr(VAE, "configure_optimizers", Schedules.step)
+    with caplog.at_level(logging.INFO, "vae_exp"):
+        run(*LONG)
+    assert "because of the learning rate's schedule" in caplog.text
+
+
+if torch.cuda.is_available():
+
+    def test_on_a_gpu(run):
+        """The real thing: the same weights, bits and noise, with a graph and without."""
+        options = (*LONG, "trainer.accelerator=gpu")
+        eager, _ = run(*options, "trainer.cuda_graphs=false", folder="eager")
+        graph, _ = run(*options, folder="graph")
+        pairs = zip(curve(eager), curve(graph), strict=True)
+        assert all(
+            float(a["val/loss"]) == pytest.approx(float(b["val/loss"]), rel=1e-4) for a, b in pairs if a["val/loss"]
+        )
