@@ -83,6 +83,15 @@ def test_without_labels_it_is_the_sum_over_classes_and_the_entropy(k, training):
     torch.testing.assert_close(draw.z_mean, (q[:, :, None] * means).sum(0))
 
 
+def test_the_variance_of_a_code_is_that_of_the_mixture_over_the_classes():
+    draw = make().eval().draw(make_batch()[0])
+    means, scales = (t.unflatten(0, (CLASSES, B)).double() for t in (draw.each.q.mean, draw.each.q.stddev))
+    components = torch.distributions.Normal(means.movedim(0, -1), scales.movedim(0, -1))
+    weights = torch.distributions.Categorical(draw.weight.double()[:, None].expand(*components.batch_shape))
+    mixture = torch.distributions.MixtureSameFamily(weights, components)
+    torch.testing.assert_close(draw.z_variance.double(), mixture.variance, rtol=1e-4, atol=1e-6)
+
+
 def test_a_mean_that_the_posterior_does_not_know_is_one_of_draws_over_the_classes(monkeypatch):
     draw = make().eval().draw(make_batch()[0])
     known, spread = draw.mean(1), draw.each.q.stddev.unflatten(0, (CLASSES, B))

@@ -47,7 +47,8 @@ def capture(graph, capture_error_mode):
     yield
     model.load_state_dict(weights)
     for group in state["param_groups"]:
-        group["capturable"] = False
+        if "capturable" in group:
+            group["capturable"] = False
     optimizer.load_state_dict(state)
     torch.set_rng_state(noise)
 

@@ -200,7 +200,7 @@ def untrained(tmp_path, *overrides):
     """What `restore` gives of a run, without the time to train it."""
     cfg = composed(*SMALL, *overrides)
     model, data = build(cfg)
-    if hasattr(model.likelihood, "fit"):
+    if model.likelihood.fit is not None:
         model.likelihood.scale.fill_(0.2)
     (tmp_path / "run.json").write_text("{}")
     return Trained(tmp_path, cfg, model.eval().requires_grad_(False), data, progress=False)

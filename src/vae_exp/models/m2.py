@@ -134,6 +134,12 @@ class LabelDraw(Draw):
         """`E_q z`, `(B, D)`, over the classes, too."""
         return self._mean_over_classes(self.each.z_mean)
 
+    @property
+    def z_variance(self) -> Tensor:
+        """`Var_q z`, `(B, D)`, over the classes, too."""
+        means, variances = self.each.z_mean, self.each.z_variance
+        return self._mean_over_classes(variances + means.square()) - self.z_mean.square()
+
     def mean(self, num_samples: int) -> Tensor:
         """As that of `Draw`, over the classes, too."""
         return self._mean_over_classes(self.each.mean(num_samples))
