@@ -111,7 +111,7 @@ def test_elbo_of_k_latents_is_the_mean_of_the_elbos_of_each():
     torch.testing.assert_close(draw.elbo, sum(each) / 5)
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (3, 2), (2, 2, 3)])
+@pytest.mark.parametrize("shape", [(5,), (3, 2), (2, 2, 3)])
 @pytest.mark.parametrize("likelihood", [likelihoods.Normal(1.0), likelihoods.Bernoulli()])
 def test_params_of_another_shape_than_the_images_are_refused(likelihood, shape):
     """Torch would broadcast, and give every image the same number where the params are no images."""
