@@ -11,6 +11,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.table import tables
 from vae_exp.runs.build import bound
 from vae_exp.runs.folder import checkpoint, fingerprint, write_json
@@ -141,6 +142,9 @@ def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False)
     for name in [name for name in metrics if name in refused]:
         log.info("no %s: %s", name, refused[name])
     log.info("written to %s", path)
+    known = {f"{trained.split}/{name}": value for name, value in {**earlier, **numbers}.items()}
+    if warning := unused_latents(trained.cfg, known, trained.record.get("steps")):
+        log.warning(warning)
     return numbers
 
 
