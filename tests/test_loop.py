@@ -15,6 +15,7 @@ from test_train import curve, resume
 from vae_exp import runs
 from vae_exp.data import Images
 from vae_exp.models import VAE
+from vae_exp.models.module import Module
 from vae_exp.objectives import ELBO
 from vae_exp.training.loop import Steps
 
@@ -275,7 +276,7 @@ def test_a_callback_sees_every_gradient(run, calls):
 @pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.log_every_n_steps=4",)])
 def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatch, tmp_path, step, options):
     whole, _ = run(*LONG, *options, folder="whole")
-    original, made = VAE.training_step, []
+    original, made = Module.training_step, []
 
     def interrupted(self, batch, batch_idx):
         if len(made) == step:
@@ -284,7 +285,7 @@ def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatc
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VAE, "training_step", interrupted)
+        patch.setattr(Module, "training_step", interrupted)
         with pytest.raises(SystemExit):
             run(*LONG, *options, folder="part")
     part = tmp_path / "part"
@@ -298,7 +299,7 @@ def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatc
 
 def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path):
     whole, _ = run(*LONG, folder="whole")
-    original = VAE.training_step
+    original = Module.training_step
 
     def terminated(self, batch, batch_idx):
         if self.global_step == 5:
@@ -306,7 +307,7 @@ def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VAE, "training_step", terminated)
+        patch.setattr(Module, "training_step", terminated)
         with pytest.raises(SystemExit) as error:
             run(*LONG, folder="part")
     assert error.value.code == 143

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_exp.models import VAE
+from vae_exp.models.module import Module
 
 __all__ = ["Graph", "is_capturable"]
 
@@ -32,7 +32,9 @@ class Graph:
         warmup: Eager steps before the capture.
     """
 
-    def __init__(self, step: Callable[[Batch, int], Tensor], model: VAE, optimizer: Optimizer, warmup: int = 3) -> None:
+    def __init__(
+        self, step: Callable[[Batch, int], Tensor], model: Module, optimizer: Optimizer, warmup: int = 3
+    ) -> None:
         self.step = step
         self.model = model
         self.optimizer = optimizer
