@@ -80,6 +80,21 @@ def test_lightnings_private_parts_are_known_in_two_places():
             assert private_parts(path) <= of_others, path
 
 
+def caught(path: Path) -> set[str]:
+    """Names of the exceptions that a file catches or suppresses."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            found |= {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.Call) and "suppress" in ast.unparse(node.func):
+            found |= {name.id for arg in node.args for name in ast.walk(arg) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_one_module_finds_out_what_a_distribution_does_not_know():
+    assert [path.name for path in SOURCE.rglob("*.py") if "NotImplementedError" in caught(path)] == ["distributions.py"]
+
+
 def test_files_are_short():
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path

@@ -10,7 +10,7 @@ import torch
 from test_loop import LONG, Schedules, assert_same
 from test_train import curve
 
-from vae_exp import runs
+from vae_exp.config import ConfigError
 from vae_exp.models import VAE
 from vae_exp.training.graph import Graph
 from vae_exp.training.loop import Steps
@@ -104,7 +104,7 @@ def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
             self.owner.terms["recon"][2:4] = torch.nan
 
     monkeypatch.setattr(Player, "replay", wrong)
-    with pytest.raises(runs.ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
+    with pytest.raises(ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
         run(*LONG)
 
 

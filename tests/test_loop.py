@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,7 +13,7 @@ from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimizatio
 from pytorch_lightning.profilers import SimpleProfiler
 from test_train import curve, resume
 
-from vae_exp import runs
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import Module
@@ -31,7 +32,7 @@ class Follower(pl.Callback):
         torch.save([*seen, (batch_idx, trainer.global_step)], self.path)
 
     def setup(self, trainer, pl_module, stage):
-        self.path = runs.Path(trainer.default_root_dir) / "followed.pt"
+        self.path = Path(trainer.default_root_dir) / "followed.pt"
 
 
 class Schedules:
@@ -319,6 +320,6 @@ def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path
 
 def test_no_step_is_made_after_one_without_a_number(run, tmp_path):
     """A step that went wrong among many is named as it is when made by itself."""
-    with pytest.raises(runs.ConfigError, match=r"step 1 \(epoch 0, batch 1\): recon is (inf|nan) for 16 of 16"):
+    with pytest.raises(ConfigError, match=r"step 1 \(epoch 0, batch 1\): recon is (inf|nan) for 16 of 16"):
         run(*LONG, "optimizer.lr=1e30")
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

@@ -110,9 +110,8 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
     with trained.bar(min(num_images, trained.num_images()), "codes") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y)
-            try:
-                z = draw.z_mean
-            except NotImplementedError:
+            z = draw.z_mean
+            if z is None:
                 kind, z = "sample", draw.mean(1)
             codes.append(on_cpu(z))
             bar.update(len(x))

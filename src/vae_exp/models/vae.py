@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models.module import Module, Objective
@@ -117,14 +118,11 @@ class VAE(Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """`(B, C, H, W), (B,) -> (B, C, H, W)`: the mean image at the mean of the posterior, or, where it knows none
-        (a flow), at a sample."""
+        """`(B, C, H, W), (B,) -> (B, C, H, W)`: the mean image at the mean of the posterior, or at a sample of a
+        posterior that does not know its mean (a flow)."""
         q = self.encode(x, y)
-        try:
-            z = q.mean
-        except NotImplementedError:
-            z = q.sample()
-        return self.decode(z, self.context(y)).mean
+        mean = mean_of(q)
+        return self.decode(q.sample() if mean is None else mean, self.context(y)).mean
 
     @torch.no_grad()
     def sample(self, num: int, y: Tensor | None = None) -> Tensor:
