@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp.distributions import closed_form_kl, mean_of, sample_of
+from vae_exp.distributions import closed_form_kl, mean_of, sample_of, variance_of
 from vae_exp.precision import full_precision
 
 __all__ = ["Draw", "sample"]
@@ -96,6 +96,11 @@ class Draw:
     def z_mean(self) -> Tensor | None:
         """`E_q z`, `(B, D)`; None if the posterior does not know it, as a flow."""
         return mean_of(self.q)
+
+    @property
+    def z_variance(self) -> Tensor | None:
+        """`Var_q z`, `(B, D)`; None if the posterior does not know it, as a flow or a point."""
+        return variance_of(self.q)
 
     def mean(self, num_samples: int) -> Tensor:
         """`E_q z`, `(B, D)`, or the mean of K fresh latents if the posterior does not know it."""

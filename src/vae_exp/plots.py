@@ -207,7 +207,7 @@ def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Pa
     """A bar a latent dimension, the largest KL first; active ones in colour."""
     figure, axes = _figure(6, 3.5)
     order = sorted(range(len(kl)), key=lambda d: -kl[d])
-    for label, is_active, colour in (("used", True, "C0"), ("not used", False, "0.7")):
+    for label, is_active, colour in (("active", True, "C0"), ("not active", False, "0.7")):
         places = [place for place, d in enumerate(order) if active[d] == is_active]
         if places:
             axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")

@@ -135,6 +135,14 @@ class LabelDraw(Draw):
         means = self.each.z_mean
         return None if means is None else self._mean_over_classes(means)
 
+    @property
+    def z_variance(self) -> Tensor | None:
+        """`Var_q z`, `(B, D)`, over the classes, too; None if the posterior does not know it."""
+        means, variances = self.each.z_mean, self.each.z_variance
+        if means is None or variances is None:
+            return None
+        return self._mean_over_classes(variances + means.square()) - self._mean_over_classes(means).square()
+
     def mean(self, num_samples: int) -> Tensor:
         """As that of `Draw`, over the classes, too."""
         return self._mean_over_classes(self.each.mean(num_samples))
