@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PICTURED, SMALL, composed
+from helpers.pairs import cover
+from helpers.runs import PICTURED, SMALL, composed
 from hydra.core.hydra_config import HydraConfig
-from pairs import cover
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.runs.build import bound, build, check_values
@@ -63,9 +63,9 @@ RULES = (
     ("prior is over .* the posterior over", lambda posterior, prior: prior in DISCRETE and posterior != prior),
     ("decoder", lambda model, posterior: model != "hvae" and posterior == "bottom_up"),
     ("choose model=m2", lambda model, objective: model != "m2" and objective == "semi_supervised"),
-    ("for discrete ones choose", lambda posterior, objective: posterior in DISCRETE and objective == "mcem"),
+    ("for discrete ones: choose", lambda posterior, objective: posterior in DISCRETE and objective == "mcem"),
     ("have no pathwise gradient", lambda posterior, objective: posterior in DISCRETE and objective != "wake_sleep"),
-    ("stays as it is", lambda likelihood, objective: likelihood == "sigma_vae" and objective == "mcem"),
+    ("needs a fixed density", lambda likelihood, objective: likelihood == "sigma_vae" and objective == "mcem"),
     ("no density|closed form|factorises", lambda posterior, prior: posterior == "point" and prior != "none"),
     ("closed form", lambda prior, objective: objective == "free_bits" and prior != "standard_normal"),
     ("closed form", lambda posterior, objective: objective == "free_bits" and posterior not in FACTORISED),
