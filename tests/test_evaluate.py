@@ -6,8 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import command, composed_evaluation, evaluated
-from test_loggers import wandb_records
+from helpers.runs import command, composed_evaluation, evaluated, wandb_records
 
 from vae_exp.cli import exit_code
 from vae_exp.config import ConfigError, NoMeaningError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import command
+from helpers.runs import ROOT, command
 
 from vae_exp.runs.trained import restore
 
-TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+TEXT = (ROOT / "docs" / "extending.md").read_text()
 QUICK = ["trainer=debug", "logger=none", "encoder.hidden=[8]", "decoder.hidden=[8]"]
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp import charts
+from vae_exp.page import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
@@ -90,7 +89,7 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
             draw = trained.model.draw(x, y)
             a, b = (draw.mean(HALF).to(exact(x)) for _ in range(2))
             moments.append(torch.stack([a, b, a * b]).sum(dim=1))
-            with suppress(NotImplementedError):  # a flow knows no variance
+            if draw.z_variance is not None:
                 spreads.append(draw.z_variance.to(exact(x)).sum(dim=0))
             if draw.kl_per_dim is not None:
                 kl.append(draw.kl_per_dim.to(exact(x)).sum(dim=0))

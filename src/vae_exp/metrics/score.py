@@ -11,6 +11,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.table import tables
 from vae_exp.runs.build import bound
 from vae_exp.runs.folder import checkpoint, fingerprint, write_json
@@ -81,9 +82,11 @@ def chosen(cfg: DictConfig) -> dict[str, Metric]:
         ConfigError: If no metric is chosen, there is no such function, or it refuses its options.
     """
     metrics = {}
-    for name, block in OmegaConf.to_container(cfg, resolve=True).items():  # type: ignore[union-attr]
-        if not isinstance(block, dict) or "metric" not in block:
+    for name in cfg:
+        node = None if OmegaConf.is_missing(cfg, name) else cfg[name]
+        if not isinstance(node, DictConfig) or "metric" not in node:
             continue
+        block: dict[Any, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
         options = {key: value for key, value in block.items() if key not in ("metric", "headline")}
         try:
             metrics[str(name)] = metric = Metric(get_method(block["metric"]), options, block.get("headline", {}))
@@ -139,6 +142,9 @@ def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False)
     for name in [name for name in metrics if name in refused]:
         log.info("no %s: %s", name, refused[name])
     log.info("written to %s", path)
+    known = {f"{trained.split}/{name}": value for name, value in {**earlier, **numbers}.items()}
+    if warning := unused_latents(trained.cfg, known, trained.record.get("steps")):
+        log.warning(warning)
     return numbers
 
 
