@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from vae_exp.page import charts
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean, NonFiniteError

@@ -63,7 +63,7 @@ def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def generated(folder: Path, what: str, *overrides: str) -> dict[str, Any]:
-    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/generated`."""
+    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/images`."""
     with initialize_config_dir(CONF, version_base="1.3"):
         chosen = [f"run='{folder}'", f"what={what}", "accelerator=cpu", "progress=false", *overrides]
         cfg = compose("generate", overrides=chosen)

@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from PIL import Image
 
+from vae_exp import charts
 from vae_exp.config import CONF, ConfigError
-from vae_exp.page import charts
 from vae_exp.page.report import report_runs
 from vae_exp.page.write import write_page
 from vae_exp.runs.folder import resumed_config

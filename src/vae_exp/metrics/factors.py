@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vae_exp.page import charts
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.latents import DEAD, explained
 from vae_exp.metrics.options import at_least

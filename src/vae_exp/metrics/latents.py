@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp.page import charts
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.page import charts
+from vae_exp import charts
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
 from vae_exp.page.pictures import is_stale, pictures, undrawn
