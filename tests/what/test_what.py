@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import norm
 from zuko.flows import MAF, NSF
 
-from vae_exp import load, plots
+from vae_exp import load
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
@@ -66,26 +66,6 @@ def folder(tmp_path_factory):
         return folders[name]
 
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What is given to `plots.grid` and `plots.scatter`, in the place of pictures, which take most of the time."""
-    calls = {}
-
-    def grid(images, title, path, rows=(), columns=10, heads=()):
-        assert images.isfinite().all()
-        calls.update(images=images, title=title, rows=list(rows), columns=columns, heads=list(heads))
-        path.touch()
-
-    def scatter(points, y, title, axis_names, path, marked):
-        assert points.isfinite().all()
-        calls.update(points=points, y=y, title=title, axis_names=axis_names, marked=marked)
-        path.touch()
-
-    monkeypatch.setattr(plots, "grid", grid)
-    monkeypatch.setattr(plots, "scatter", scatter)
-    return calls
 
 
 def of(folder):
