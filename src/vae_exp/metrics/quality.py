@@ -54,7 +54,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
 
     num_images = min(num_images, trained.num_images())
     y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
-    is_bits = trained.data.values == trained.model.likelihood.support == "binary"
+    is_bits = trained.data.representation.is_bits and _is_bits(trained)
     compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
     if trained.split != "train":
         compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))
@@ -88,7 +88,7 @@ def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) ->
         c = model.context(labels)
         px = model.decode(draw(len(labels), c), c)
         x = px.sample() if is_bits else px.mean
-        yield x if trained.data.values == "real" else x.clamp(0, 1)
+        yield x if trained.data.representation.is_real else x.clamp(0, 1)
 
 
 class _Identity(nn.Identity):

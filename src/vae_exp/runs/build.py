@@ -9,10 +9,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
 from vae_exp.runs.dry_run import check_shapes
+from vae_exp.supports import support_of
 
 __all__ = [
     "bound",
@@ -77,14 +77,6 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if getattr(model.likelihood, "support", None) not in SUPPORTS:
-            raise ValueError(
-                f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
-            )
-        is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and data.values != "real"
-        if not _fits(data, model) and not is_grey_allowed:
-            given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
-            raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
         if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
             raise ValueError(
                 f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images in excess, and "
@@ -100,6 +92,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             model.encoder.compile()
             model.decoder.compile()
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
+        _check_support(model, data)
         if cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: of this model choose one of {', '.join(monitors)}")
     except ValueError as error:
@@ -107,14 +100,23 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     return model, data
 
 
-def _ways_out(data: Images) -> str:
-    if data.values == "real":
-        return "Ways out: likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
-    if data.values == "unit":
-        return "Ways out: likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
-    return (
-        "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
-        "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+def _check_support(model: VAE, data: Images) -> None:
+    support, pixels = support_of(model.likelihood, data.image_shape), data.representation
+    is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and not pixels.is_real
+    if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
+        return
+    if pixels.is_real:
+        ways = "likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
+    elif not pixels.support.is_discrete:
+        ways = "likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
+    else:
+        ways = (
+            "data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
+            "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+        )
+    name, scored = type(model.likelihood).__name__, getattr(support, "base_constraint", support)
+    raise ValueError(
+        f"{name} scores pixels in {scored}, the data are {pixels.title}, in {pixels.support}.\nWays out: {ways}"
     )
 
 
@@ -132,16 +134,13 @@ def prepare(data: Images, world_size: int = 1) -> None:
         raise ConfigError(str(error)) from error
 
 
-def _fits(data: Images, model: VAE) -> bool:
-    return SUPPORTS.index(data.values) <= SUPPORTS.index(model.likelihood.support)
-
-
 def bound(model: VAE, data: Images) -> dict[str, Any]:
     """What the run's ELBO bounds; ELBOs compare where these agree."""
+    support = support_of(model.likelihood, data.image_shape)
     return {
         "of": model.bounds,
-        "representation": data.representation,
-        "kind": "mass" if model.likelihood.support in ("binary", "levels") else "density",
-        "is_bound": model.bounds is not None and _fits(data, model),
+        "representation": data.representation.title,
+        "kind": "mass" if support.is_discrete else "density",
+        "is_bound": model.bounds is not None and data.representation.lies_in(support, data.image_shape),
         "units": "nats per image",
     }
