@@ -21,7 +21,7 @@ LAYERS = [
     {"estimators"},
     {"chains", "draws", "schedules", "config"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"parts", "distributions", "layers"},
+    {"parts", "distributions", "layers", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

@@ -26,7 +26,7 @@ levels = _Levels()
 
 
 def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
-    """The images that a likelihood has probabilities for: the support of its distribution.
+    """The images that a likelihood scores: the support of its distribution, of one pixel if they are independent.
 
     Arguments:
         likelihood: `params -> p(x | z)`, of `params_per_pixel` parameters.
@@ -36,7 +36,8 @@ def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
         ValueError: If the distribution does not say its support.
     """
     channels, *size = image_shape
-    params = torch.zeros(likelihood.params_per_pixel * channels, *size)  # type: ignore[operator]
+    device = next((tensor.device for tensor in (*likelihood.parameters(), *likelihood.buffers())), None)
+    params = torch.zeros(getattr(likelihood, "params_per_pixel", 1) * channels, *size, device=device)
     with torch.no_grad():
         px = likelihood(params)
     try:
@@ -48,4 +49,4 @@ def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
             f"likelihood: {type(px).__name__} does not say which values it scores. Give it a property support, "
             "one of torch.distributions.constraints"
         )
-    return support
+    return getattr(support, "base_constraint", support)

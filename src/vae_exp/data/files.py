@@ -32,7 +32,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         workers: Processes that read ahead; as many as there are CPUs at most, 0 for none.
     """
 
-    is_fixed = False
+    is_fixed = False  # they would have to be kept
     device = torch.device("cpu")
 
     def __init__(
@@ -53,6 +53,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """That of the tensor they would be."""
         return (len(self.names), *self.image_shape)
 
     @property
@@ -69,9 +70,11 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return self.pixels(rows), self.y[rows]
 
     def check(self, name: str, representation: Representation) -> None:
-        representation.check(name, torch.empty(0, dtype=torch.uint8))  # their type alone: they are unread
+        """Checks their type alone: they are unread."""
+        representation.check(name, torch.empty(0, dtype=torch.uint8))
 
     def pixels(self, rows: slice | Tensor) -> Tensor:
+        """Reads some of them, uint8 `(n, C, H, W)`."""
         chosen = self.names[rows if isinstance(rows, slice) else rows.numpy()]
         return torch.from_numpy(np.stack([self._read(name) for name in chosen]))
 
@@ -81,9 +84,15 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return InFiles(self.folder, names, self.y[chosen], self.image_shape, self.in_memory, self.workers)
 
     def with_labels(self, y: Tensor) -> "InFiles":
+        """The same files with other labels `(N,)`."""
         return InFiles(self.folder, self.names, y, self.image_shape, self.in_memory, self.workers)
 
     def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> AnySplit:
+        """All of them in memory, if `in_memory`; else the files, whose bits and noise are drawn batch by batch.
+
+        Raises:
+            ValueError: If bits are to be drawn once for all, and there is no room for them.
+        """
         if self.in_memory:
             return self.read().fixed(representation, generator, in_training)
         if representation.binarize in ("static", "threshold"):
@@ -94,6 +103,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return self
 
     def on(self, device: torch.device) -> "InFiles":
+        """Itself: files stay where they are."""
         return self
 
     def read(self) -> Split:

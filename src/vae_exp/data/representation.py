@@ -88,7 +88,7 @@ class Representation:
 
     @property
     def examples(self) -> Tensor:
-        """Values of a pixel `(N,)`: the ends of `support`, or numbers far from 0, and some of each kind between them."""
+        """Values of a pixel `(N,)`: the ends of `support`, or numbers far from 0, and some between them."""
         if self.is_bits:
             return torch.tensor([0.0, 1.0])
         if self.support is all_levels:

@@ -14,13 +14,11 @@ __all__ = ["AnySplit", "Source", "Split", "check_split"]
 
 
 class AnySplit(Protocol):
-    """What a split in memory (`Split`) and one in files (`InFiles`) have: N images and labels, in the distributor's order.
+    """N images and labels, in the distributor's order, in memory (`Split`) or in files (`InFiles`)."""
 
-    Attributes:
-        is_fixed: Whether bits and noise for validation and test are fixed once for all; else they are drawn anew.
-    """
-
-    is_fixed: bool
+    @property
+    def is_fixed(self) -> bool:
+        """Whether `fixed` has drawn what is random in validation and test; else each batch draws it."""
 
     @property
     def y(self) -> Tensor:
@@ -61,7 +59,7 @@ class AnySplit(Protocol):
         """The split on the device, if it takes less than half of what is free there."""
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each element of `rows`, numbers `(B,)`: pixels `(B, C, H, W)`, as they are kept, and labels, on `device`."""
+        """Pixels `(B, C, H, W)`, as they are kept, and labels, on `device`, for each of the numbers `(B,)`."""
 
 
 class Split(NamedTuple):
@@ -70,14 +68,19 @@ class Split(NamedTuple):
     x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
     y: Tensor  # int64 (N,), -1 where there is no label
 
-    is_fixed = True
+    @property
+    def is_fixed(self) -> bool:
+        """True: there is room to keep it."""
+        return True
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """`(N, C, H, W)`."""
         return tuple(self.x.shape)
 
     @property
     def device(self) -> torch.device:
+        """Where images and labels are."""
         return self.x.device
 
     @property
@@ -88,27 +91,34 @@ class Split(NamedTuple):
         return digest.hexdigest()[:16]
 
     def check(self, name: str, representation: Representation) -> None:
+        """See `Representation.check`."""
         representation.check(name, self.x)
 
     def pixels(self, rows: slice | Tensor) -> Tensor:
+        """`(n, C, H, W)`, as they are kept."""
         return self.x[rows]
 
     def only(self, chosen: Tensor) -> "Split":
+        """The images of a mask `(N,)`."""
         return Split(self.x[chosen], self.y[chosen])
 
     def with_labels(self, y: Tensor) -> "Split":
+        """The same images with other labels `(N,)`."""
         return Split(self.x, y)
 
     def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "Split":
+        """See `Representation.fix`."""
         return Split(representation.fix(self.x, generator, in_training), self.y)
 
     def on(self, device: torch.device) -> "Split":
+        """On the device, if it takes less than half of what is free there."""
         if device.type != "cuda":
             return self
         has_room = self.x.nbytes + self.y.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         return Split(self.x.to(device), self.y.to(device)) if has_room else self
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gathered one by one."""
         for chosen in rows:
             # On a CPU several times as fast as `x[chosen]`.
             yield self.x.index_select(0, chosen).to(device), self.y.index_select(0, chosen).to(device)

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
 from vae_exp.runs.trained import Trained
+from vae_exp.supports import support_of
 
 __all__ = ["distances", "manifolds", "quality"]
 
@@ -54,7 +56,8 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
 
     num_images = min(num_images, trained.num_images())
     y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
-    is_bits = trained.data.representation.is_bits and _is_bits(trained)
+    support = support_of(trained.model.likelihood, trained.data.image_shape)
+    is_bits = trained.data.representation.is_bits and support is constraints.boolean
     compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
     if trained.split != "train":
         compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))

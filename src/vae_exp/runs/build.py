@@ -1,23 +1,30 @@
 """From a config to objects: the parts of a run, checked to fit each other and the data."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import ConfigError
+from vae_exp.config import CONF, ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
 from vae_exp.runs.dry_run import check_shapes
+from vae_exp.runs.folder import load_config
 from vae_exp.supports import support_of
 
 __all__ = [
     "bound",
     "build",
     "check_values",
+    "data_config",
     "make",
     "prepare",
 ]
@@ -43,6 +50,25 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
         raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
+
+
+def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
+    """A config of the data of a run folder, or else of the option `name` of data/, brought to images `(C, H, W)`.
+
+    Raises:
+        ConfigError: If it is neither; the message names `key`.
+    """
+    if (Path(name) / "config.yaml").is_file():
+        return OmegaConf.create({"data": load_config(name).data})
+    overrides = [f"data={name}", f"data.root='{root}'", f"data.image_shape={list(image_shape)}"]
+    is_open = GlobalHydra.instance().is_initialized()  # by a command
+    try:
+        with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
+            cfg = compose("train", overrides=overrides)
+    except MissingConfigException as error:
+        options = ", ".join(error.options or [])
+        raise ConfigError(f"{key}={name} is no run folder and none of data/: {options}") from error
+    return OmegaConf.create({"data": OmegaConf.to_container(cfg.data, resolve=True)})
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -114,10 +140,8 @@ def _check_support(model: VAE, data: Images) -> None:
             "data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
             "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
         )
-    name, scored = type(model.likelihood).__name__, getattr(support, "base_constraint", support)
-    raise ValueError(
-        f"{name} scores pixels in {scored}, the data are {pixels.title}, in {pixels.support}.\nWays out: {ways}"
-    )
+    name = type(model.likelihood).__name__
+    raise ValueError(f"{name} scores pixels in {support}, the data are {pixels.title}.\nWays out: {ways}")
 
 
 def prepare(data: Images, world_size: int = 1) -> None:

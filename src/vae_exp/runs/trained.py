@@ -77,7 +77,7 @@ class Trained:
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the command's."""
         self.setup(split or self.split)
-        return len(self.data.splits[split or self.split].x)
+        return len(self.data.splits[split or self.split].y)
 
     def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
