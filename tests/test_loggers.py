@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import SMALL, command
+from conftest import PICTURED, SMALL, command
 
 from vae_exp.loggers import CSV
 
@@ -52,7 +52,7 @@ def wandb_records(folder):
 
 @pytest.mark.slow
 def test_wandb_without_an_account_logs_offline_and_the_file_holds_the_curve(tmp_path):
-    done = command("-m", *SMALL, "logger=wandb", "model=vae,cvae", cwd=tmp_path)
+    done = command("-m", *PICTURED, "logger=wandb", "model=vae,cvae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     ids = set()

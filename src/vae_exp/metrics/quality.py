@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.supports import support_of
 
@@ -66,7 +67,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         parts = []
         with trained.bar(num_images, title) as bar:
             for x in batches:
-                parts.append(network(trained.shown(x) if inception else x).double().cpu())
+                parts.append(on_cpu(network(trained.shown(x) if inception else x)))
                 bar.update(len(x))
         return torch.cat(parts)
 
