@@ -4,8 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from helpers.runs import ROOT
 
-SOURCE = Path(__file__).parents[1] / "src" / "vae_exp"
+SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
     {"__init__", "__main__", "evaluate", "export", "report"},

@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import command, evaluated
-from test_loggers import wandb_records
+from helpers.runs import command, evaluated, wandb_records
 
 from vae_exp.cli import exit_code
 from vae_exp.config import ConfigError, NoMeaningError

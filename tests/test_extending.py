@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import command
+from helpers.runs import ROOT, command
 
-TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+TEXT = (ROOT / "docs" / "extending.md").read_text()
 QUICK = ["trainer=debug", "logger=none", "encoder.hidden=[8]", "decoder.hidden=[8]"]
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import PICTURED, SMALL, command
+from helpers.runs import PICTURED, SMALL, command, wandb_records
 
 from vae_exp.loggers import CSV
 
@@ -36,18 +36,6 @@ def test_csv_goes_on_in_the_file_of_a_resumed_run(tmp_path):
     logger.truncate(1)
     logger.log_metrics({"a": 2.0}, step=1)
     assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["1.0", "2.0"]
-
-
-def wandb_records(folder):
-    """The records of an offline run, by W&B's own reader."""
-    (path,) = folder.rglob("*.wandb")
-    lines = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.slow

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from conftest import evaluated, generated
-from linear import Affine, features, full_normal, make
-from made import made
+from helpers.in_memory import made
+from helpers.linear import Affine, features, full_normal, make
+from helpers.runs import evaluated, generated
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 

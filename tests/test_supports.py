@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SMALL, composed
+from helpers.runs import SMALL, composed
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal, Poisson, constraints
 

@@ -67,6 +67,9 @@ class Draw:
         stop: What gets no gradient: the parameters of "q" (in `log_qz`), those of "p" (in `log_px` and `log_pz`).
             Either is then a function of z alone. Whoever made z has stopped "z".
         log_qz: Where it is known already.
+
+    Raises:
+        ValueError: When x is scored, if the event of `p(x | z, c)` has another shape than an image.
     """
 
     def __init__(
@@ -178,6 +181,11 @@ class Draw:
         return self.p
 
     def _score_x(self, px: Distribution) -> Tensor:
+        if px.event_shape != self.x.shape[1:]:  # log_prob would broadcast, and give all images one number
+            raise ValueError(
+                f"likelihood: p(x | z) is over events {tuple(px.event_shape)}, an image is {tuple(self.x.shape[1:])}.\n"
+                "Ways out: a decoder that gives params (N, P*C, H, W) of that image, or another likelihood"
+            )
         with full_precision(self.x):
             return px.log_prob(self.x.expand(*px.batch_shape[:-1], *self.x.shape))
 
