@@ -77,6 +77,7 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: If a metric that was asked for by name has no meaning for the run.
     """
+    from vae_exp.metrics.collapse import unused_latents
     from vae_exp.runs.build import bound
     from vae_exp.runs.folder import checkpoint, fingerprint, write_json
 
@@ -124,6 +125,9 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     for name in [name for name in chosen if name in refused]:
         log.info("no %s: %s", name, refused[name])
     log.info("written to %s", path)
+    known = {f"{trained.split}/{name}": value for name, value in {**earlier, **numbers}.items()}
+    if warning := unused_latents(trained.cfg, known, trained.record.get("steps")):
+        log.warning(warning)
     return numbers
 
 

@@ -124,4 +124,4 @@ def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
     draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
     chunk = max(1, CHUNK // (widest(draw) * len(draw.x)))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]
-    return torch.cat([draw.again(size).log_w.to(exact(draw.x)) for size in sizes])
+    return torch.cat([draw.resample(size).log_w.to(exact(draw.x)) for size in sizes])

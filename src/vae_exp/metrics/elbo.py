@@ -35,8 +35,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
             loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
             ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
             means.append(_bound(draw))
-            again = [_bound(draw.again(len(draw.z))) for _ in range(REPEATS)]
-            spreads.append({name: torch.stack([a[name] for a in again]).var(dim=0) for name in again[0]})
+            resampled = [_bound(draw.resample(len(draw.z))) for _ in range(REPEATS)]
+            spreads.append({name: torch.stack([a[name] for a in resampled]).var(dim=0) for name in resampled[0]})
             bar.update(len(x))
     try:
         numbers: dict[str, Any] = ledger.compute(lambda sums: sums)

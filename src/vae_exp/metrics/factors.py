@@ -112,15 +112,11 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, torch.Tensor,
     with trained.bar(min(num_images, trained.num_images()), "codes") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y)
-            try:
-                z = draw.z_mean
-            except NotImplementedError:
+            z = draw.z_mean
+            if z is None:
                 kind, z = "sample", draw.mean(1)
-            try:
-                variance = draw.z_variance
-            except NotImplementedError:
-                variance = torch.zeros_like(z)
+            variance = draw.z_variance
             codes.append(on_cpu(z))
-            variances.append(on_cpu(variance))
+            variances.append(torch.zeros_like(codes[-1]) if variance is None else on_cpu(variance))
             bar.update(len(x))
     return torch.cat(codes).numpy(), torch.cat(variances).mean(dim=0), kind

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from vae_exp.metrics.collapse import unused_latents
 from vae_exp.page import charts
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.runs.folder import load_config
@@ -57,6 +58,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         record={"error": None, "data": {}, **record},
         bound=record["bound"],
         cards=_cards(cfg, record["bound"]["units"], metrics, evaluations),
+        warning=_warning(cfg, record, metrics, evaluations),
         expected=cfg.get("expected"),
         parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
@@ -78,6 +80,17 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     part.write_text(html, encoding="utf-8")
     part.replace(path)
     return path
+
+
+def _warning(
+    cfg: DictConfig, record: dict[str, Any], metrics: dict[str, float], evaluations: list[dict[str, Any]]
+) -> str | None:
+    """What to change if the latents are unused."""
+    known: dict[str, Any] = dict(metrics)
+    for evaluation in evaluations:
+        if not evaluation["is_stale"]:
+            known |= {f"{evaluation['split']}/{name}": value for name, value in evaluation["numbers"].items()}
+    return unused_latents(cfg, known, record.get("steps"))
 
 
 def _cards(

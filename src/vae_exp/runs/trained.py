@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 from PIL import Image
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -219,10 +218,7 @@ def restore(
     cfg.trainer.compile = False
     model, data = build(cfg)
     load_weights(model, path)
-    try:
-        model.on_test_start()
-    except MisconfigurationException as error:
-        raise ConfigError(str(error)) from error
+    model.check_fitted()
     data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
