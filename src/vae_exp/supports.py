@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
 from torch.distributions.constraints import Constraint
 
 __all__ = ["levels", "support_of"]
@@ -40,13 +41,12 @@ def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
     params = torch.zeros(getattr(likelihood, "params_per_pixel", 1) * channels, *size, device=device)
     with torch.no_grad():
         px = likelihood(params)
-    try:
-        support = px.support
-    except NotImplementedError:
-        support = None
-    if support is None:
+    one = px
+    while isinstance(one, Independent):
+        one = one.base_dist
+    if type(one).support is Distribution.support:
         raise ValueError(
-            f"likelihood: {type(px).__name__} does not say which values it scores. Give it a property support, "
-            "one of torch.distributions.constraints"
+            f"likelihood: {type(one).__name__} does not say which values it scores. Give the class a support, one of "
+            "torch.distributions.constraints"
         )
-    return getattr(support, "base_constraint", support)
+    return getattr(px.support, "base_constraint", px.support)
