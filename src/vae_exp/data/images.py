@@ -137,7 +137,7 @@ class Images(pl.LightningDataModule):
         """Shuffled batches; the same ones each epoch with `trainer.overfit_batches`."""
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
         batches.labelled_per_batch = self.labelled_per_batch
-        batches.is_order_kept = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
+        batches.is_order_kept = getattr(self.trainer, "overfit_batches", 0) > 0
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
         return batches
