@@ -1,13 +1,67 @@
-"""Distributions over latents `(D,)` that several priors and posteriors use and that torch lacks."""
+"""Distributions over latents `(D,)` that torch lacks, and what any distribution can be asked without an exception."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 
-__all__ = ["Mixture", "OneHots", "RelaxedOneHots"]
+__all__ = [
+    "Mixture",
+    "OneHots",
+    "RelaxedOneHots",
+    "closed_form_kl",
+    "is_discrete",
+    "mean_of",
+    "sample_of",
+    "variance_of",
+]
+
+
+def mean_of(q: Distribution) -> Tensor | None:
+    """`E z`, `(..., D)`; None if q does not know it, as a flow."""
+    try:
+        return q.mean
+    except NotImplementedError:
+        return None
+
+
+def variance_of(q: Distribution) -> Tensor | None:
+    """The variance of each dimension, `(..., D)`; None if q does not know it, as a flow or a point."""
+    try:
+        return q.variance
+    except NotImplementedError:
+        return None
+
+
+def is_discrete(q: Distribution) -> bool:
+    """Whether q is over bits or categories."""
+    try:
+        return q.support is not None and q.support.is_discrete
+    except NotImplementedError:  # chains, flows and points do not say; they are over real numbers
+        return False
+
+
+def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
+    """`KL(q || p)`, `(...)`, nats; None if torch has no closed form for the two."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
+def sample_of(p: Distribution, shape: Sequence[int] = ()) -> Tensor:
+    """Samples `(*shape, ..., D)`, with a pathwise gradient if p has one.
+
+    Raises:
+        ValueError: If p cannot be sampled from.
+    """
+    try:
+        return p.rsample(torch.Size(shape)) if p.has_rsample else p.sample(torch.Size(shape))
+    except NotImplementedError as error:
+        raise ValueError(f"prior: {type(p).__name__} cannot be sampled from; it needs a method sample") from error
 
 
 class Mixture(Distribution):

@@ -99,6 +99,7 @@ def export(trained: "Trained") -> dict[str, Any]:
         raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
     import torch
 
+    from vae_exp.distributions import mean_of, variance_of
     from vae_exp.models import M2
     from vae_exp.runs.build import bound
     from vae_exp.runs.folder import write_json
@@ -111,10 +112,7 @@ def export(trained: "Trained") -> dict[str, Any]:
 
     def encoder(x: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
         q = posterior(x, y)
-        try:
-            return {"z_mean": q.mean, "z_stddev": q.stddev}
-        except NotImplementedError:
-            return {"z_mean": q.mean}
+        return {"z_mean": q.mean} if variance_of(q) is None else {"z_mean": q.mean, "z_stddev": q.stddev}
 
     def decoder(z: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
         params: list[Tensor] = []
@@ -132,9 +130,7 @@ def export(trained: "Trained") -> dict[str, Any]:
     if isinstance(model, M2):
         parts["classifier"] = (lambda x: {"log_qy": model.classify(x)}, {"x": x})
     refused = {}
-    try:
-        encoder(x, **y)
-    except NotImplementedError:
+    if mean_of(posterior(x, **y)) is None:
         del parts["encoder"]
         refused["encoder"] = f"posterior: {type(model.posterior).__name__} knows no mean"
 
@@ -147,11 +143,12 @@ def export(trained: "Trained") -> dict[str, Any]:
         for name, (part, tensors) in parts.items():
             files[name] = _write(out / f"{name}.onnx", model, part, tensors)
             bar.update()
-    pixels = {"binary": "0 or 1", "real": "any number"}.get(data.values, "from 0 to 1")
+    pixels = data.representation
+    values = "0 or 1" if pixels.is_bits else "any number" if pixels.is_real else "from 0 to 1"
     about |= {
         "files": files,
         "refused": refused,
-        "names": NAMES | {"x": f"images: {data.representation}, {pixels}"},
+        "names": NAMES | {"x": f"images: {pixels.title}, {values}"},
         "bound": bound(model, data),
         "tolerance": TOLERANCE,
         "versions": {package: version(package) for package in PACKAGES},

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs import composed
+from torch.distributions import constraints
 
 from vae_exp.config import ConfigError
 from vae_exp.data import NPZ
 from vae_exp.runs.build import build, make, prepare
+from vae_exp.supports import levels
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(256, size=(12, 1, 4, 6), dtype=np.uint8)
@@ -66,17 +68,17 @@ def test_of_cubes_channels_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"images": GREY}, "holds images: needed is x, or x_train"),
-        ({}, "holds nothing: needed is x"),
-        ({"x_test": GREY}, "holds x_test: needed is x, or x_train"),
-        ({"x": GREY, "x_test": GREY}, "holds x, x_test: needed is x, or x_train (with"),
+        ({"images": GREY}, "holds images: either x is needed, or x_train"),
+        ({}, "holds nothing: either x is needed"),
+        ({"x_test": GREY}, "holds x_test: either x is needed, or x_train"),
+        ({"x": GREY, "x_test": GREY}, "holds x, x_test: either x is needed, or x_train (with"),
         ({"x": COLOUR}, "x is of shape (12, 3, 4, 6), but data.image_shape=[1, 4, 6] needs (N, 1, 4, 6)"),
         ({"x": GREY.reshape(12, -1)}, "x is of shape (12, 24)"),
         ({"x": GREY[:0]}, "x is of shape (0, 1, 4, 6)"),
         ({"x": np.uint8(3)}, "x is of shape ()"),
-        ({"x": GREY.astype(int)}, "x is int64: needed are uint8"),
-        ({"x": GREY // 128}, "the bytes of x are 0 and 1, white is 255"),
-        ({"x": GREY, "y": LABELS[:5]}, "y is int64 (5,), needed are whole numbers, one for each of 12 images"),
+        ({"x": GREY.astype(int)}, "x is int64: uint8 (0 to 255)"),
+        ({"x": GREY // 128}, "the bytes of x are 0 and 1, but white is 255"),
+        ({"x": GREY, "y": LABELS[:5]}, "y is int64 (5,), whole numbers are needed, one for each of 12 images"),
         ({"x": GREY, "y": LABELS / 2}, "y is float64 (12,)"),
         ({"x_train": GREY, "x_val": GREY, "y_val": LABELS[:, None]}, "y_val is int64 (12, 1)"),
     ],
@@ -110,27 +112,27 @@ def test_missing_file_is_named_by_its_key(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.source\.path is not given.*data\.source\.path=FILE"):
         prepare(data)
     _, data = build(composed("data=npz", "data.source.path=no.npz", f"data.root={tmp_path}"))
-    with pytest.raises(ConfigError, match=rf"data\.source\.path=no\.npz: there is no .* nor {tmp_path}/no\.npz"):
+    with pytest.raises(ConfigError, match=rf"data\.source\.path=no\.npz: there is no .* and no {tmp_path}/no\.npz"):
         prepare(data)
 
 
 @pytest.mark.parametrize(
-    ("x", "options", "values"),
+    ("x", "options", "support"),
     [
-        (GREY, [], "levels"),
-        (GREY > 99, ["data.levels=2", "likelihood=bce"], "binary"),
-        (GREY, ["data.binarize=dynamic", "likelihood=bce"], "binary"),
-        (GREY / 255, ["data.levels=unit", "likelihood=continuous_bernoulli"], "unit"),
-        (GREY / 7 - 3, ["data.levels=null"], "real"),
+        (GREY, [], levels),
+        (GREY > 99, ["data.levels=2", "likelihood=bce"], constraints.boolean),
+        (GREY, ["data.binarize=dynamic", "likelihood=bce"], constraints.boolean),
+        (GREY / 255, ["data.levels=unit", "likelihood=continuous_bernoulli"], constraints.unit_interval),
+        (GREY / 7 - 3, ["data.levels=null"], constraints.real),
     ],
 )
-def test_each_kind_of_pixel_reaches_the_model(x, options, values, tmp_path):
+def test_each_kind_of_pixel_reaches_the_model(x, options, support, tmp_path):
     np.savez(tmp_path / "my.npz", x=x, y=LABELS)
     shared = [f"data.source.path={tmp_path / 'my.npz'}", "data.image_shape=[1,4,6]", "data.num_classes=3"]
     cfg = composed("data=npz", *shared, *options, "data.val_size=3", "data.test_size=3", "data.batch_size=2")
     _, data = build(cfg)
     prepare(data)
-    assert data.values == values
+    assert data.representation.support is support
     assert sum(len(images) for images, _ in data.training_images()) == 6
 
 

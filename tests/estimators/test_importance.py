@@ -37,7 +37,7 @@ class Known:
         self.weights, self.x, self.size, self.taken = log_w, torch.zeros(log_w.shape[1], 1, 1, 1), size, 0
         self.asked = []
 
-    def again(self, num):
+    def resample(self, num):
         part = Known(self.weights[self.taken : self.taken + num], self.size)
         self.taken, self.asked = self.taken + num, [*self.asked, num]
         return part
@@ -165,18 +165,18 @@ def test_m2_sums_over_the_label():
     found = importance_sampling(draw, 20_000)
     assert (found.variance.sqrt() < 0.03).all()
     assert ((found.log_px - true).abs() < 5 * found.variance.sqrt() + 1e-4).all()
-    again = draw.again(5)
-    assert again.z.shape == (5, CLASSES * 16, 2)
-    assert torch.equal(again.log_qy, draw.log_qy)
-    by_class = again.each.log_w.view(5, CLASSES, 16)
+    fresh = draw.resample(5)
+    assert fresh.z.shape == (5, CLASSES * 16, 2)
+    assert torch.equal(fresh.log_qy, draw.log_qy)
+    by_class = fresh.each.log_w.view(5, CLASSES, 16)
     expected = torch.stack([by_class[:, label] for label in range(CLASSES)]).exp().mean(0).log()
-    torch.testing.assert_close(again.log_w, expected)
+    torch.testing.assert_close(fresh.log_w, expected)
     # A class of a z is scored with itself: the weight of the class alone, by hand.
     c = F.one_hot(torch.arange(CLASSES).repeat_interleave(16), CLASSES).float()
-    log_px = model.decode(again.z, c).log_prob(x.repeat(CLASSES, 1, 1, 1))
-    log_pz = model.prior().log_prob(again.z)
-    log_qz = model.posterior(model.encoder(x.repeat(CLASSES, 1, 1, 1), c)).log_prob(again.z)
-    torch.testing.assert_close(again.each.log_w, log_px + log_pz - log_qz, rtol=1e-4, atol=1e-4)
+    log_px = model.decode(fresh.z, c).log_prob(x.repeat(CLASSES, 1, 1, 1))
+    log_pz = model.prior().log_prob(fresh.z)
+    log_qz = model.posterior(model.encoder(x.repeat(CLASSES, 1, 1, 1), c)).log_prob(fresh.z)
+    torch.testing.assert_close(fresh.each.log_w, log_px + log_pz - log_qz, rtol=1e-4, atol=1e-4)
 
 
 # --- The numbers --------------------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF
-from vae_exp.evaluate import evaluate_runs
-from vae_exp.generate import generate_runs
+from vae_exp.metrics.score import score_runs
 from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -60,7 +60,8 @@ def composed(*overrides: str) -> DictConfig:
 def composed_on(folder: Path, name: str, *overrides: str) -> DictConfig:
     """The config of a command on the run, or the runs, of `folder`."""
     cfg = deepcopy(_on_runs(name, *overrides))
-    cfg.run = str(folder)
+    if not any(override.startswith("run=") for override in overrides):
+        cfg.run = str(folder)
     return cfg
 
 
@@ -75,7 +76,7 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
 
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
     """The numbers of `python -m vae_exp.evaluate run=folder`."""
-    (numbers,) = evaluate_runs(composed_on(folder, "evaluate", *overrides)).values()
+    (numbers,) = score_runs(composed_on(folder, "evaluate", *overrides)).values()
     return numbers
 
 

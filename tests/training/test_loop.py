@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -14,9 +15,10 @@ from helpers.steps import LONG, Schedules, assert_same, last
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
 from pytorch_lightning.profilers import SimpleProfiler
 
-from vae_exp import runs
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
+from vae_exp.models.module import Module
 from vae_exp.objectives import ELBO
 from vae_exp.training.loop import Steps
 
@@ -29,7 +31,7 @@ class Follower(pl.Callback):
         torch.save([*seen, (batch_idx, trainer.global_step)], self.path)
 
     def setup(self, trainer, pl_module, stage):
-        self.path = runs.Path(trainer.default_root_dir) / "followed.pt"
+        self.path = Path(trainer.default_root_dir) / "followed.pt"
 
 
 @pytest.fixture
@@ -225,7 +227,7 @@ def test_a_callback_sees_every_gradient(run, calls):
 @pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.log_every_n_steps=4",)])
 def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatch, tmp_path, step, options):
     whole, _ = run(*LONG, *options, folder="whole")
-    original, made = VAE.training_step, []
+    original, made = Module.training_step, []
 
     def interrupted(self, batch, batch_idx):
         if len(made) == step:
@@ -234,7 +236,7 @@ def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatc
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VAE, "training_step", interrupted)
+        patch.setattr(Module, "training_step", interrupted)
         with pytest.raises(SystemExit):
             run(*LONG, *options, folder="part")
     part = tmp_path / "part"
@@ -248,7 +250,7 @@ def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatc
 
 def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path):
     whole, _ = run(*LONG, folder="whole")
-    original = VAE.training_step
+    original = Module.training_step
 
     def terminated(self, batch, batch_idx):
         if self.global_step == 5:
@@ -256,7 +258,7 @@ def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path
         return original(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(VAE, "training_step", terminated)
+        patch.setattr(Module, "training_step", terminated)
         with pytest.raises(SystemExit) as error:
             run(*LONG, folder="part")
     assert error.value.code == 143
@@ -268,6 +270,6 @@ def test_a_signal_ends_the_run_after_the_step_in_hand(run, monkeypatch, tmp_path
 
 def test_no_step_is_made_after_one_without_a_number(run, tmp_path):
     """A step that went wrong among many is named as it is when made by itself."""
-    with pytest.raises(runs.ConfigError, match=r"step 1 \(epoch 0, batch 1\): recon is (inf|nan) for 16 of 16"):
+    with pytest.raises(ConfigError, match=r"step 1 \(epoch 0, batch 1\): recon is (inf|nan) for 16 of 16"):
         run(*LONG, "optimizer.lr=1e30")
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()

@@ -63,7 +63,7 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
     groups = {size: _Groups(size) for size in sizes}
     squares = torch.full((len(draw.x),), -torch.inf, dtype=exact(draw.x), device=draw.x.device)
     for done in range(0, num_samples, chunk):
-        log_w = draw.again(min(chunk, num_samples - done)).log_w.to(squares.dtype)
+        log_w = draw.resample(min(chunk, num_samples - done)).log_w.to(squares.dtype)
         squares = squares.logaddexp((2 * log_w).logsumexp(dim=0))
         for group in groups.values():
             group.add(log_w)
@@ -84,7 +84,7 @@ def widest(draw: Draw) -> int:
     each component.
     """
     with _Sizes() as sizes:
-        _ = draw.again(1).log_w
+        _ = draw.resample(1).log_w
     return max(1, sizes.most // len(draw.x))
 
 

@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from PIL import Image
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.pictures import decode
+from vae_exp.data.files import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
@@ -77,7 +76,7 @@ class Trained:
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the command's."""
         self.setup(split or self.split)
-        return len(self.data.splits[split or self.split].x)
+        return len(self.data.splits[split or self.split].y)
 
     def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
@@ -154,7 +153,7 @@ class Trained:
         try:
             return self.data.represent(torch.stack(pixels)).to(self.data.device)
         except ValueError as error:
-            if self.data.levels == 2:
+            if self.data.representation.levels == 2:
                 way = "the images of this run are bits: give files of black and white pixels (0 and 255) alone"
                 raise ConfigError(f"input: {way}") from error
             raise ConfigError(f"input: {error}") from error
@@ -165,11 +164,9 @@ class Trained:
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def shown(self, images: Tensor) -> Tensor:
-        """Images as pixels in [0, 1]: real numbers from the least to the greatest of 100 of the split, see `subset`."""
-        if self.data.values != "real":
-            return images
-        x, _ = self.images(100)
-        return (images - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
+        """See `Images.shown`; real numbers by the range of the command's split."""
+        self.setup(self.split)
+        return self.data.shown(images, self.split)  # type: ignore[arg-type]
 
     def bar(self, total: int, title: str, unit: str = "images") -> "tqdm[Any]":
         """A progress bar, to be used in a `with`."""
@@ -221,10 +218,7 @@ def restore(
     cfg.trainer.compile = False
     model, data = build(cfg)
     load_weights(model, path)
-    try:
-        model.on_test_start()
-    except MisconfigurationException as error:
-        raise ConfigError(str(error)) from error
+    model.check_fitted()
     data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
@@ -258,16 +252,10 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     """
     if cfg.logger and "wandb" not in cfg.logger:
         raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
-    pattern = Path(cfg.run)
-    if pattern.exists() or not any(sign in cfg.run for sign in "*?["):
-        folders = [pattern]
-    else:
-        anchor = Path(pattern.anchor)
-        folders = sorted(
-            path for path in anchor.glob(str(pattern.relative_to(pattern.anchor))) if (path / "config.yaml").is_file()
-        )
-        if not folders:
-            raise ConfigError(f"run={cfg.run}: no run folder is called so. Runs are under outputs/")
+    runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
+    folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
+    if not folders:
+        raise ConfigError("run=[]: give a run folder, a pattern of several, or a list of these")
     results, failed = {}, []
     for folder in folders:
         try:
@@ -280,6 +268,18 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     if failed:
         raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
     return results
+
+
+def _folders(run: str) -> list[Path]:
+    """Run folders: the one of this name, or those that a pattern fits."""
+    pattern = Path(run)
+    if pattern.exists() or not any(sign in run for sign in "*?["):
+        return [pattern]
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    folders = sorted(path for path in found if (path / "config.yaml").is_file())
+    if not folders:
+        raise ConfigError(f"run={run}: no run folder has such a name. Runs are under outputs/")
+    return folders
 
 
 def _device(accelerator: str) -> torch.device:
