@@ -1,4 +1,4 @@
-"""Makes pictures and numbers of runs: what `python -m vae_exp.generate` does."""
+"""Makes pictures and numbers from runs: what `python -m vae_exp.generate` does."""
 
 import logging
 from contextlib import suppress
@@ -18,17 +18,17 @@ log = logging.getLogger("vae_exp")
 
 
 def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
-    """Makes something of every run of `cfg.run`.
+    """Uses every run of `cfg.run` for one `what`.
 
     Arguments:
         cfg: As `conf/generate.yaml`.
-        what: The option of `conf/what/` that it was composed with.
+        what: The option of `conf/what/` that `cfg` was composed with.
 
     Returns:
-        The numbers that came with it, by run folder.
+        The numbers of each run, by run folder.
 
     Raises:
-        ConfigError: If there is no such run, or what is asked for has no meaning for it.
+        ConfigError: If there is no such run, or the use has no meaning for it.
     """
 
     def work(trained: Trained) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def make(trained: Trained, what: str, by: str, cfg: DictConfig | None = None) ->
         The numbers that came with it.
 
     Raises:
-        ConfigError: If it has no meaning for this run, or an option is none.
+        ConfigError: If the use has no meaning for this run, or an option has no such value.
     """
     chosen: Any = cfg or OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
     options = _options(chosen)
@@ -71,7 +71,7 @@ def make(trained: Trained, what: str, by: str, cfg: DictConfig | None = None) ->
         numbers = get_method(chosen.what)(trained, out, **options)
     except (ConfigError, ValueError) as error:  # of a part, or an option
         with suppress(OSError):
-            out.rmdir()  # unless something of an earlier command lies there
+            out.rmdir()  # fails if it holds the results of an earlier command
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     about = {"by": by, "what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
     about["weights"] = fingerprint(trained.folder / "checkpoints" / f"{trained.checkpoint}.ckpt")
