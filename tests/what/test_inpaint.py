@@ -19,6 +19,7 @@ from vae_exp.what.errors import squared_error
 from vae_exp.what.inpaint import inpaint
 from vae_exp.what.missing import Missing, make_mask
 
+pytestmark = pytest.mark.usefixtures("drawn")
 N, REPEATS = 6, 40
 KNOWN = torch.tensor([True, False, True, True, False, False]).view(1, 1, 1, N)
 QUICK = ("num_images=6", "num_chains=2", "burn_in=2", "num_steps=3", "num_samples=7")
