@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
