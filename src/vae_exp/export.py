@@ -97,7 +97,7 @@ def export(trained: "Trained") -> dict[str, Any]:
         import onnxscript  # noqa: F401
         from safetensors.torch import save
     except ImportError as error:
-        raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
+        raise ConfigError(f"export needs {error.name}: pip install '.[export]'") from error
     import torch
 
     from vae_exp.distributions import mean_of, variance_of
