@@ -1,45 +1,98 @@
-"""docs/extending.md, done as it says."""
+"""docs/extending.md and docs/extending_runs.md, done as they say."""
 
+import csv
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.runs import ROOT, command
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
 from vae_exp.runs.trained import restore
 
-TEXT = (ROOT / "docs" / "extending.md").read_text()
-QUICK = ["trainer=debug", "logger=none", "encoder.hidden=[8]", "decoder.hidden=[8]"]
+TEXT = "\n".join((ROOT / "docs" / name).read_text() for name in ("extending.md", "extending_runs.md"))
+# Where each part is in a run that was read back.
+PARTS = {
+    "encoder": lambda trained: trained.model.encoder,
+    "posterior": lambda trained: trained.model.posterior,
+    "likelihood": lambda trained: trained.model.likelihood,
+    "prior": lambda trained: trained.model.prior,
+    "objective": lambda trained: trained.model.objective,
+    "corruption": lambda trained: trained.model.corruption,
+    "data": lambda trained: trained.data.source,
+}
+COMMANDS = re.findall(r"python -m vae_exp (.*)", TEXT)
+QUICK = ("trainer=debug", "logger=csv", "report=false", "callbacks.pictures=null", "callbacks.curves=null")
 
 
-def write_files(folder: Path) -> None:
-    """Writes each block that follows a `path`."""
-    for path, block in re.findall(r"`(my_[\w/]+\.(?:py|yaml))`.*?\n\n```\w+\n(.*?)```", TEXT, re.DOTALL):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(block)
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Each block that follows a `path`, written there; Python finds the modules."""
+    for path, block in blocks().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(block)
+        if path.endswith(".py"):
+            monkeypatch.delitem(sys.modules, Path(path).stem, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["vae", "cvae"])
-@pytest.mark.parametrize("line", re.findall(r"python -m vae_exp (.*)", TEXT))
-def test_the_examples_run(tmp_path, line, model):
-    write_files(tmp_path)
-    done = command(*line.split(), f"model={model}", *QUICK, cwd=tmp_path)
+def blocks() -> dict[str, str]:
+    return dict(re.findall(r"`(my_[\w/]+\.(?:py|yaml))`.*?\n\n```\w+\n(.*?)```", TEXT, re.DOTALL))
+
+
+def own_option(line: str) -> tuple[str, str]:
+    """The group and the option of `my_conf` that a command chooses."""
+    ((group, name),) = {
+        pair for pair in re.findall(r"([a-z]+)=(\w+)", line) if f"my_conf/{'/'.join(pair)}.yaml" in blocks()
+    }
+    return group, name
+
+
+def trained_by(line: str, folder: Path, *more: str) -> Path:
+    done = command(*line.split(), *QUICK, "hydra.run.dir=run", *more, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "test/elbo" in done.stdout
+    return folder / "run"
 
 
 @pytest.mark.slow
-def test_the_metric_of_the_page_is_computed(tmp_path, run):
-    write_files(tmp_path)
-    folder, _ = run()
+@pytest.mark.parametrize("line", [line for line in COMMANDS if own_option(line)[0] in PARTS])
+def test_a_run_has_the_part_of_the_page(folder, line):
+    group, name = own_option(line)
+    own = OmegaConf.load(folder / "my_conf" / group / f"{name}.yaml")
+    target = own.source._target_ if group == "data" else own._target_
+    model = "cvae" if group in ("encoder", "prior") else "vae"  # these two read the label
+    run = trained_by(line, folder, f"model={model}")
+    written = OmegaConf.load(run / "config.yaml")[group]
+    assert (written.source if group == "data" else written)._target_ == target
+    assert type(PARTS[group](restore(run, accelerator="cpu"))) is get_class(target)
+
+
+@pytest.mark.slow
+def test_the_callback_of_the_page_logs_beside_those_of_the_package(folder):
+    (line,) = [line for line in COMMANDS if own_option(line) == ("callbacks", "norm")]
+    run = trained_by(line, folder)
+    with (run / "metrics.csv").open(newline="") as file:
+        logged = [float(row["decoder_norm"]) for row in csv.DictReader(file) if row["decoder_norm"]]
+    weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+    norm = sum(w.square().sum() for name, w in weights.items() if name.startswith("decoder.")).sqrt()
+    assert logged[-1] == pytest.approx(float(norm), rel=1e-5)
+    assert len(logged) == 2  # epochs
+
+
+@pytest.mark.slow
+def test_the_metric_of_the_page_is_computed(folder, run):
+    path, _ = run()
     (line,) = re.findall(r"python -m vae_exp.evaluate (.*)", TEXT)
-    done = command(*line.replace("outputs/...", str(folder)).split(), module="vae_exp.evaluate", cwd=tmp_path)
+    done = command(*line.replace("outputs/...", str(path)).split(), module="vae_exp.evaluate", cwd=folder)
     assert done.returncode == 0, done.stderr
-    content = json.loads((folder / "evaluation.json").read_text())
-    trained = restore(folder, accelerator="cpu")
+    content = json.loads((path / "evaluation.json").read_text())
+    trained = restore(path, accelerator="cpu")
     x, y = trained.images(50)
     with torch.no_grad():
         assert content["spread"] == pytest.approx(255 * float(trained.model.draw(x, y).px.mean.std()), rel=0.2)
@@ -47,10 +100,32 @@ def test_the_metric_of_the_page_is_computed(tmp_path, run):
     assert f"test/spread  {content['spread']:.3f}" in done.stdout
 
 
-def test_the_page_has_its_examples(tmp_path):
-    write_files(tmp_path)
-    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    names = ("likelihood/laplace", "prior/spline_flow", "objective/squared", "metrics/spread")
-    yamls = {f"my_conf/{name}.yaml" for name in names}
-    assert files == {"my_parts.py", "my_objective.py", "my_metrics.py", *yamls}
-    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 3
+@pytest.mark.slow
+def test_the_what_of_the_page_is_made(folder, run):
+    path, _ = run()
+    (line,) = re.findall(r"python -m vae_exp.generate (.*)", TEXT)
+    done = command(*line.replace("outputs/...", str(path)).split(), module="vae_exp.generate", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    out = path / "images" / "differences"
+    content = json.loads((out / "differences.json").read_text())
+    assert (out / "differences.png").stat().st_size > 0
+    assert content["num_images"] == 20
+    trained = restore(path, accelerator="cpu")
+    x, y = trained.images(20)
+    with torch.no_grad():
+        difference = (trained.model.draw(x, y).px.mean[0] - x).abs().mean()
+    assert content["difference"] == pytest.approx(float(difference), rel=0.2)  # other noise
+
+
+def test_the_pages_have_one_example_of_each_kind():
+    """Each has a class or function of its own, and a command that chooses it."""
+    kinds = {path.split("/")[1] for path in blocks() if path.endswith(".yaml")}
+    assert kinds == {*PARTS, "metrics", "what", "callbacks"}
+    yamls = {path: block for path, block in blocks().items() if path.endswith(".yaml")}
+    named = {name for block in yamls.values() for name in re.findall(r"(my_\w+)\.\w+$", block, re.MULTILINE)}
+    assert {f"{name}.py" for name in named} == {path for path in blocks() if path.endswith(".py")}
+    assert {own_option(line)[0] for line in COMMANDS} == kinds - {"metrics", "what"}
+
+
+def test_examples_are_short():
+    assert all(len(block.splitlines()) <= 25 for block in blocks().values())
