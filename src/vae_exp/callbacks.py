@@ -16,7 +16,7 @@ from torch import Tensor
 from vae_exp import plots
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean, NonFiniteError
-from vae_exp.models import CVAE, VAE
+from vae_exp.models import VAE
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
@@ -157,9 +157,9 @@ class Pictures(Callback):
             return (images - low) / (high - low or 1.0)
 
         y = split.y[:10].to(model.device)
-        num_classes = model.context_dim if isinstance(model, CVAE) else None
+        num_classes = model.num_classes
         when = f"{self.title}, {weights}"
-        px = "p(x|z)" if num_classes is None else "p(x|z,y)"
+        px = "p(x|z)" if not num_classes else "p(x|z,y)"
         was_training = model.training
         model.eval()
         # The same latents at every drawing show what training changes, and leave its own noise alone.
@@ -169,11 +169,11 @@ class Pictures(Callback):
             paths = [
                 plots.reconstructions(shown(x), shown(model.reconstruct(x, y)), title, folder / "reconstructions.png")
             ]
-            if model.bounds is not None:  # an autoencoder has nothing to sample from
-                labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
+            if model.has("prior"):
+                labels = model.example_y(100)
                 title = f"{when}\nsamples: means of {px}, z from the prior"
                 paths.append(plots.grid(shown(model.sample(100, labels)), title, folder / "samples.png"))
-            if num_classes is not None:
+            if num_classes:
                 labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
                 images = shown(model.sample(len(labels), labels))
                 title = f"{when}\nsamples of each class: means of p(x|z,y)"

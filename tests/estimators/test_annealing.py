@@ -178,7 +178,7 @@ def test_every_model_with_slopes_has_it_and_gives_it_twice(run, chosen):
 
 REFUSED = {
     "ae": ("model=ae", "no density over its codes"),
-    "m2": ("model=m2 data.labelled=8 data.labelled_per_batch=4", "nll=is sums over it"),
+    "m2": ("model=m2 data.labelled=8 data.labelled_per_batch=4", "no slope in a label: choose model=cvae"),
     "bernoulli": ("posterior=bernoulli prior=bernoulli", "discrete: choose nll=is"),
     "categorical": ("posterior=categorical prior=categorical latent_dim=8", "discrete: choose nll=is"),
 }

@@ -436,7 +436,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
 
 def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     x = picture(tmp_path / "a.png")[None, None]
-    with pytest.raises(ConfigError, match="label=null: the model is told the label"):
+    with pytest.raises(ConfigError, match="label=null: the model is given the label"):
         generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}")
     generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}", "label=3")
     torch.testing.assert_close(drawn["images"][1:], load(folder("cvae")).reconstruct(x, torch.tensor([3])))
@@ -468,7 +468,7 @@ def test_what_has_no_meaning_is_refused(folder, name, what, said):
     ("name", "what", "options", "said"),
     [
         ("vae", "reconstructions", ("num_images=0",), "num_images=0"),
-        ("vae", "reconstructions", ("label=1",), "VAE is told no label"),
+        ("vae", "reconstructions", ("label=1",), "VAE is given no label"),
         ("vae", "reconstructions", ("input=[]",), "at least one file"),
         ("vae", "reconstructions", ("input=nowhere.png",), "input=nowhere.png"),
         ("cvae", "reconstructions", ("label=4",), "labels of this run are 0 to 3"),

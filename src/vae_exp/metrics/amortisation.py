@@ -11,7 +11,6 @@ from torch.distributions import Distribution
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, widest
-from vae_exp.models import M2
 from vae_exp.precision import at_least_float32, exact
 from vae_exp.runs.trained import Trained
 
@@ -40,10 +39,7 @@ def amortisation(
         NoMeaningError: If there is no elbo, or no gradient to refine a posterior by.
     """
     model = trained.model
-    if model.bounds is None:
-        raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")
-    if isinstance(model, M2):
-        raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
+    model.require("slope")
     if min(num_samples, trained.num_images()) < 2:
         raise NoMeaningError("a gap and its errors need two latents of two images: num_samples=5000")
     num_images = min(num_images, trained.num_images())

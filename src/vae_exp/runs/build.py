@@ -153,6 +153,6 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "of": model.bounds,
         "representation": data.representation,
         "kind": "mass" if model.likelihood.support in ("binary", "levels") else "density",
-        "is_bound": model.bounds is not None and _fits(data, model),
+        "is_bound": model.has("density") and _fits(data, model),
         "units": "nats per image",
     }

@@ -28,12 +28,11 @@ def samples(trained: Trained, out: Path, num_images: int, sampler: str = "prior"
         NoMeaningError: If there is no prior; if latents are discrete and a density is to be fitted to them.
     """
     model = trained.model
-    draw = samplers.sampler(trained, sampler)
-    y = torch.arange(num_images, device=model.device) % model.context_dim if model.context_dim else None
+    sampler_ = samplers.sampler(trained, sampler)
     trained.reseed("samples")
-    c = model.context(y)
-    images = model.decode(draw(num_images, c), c).mean
-    given = "p(x|z)" if y is None else "p(x|z,y)"
-    title = f"{trained.cfg.name}\nsamples: means of {given}, z from {draw.name}"
+    c = model.context(model.example_y(num_images))
+    images = model.decode(sampler_(num_images, c), c).mean
+    given = "p(x|z)" if c is None else "p(x|z,y)"
+    title = f"{trained.cfg.name}\nsamples: means of {given}, z from {sampler_.name}"
     plots.grid(trained.shown(images), title, out / "samples.png")
-    return draw.numbers
+    return sampler_.numbers
