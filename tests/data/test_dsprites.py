@@ -76,7 +76,7 @@ def test_each_image_has_its_own_factors(tmp_path, folder):
 def test_sizes_and_names_are_those_of_the_file():
     assert len(DSprites.factor_names) == len(SIZES)
     assert DSprites.factor_names == Sprites.factor_names
-    with pytest.raises(ValueError, match=r"data\.source\.train_size=291: .* more than the 360 images"):
+    with pytest.raises(ValueError, match=r"data\.source\.train_size=291: .* more than the 360 existing images"):
         source(train_size=291)
 
 
@@ -92,7 +92,7 @@ def change(array, at, value):
         ({"imgs": None}, "KeyError"),
         ({"latents_classes": None}, "latents_classes"),
         ({"imgs": arrays()["imgs"] * np.uint8(255)}, "not all 0 and 1"),
-        ({"imgs": arrays()["imgs"][:-1]}, "imgs is uint8 .359, 64, 64., needed is uint8 .360, 64, 64."),
+        ({"imgs": arrays()["imgs"][:-1]}, "imgs is uint8 .359, 64, 64., not uint8 .360, 64, 64."),
         ({"imgs": arrays()["imgs"].astype(np.int64)}, "imgs is int64"),
         ({"imgs": np.asfortranarray(arrays()["imgs"])}, "C order"),
         ({"latents_classes": arrays()["latents_classes"][::-1]}, "not all combinations in order"),

@@ -113,7 +113,7 @@ def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=rf"data\.source\.path: no \.jpg.* in {tmp_path}"):
         source(tmp_path).load(tmp_path)
     (tmp_path / "test").mkdir()
-    with pytest.raises(ValueError, match=r"data\.source\.path: .* has a folder test, but none called train"):
+    with pytest.raises(ValueError, match=r"data\.source\.path: .* has a folder test, but no folder train"):
         source(tmp_path).load(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_folders_that_are_no_classes(folder):
     with pytest.raises(ValueError, match=r"data\.num_classes=3, but .* has 2 folders of pictures: a, b"):
         source(folder, num_classes=3).load(folder)
     save(folder / "0.png", pixels(1)[0])
-    with pytest.raises(ValueError, match=r"0\.png is not in one level of folders"):
+    with pytest.raises(ValueError, match=r"0\.png is not exactly one folder below"):
         source(folder, num_classes=2).load(folder)
 
 

@@ -66,17 +66,17 @@ def test_of_cubes_channels_come_first(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"images": GREY}, "holds images: needed is x, or x_train"),
-        ({}, "holds nothing: needed is x"),
-        ({"x_test": GREY}, "holds x_test: needed is x, or x_train"),
-        ({"x": GREY, "x_test": GREY}, "holds x, x_test: needed is x, or x_train (with"),
+        ({"images": GREY}, "holds images: either x is needed, or x_train"),
+        ({}, "holds nothing: either x is needed"),
+        ({"x_test": GREY}, "holds x_test: either x is needed, or x_train"),
+        ({"x": GREY, "x_test": GREY}, "holds x, x_test: either x is needed, or x_train (with"),
         ({"x": COLOUR}, "x is of shape (12, 3, 4, 6), but data.image_shape=[1, 4, 6] needs (N, 1, 4, 6)"),
         ({"x": GREY.reshape(12, -1)}, "x is of shape (12, 24)"),
         ({"x": GREY[:0]}, "x is of shape (0, 1, 4, 6)"),
         ({"x": np.uint8(3)}, "x is of shape ()"),
-        ({"x": GREY.astype(int)}, "x is int64: needed are uint8"),
-        ({"x": GREY // 128}, "the bytes of x are 0 and 1, white is 255"),
-        ({"x": GREY, "y": LABELS[:5]}, "y is int64 (5,), needed are whole numbers, one for each of 12 images"),
+        ({"x": GREY.astype(int)}, "x is int64: uint8 (0 to 255)"),
+        ({"x": GREY // 128}, "the bytes of x are 0 and 1, but white is 255"),
+        ({"x": GREY, "y": LABELS[:5]}, "y is int64 (5,), whole numbers are needed, one for each of 12 images"),
         ({"x": GREY, "y": LABELS / 2}, "y is float64 (12,)"),
         ({"x_train": GREY, "x_val": GREY, "y_val": LABELS[:, None]}, "y_val is int64 (12, 1)"),
     ],
@@ -110,7 +110,7 @@ def test_missing_file_is_named_by_its_key(tmp_path):
     with pytest.raises(ConfigError, match=r"data\.source\.path is not given.*data\.source\.path=FILE"):
         prepare(data)
     _, data = build(composed("data=npz", "data.source.path=no.npz", f"data.root={tmp_path}"))
-    with pytest.raises(ConfigError, match=rf"data\.source\.path=no\.npz: there is no .* nor {tmp_path}/no\.npz"):
+    with pytest.raises(ConfigError, match=rf"data\.source\.path=no\.npz: there is no .* and no {tmp_path}/no\.npz"):
         prepare(data)
 
 

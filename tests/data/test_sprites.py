@@ -130,7 +130,7 @@ def test_a_rotation_is_a_rotation(source):
         ((0, 1, 1), "data.source.train_size=0"),
         ((1, 0, 1), "data.source.val_size=0"),
         ((1, 1, -1), "data.source.test_size=-1"),
-        ((221_183, 1, 1), "more than the 221184 images"),
+        ((221_183, 1, 1), "more than the 221184 existing images"),
     ],
 )
 def test_sizes_out_of_range_are_named(sizes, named):

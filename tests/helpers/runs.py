@@ -13,9 +13,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF
-from vae_exp.evaluate import evaluate_runs
-from vae_exp.generate import generate_runs
+from vae_exp.metrics.score import score_runs
 from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -50,11 +50,15 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
     )
 
 
+def composed_evaluation(folder: Path, *overrides: str) -> DictConfig:
+    """The config of `python -m vae_exp.evaluate run=folder`."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
+
+
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
     """The numbers of `python -m vae_exp.evaluate run=folder`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
-    (numbers,) = evaluate_runs(cfg).values()
+    (numbers,) = score_runs(composed_evaluation(folder, *overrides)).values()
     return numbers
 
 

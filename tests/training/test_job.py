@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import ClassVar
 
 import pytest
 import pytorch_lightning as pl
@@ -105,6 +106,33 @@ def test_a_run_interrupted_at_any_step_continues_to_the_bit(run, tmp_path, step)
     assert record(part)["status"] == "failed"
     resume(part, callbacks__stop=None)
     assert curve(part) == curve(whole)
+
+
+class Seen(pl.Callback):
+    """Keeps the images and the first noise of every training step."""
+
+    steps: ClassVar[list] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        Seen.steps.append((batch[0].clone(), torch.get_rng_state()))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("model=m2", "likelihood=bce", "data.binarize=threshold", "data.labelled=8", "data.labelled_per_batch=3")],
+)
+@pytest.mark.parametrize("overfit", [2, 0.67, 0])
+def test_overfit_batches_are_the_same_in_each_epoch(run, options, overfit):
+    Seen.steps.clear()
+    options = (*options, "data.eval_batch_size=4", "+callbacks.seen._target_=test_train.Seen", "test=false")
+    run(*options, f"+trainer.overfit_batches={overfit}")
+    images, noise = zip(*Seen.steps, strict=True)
+    per_epoch = 3 if overfit == 0 else 2  # of 48 images, 16 a batch
+    assert len(images) == 2 * per_epoch
+    first, second = images[:per_epoch], images[per_epoch:]
+    assert all(map(torch.equal, first, second)) == (overfit > 0)
+    assert not torch.equal(first[0], first[1])
+    assert len({bytes(state.numpy()) for state in noise}) == len(noise)
 
 
 class StopInValidation(pl.Callback):

@@ -7,6 +7,7 @@ import torch
 
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.latents import DEAD, explained
+from vae_exp.metrics.options import at_least
 from vae_exp.plots import heatmap
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
@@ -36,8 +37,10 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         `images/factors.png` shows it.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the factors are not known, or fewer than two can be scored.
     """
+    at_least(1, num_images=num_images)
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp.metrics import disentanglement as d
 

@@ -14,6 +14,7 @@ from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 
@@ -45,8 +46,12 @@ def latents(
         `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the model has no prior.
     """
+    at_least(0, threshold=threshold)
+    at_least(1, num_images=num_images, nll_images=nll_images, num_samples=num_samples)
+    at_least(2, num_latents=num_latents)
     trained.model.require("prior")
     numbers = units(trained, threshold)
     active = [variance > threshold for variance in numbers["mean_variances"]]
