@@ -140,7 +140,7 @@ def test_masks(tmp_path):
         ("circle", 0.5, "choose half, random, box or a picture"),
         ("random", 0.0, "share=0.0"),
         ("wrong.png", 0.5, "has 9 by 6 pixels, the images have 8 by 8"),
-        ("white.png", 0.5, "takes nothing away"),
+        ("white.png", 0.5, "leaves no pixel missing"),
         ("junk.png", 0.5, "cannot identify"),
     ],
 )

@@ -1,6 +1,6 @@
 """Every `what` on every kind of run: it works, or says why not. The table in docs/generation.md is this test's.
 
-`VAE_EXP_WRITE_DOCS=1 pytest tests/what/test_matrix.py` writes it anew.
+`VAE_EXP_WRITE_DOCS=1 pytest tests/what/test_matrix.py` rewrites it.
 """
 
 import os

@@ -436,7 +436,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
 
 def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     x = picture(tmp_path / "a.png")[None, None]
-    with pytest.raises(ConfigError, match="label=null: the model is given the label"):
+    with pytest.raises(ConfigError, match="label=null: the model needs the label"):
         generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}")
     generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}", "label=3")
     torch.testing.assert_close(drawn["images"][1:], load(folder("cvae")).reconstruct(x, torch.tensor([3])))
@@ -450,7 +450,7 @@ def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     [
         ("ae", "manifold", "no prior"),
         ("vae1d", "manifold", "no plane"),
-        *((name, "manifold", "no map from a square") for name in REFUSED["manifold"] if name not in ("ae", "vae1d")),
+        *((name, "manifold", "no map from the unit square") for name in REFUSED["manifold"] if name not in ("ae", "vae1d")),
         ("bernoulli", "interpolation", "bits or categories"),
         ("categorical", "edit", "bits or categories"),
         ("vae", "classes", "train model=cvae"),
