@@ -2,22 +2,23 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from vae_exp import charts
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
-from vae_exp.page import charts
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.runs.folder import load_config
 
 __all__ = ["write_page"]
 
 TERMS = {"elbo": "ELBO", "recon": "Reconstruction", "kl": "KL", "iwae": "IWAE bound", "error": "Error"}
+NO_UNIT = ("error",)  # a share of the images
 PARTS = (
     "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "optimizer",
     "trainer",
@@ -59,7 +60,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
         yaml=(folder / "config.yaml").read_text(),
-        curves=[(title, svg) for term, title in TERMS.items() if (svg := charts.curves(rows, term))],
+        curves=_curves(rows, record["bound"]["units"]),
         has_metrics=bool(rows),
         latents=_latents(folder),
         pictures={
@@ -138,25 +139,38 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dict[str, str]]]:
+    """Title and chart of each term that was logged."""
+    drawn = {
+        (term, title): charts.curves(rows, term, "share of the images" if term in NO_UNIT else unit)
+        for term, title in TERMS.items()
+    }
+    return [(title, charts.svg(draw)) for (_, title), draw in drawn.items() if draw is not None]
+
+
 def _latents(folder: Path) -> dict[str, Any] | None:
     """Charts of the KL per dimension, those with the most at the top."""
     rows = charts.read_csv(folder / "kl_per_dim.csv")
     if not rows:
         return None
     names = [name for name in rows[0] if name not in ("epoch", "step")]
-    names.sort(key=lambda name: -float(rows[-1][name]))
+    names.sort(key=lambda name: -float(rows[-1][name]))  # the one with the most KL at last at the top
     kl = [[float(row[name]) for name in names] for row in rows]
     steps = [int(row["step"]) for row in rows]
     return {
         "largest": max(map(max, kl)),
         "num": len(names),
-        "last": charts.bars(kl[-1], names),
-        "over_time": charts.heatmap(kl, steps, names) if len(rows) > 1 else None,
+        "first": names[0],
+        "most": kl[-1][0],
+        "last": charts.svg(charts.bars(kl[-1], names)),
+        "over_time": charts.svg(charts.heatmap(kl, steps, names)) if len(rows) > 1 else None,
     }
 
 
 def _figure(figure: dict[str, Any]) -> dict[str, Any]:
-    numbers, _ = _table({key: value for key, value in figure["content"].items() if key not in ("what", "weights")})
+    numbers, _ = _table(
+        {key: value for key, value in figure["content"].items() if key not in ("by", "what", "weights")}
+    )
     return figure | {"numbers": numbers}
 
 
