@@ -103,18 +103,25 @@ def _cards(units: str, metrics: dict[str, float], evaluations: list[dict[str, An
             numbers |= evaluation["numbers"]
             headline |= evaluation["headline"]
     where = {"test": "test", "val": "validation, at last", "train": "training, at last"}[stage]
-    cards = []
-    for name, unit in headline.items():
-        value = numbers.get(name)
-        if not isinstance(value, int | float):
-            continue
-        card = {"label": TERMS.get(name, name.replace("_", " ")), "where": where, "unit": unit}
-        card["value"] = f"{value:.2f}" if name in TERMS else _number(value)
-        if name == "error":
-            card |= {"unit": "of the images", "value": f"{100 * value:.2f} %"}
-        errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
-        cards.append(card | {over: format(error, ".2g") if error else "" for over, error in errors.items()})
-    return cards
+    return [
+        {"where": where, **_card(name, unit, numbers)}
+        for name, unit in headline.items()
+        if isinstance(numbers.get(name), int | float)
+    ]
+
+
+def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """A number of the headline, with its errors."""
+    value = numbers[name]
+    errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
+    shown = {"unit": unit, "value": f"{value:.2f}" if name in TERMS else _number(value)}
+    if name == "error":
+        shown = {"unit": "of the images", "value": f"{100 * value:.2f} %"}
+    return {
+        "label": TERMS.get(name, name.replace("_", " ")),
+        **shown,
+        **{over: format(error, ".2g") if error else "" for over, error in errors.items()},
+    }
 
 
 def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
@@ -190,27 +197,33 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
 
 def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of values with their errors beside them, and what the errors are over."""
-    rows, columns = [], []
+    errors: dict[str, dict[str, str]] = {}
     for name, value in numbers.items():
-        base, is_error, over = name.partition("_se_")
-        if is_error and base in numbers:
-            columns += [over] if over not in columns else []
-            continue
-        if name.endswith("_refused") and name.removesuffix("_refused") in numbers:
-            continue
-        row: dict[str, Any] = {"name": name, "value": "", "text": "", "pairs": [], "more": ""}
-        if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
-            row["pairs"] = [(key, _number(item)) for key, item in value.items()]
-        elif isinstance(value, dict | list):
-            is_flat = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
-            row |= {"value": f"{len(value)} values", "more": ", ".join(map(_number, value)) if is_flat else str(value)}
-        else:
-            row["text" if isinstance(value, str) else "value"] = _number(value)
-        errors = {key.removeprefix(f"{name}_se_"): x for key, x in numbers.items() if key.startswith(f"{name}_se_")}
-        row["errors"] = {over: _number(error) for over, error in errors.items()}
-        row["reason"] = numbers.get(f"{name}_refused")
-        rows.append(row)
+        base, _, over = name.partition("_se_")
+        if over and base in numbers:
+            errors.setdefault(base, {})[over] = _number(value)
+    beside = {f"{base}_se_{over}" for base in errors for over in errors[base]} | {f"{name}_refused" for name in numbers}
+    rows = [
+        {"name": name, **_content(value), "errors": errors.get(name, {}), "reason": numbers.get(f"{name}_refused")}
+        for name, value in numbers.items()
+        if name not in beside
+    ]
+    columns = {over for of_one in errors.values() for over in of_one}
     return rows, sorted(columns, key=lambda over: (over != "images", over))
+
+
+def _content(value: Any) -> dict[str, Any]:
+    """How a value is shown: as a number, a text, named numbers in a line, or a list to be unfolded."""
+    content: dict[str, Any] = {"value": "", "text": "", "pairs": [], "more": ""}
+    if not isinstance(value, dict | list):
+        return content | {"text" if isinstance(value, str) else "value": _number(value)}
+    is_flat = not any(isinstance(item, dict | list) for item in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict) and is_flat:
+        return content | {"pairs": [(key, _number(item)) for key, item in value.items()]}
+    return content | {
+        "value": f"{len(value)} values",
+        "more": ", ".join(map(_number, value)) if is_flat else str(value),
+    }
 
 
 def _number(value: Any) -> str:
