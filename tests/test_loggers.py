@@ -4,11 +4,23 @@ import csv
 import json
 import subprocess
 import sys
+from importlib import import_module
+from typing import ClassVar
 
 import pytest
-from conftest import SMALL, command
+from conftest import SMALL, command, composed
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import Logger
+from test_train import resume
 
+from vae_exp.config import CONF
+from vae_exp.generate import generate_runs
 from vae_exp.loggers import CSV
+from vae_exp.runs import resumed_config
+from vae_exp.train import train
+from vae_exp.trained import Trained
 
 
 def read(path):
@@ -17,7 +29,7 @@ def read(path):
 
 
 def test_csv_holds_every_row_and_grows_by_columns(tmp_path):
-    logger = CSV(str(tmp_path))
+    logger = CSV(str(tmp_path), first_step=0)
     logger.log_metrics({"a": 1.0}, step=0)
     logger.log_metrics({"b": 2.0}, step=1)
     logger.log_metrics({"a": 3.0, "b": 4.0}, step=2)
@@ -30,12 +42,96 @@ def test_csv_holds_every_row_and_grows_by_columns(tmp_path):
 
 
 def test_csv_goes_on_in_the_file_of_a_resumed_run(tmp_path):
-    CSV(str(tmp_path)).log_metrics({"a": 1.0}, step=0)
-    CSV(str(tmp_path)).log_metrics({"a": 9.0}, step=1)
-    logger = CSV(str(tmp_path))
-    logger.truncate(1)
-    logger.log_metrics({"a": 2.0}, step=1)
-    assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["1.0", "2.0"]
+    """The rows from the step on where it was resumed are dropped: they are logged again."""
+    logger = CSV(str(tmp_path), first_step=0)
+    for step in range(4):
+        logger.log_metrics({"a": float(step)}, step=step)
+    CSV(str(tmp_path), first_step=2).log_metrics({"a": 9.0}, step=3)
+    assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["0.0", "1.0", "9.0"]
+
+
+class Own(Logger):
+    """A logger of a user's own, without arguments or with some."""
+
+    made: ClassVar[list["Own"]] = []
+    name, version = "own", 0
+
+    def __init__(self, **arguments):
+        super().__init__()
+        self.arguments, self.steps, self.hparams = arguments, [], None
+        Own.made.append(self)
+
+    def log_metrics(self, metrics, step=None):
+        self.steps.append(step)
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.hparams = params
+
+
+OWN = "+logger.own._target_=test_loggers.Own"
+
+
+@pytest.mark.parametrize("chosen", ["logger=csv", "logger=none"])
+def test_a_logger_of_ones_own_is_named_by_yaml(run, chosen):
+    """It gets the arguments that yaml states and no others, and the config; checkpoints lie where they always lie."""
+    run_id = "+logger.own.run_id='${run_id:}'"
+    folder, _ = run(chosen, OWN, "+logger.own.path='${run_dir:}/own.txt'", run_id, folder="with")
+    record = json.loads((folder / "run.json").read_text())
+    assert Own.made[-1].arguments == {"path": f"{folder}/own.txt", "run_id": record["run_id"]}
+    assert Own.made[-1].hparams["latent_dim"] == 3
+    assert {2, 5} <= set(Own.made[-1].steps)
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    run(chosen, OWN, folder="without")
+    assert Own.made[-1].arguments == {}
+
+
+def test_what_a_run_tells_its_loggers_is_not_written_into_its_config(run, tmp_path):
+    """Moved and resumed, it logs where it lies then; the next run of a process knows nothing of the one before."""
+    folder, _ = run("test=false", OWN, "+logger.own.path='${run_dir:}'", "+logger.own.first_step='${first_step:}'")
+    assert OmegaConf.load(folder / "config.yaml").logger.csv._get_node("save_dir")._value() == "${run_dir:}"
+    assert composed(*SMALL).logger.csv._get_node("save_dir")._value() == "${run_dir:}"
+    moved = folder.rename(tmp_path / "moved")
+    resume(moved, trainer__max_epochs=3)
+    assert Own.made[-1].arguments == {"path": str(moved), "first_step": 6}
+    assert not folder.exists()
+    assert [int(row["step"]) for row in read(moved / "metrics.csv") if row["val/elbo"]] == [2, 5, 8]
+
+
+def test_a_run_whose_config_does_not_state_the_folder_is_resumed(run):
+    """As those of before loggers stated it."""
+    folder, _ = run("logger=tensorboard", "test=false")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    for key in ("csv.save_dir", "csv.first_step", "tensorboard.save_dir"):
+        group, name = key.split(".")
+        del cfg.logger[group][name]
+    OmegaConf.save(cfg, folder / "config.yaml")
+    hydra = HydraConf()
+    hydra.overrides.task = [f"resume={folder}", "trainer.max_epochs=3"]
+    asked = composed(*SMALL, "trainer.max_epochs=3")
+    asked.resume = str(folder)
+    cfg = resumed_config(asked, hydra)
+    cfg.resume = str(folder)
+    train(cfg, folder)
+    assert [int(row["step"]) for row in read(folder / "metrics.csv") if row["val/elbo"]] == [2, 5, 8]
+    assert len(list((folder / "tensorboard").glob("events.out*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [("evaluate", ["metrics=[elbo]"]), ("generate", ["what=samples", "num_images=1"]), ("report", []), ("export", [])],
+)
+def test_every_command_adds_its_results_to_the_record_in_wandb(run, monkeypatch, module, options):
+    folder, _ = run("callbacks.pictures=null")
+    logged = []
+    monkeypatch.setattr(Trained, "log_wandb", lambda self, numbers, pictures: logged.append((numbers, pictures)))
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(module, [f"run='{folder}'", "accelerator=cpu", "progress=false", "logger=wandb", *options])
+    if module == "generate":
+        generate_runs(cfg, "samples")
+    else:
+        getattr(import_module(f"vae_exp.{module}"), f"{module}_runs")(cfg)
+    (added,) = logged
+    assert any(added)
 
 
 def wandb_records(folder):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_overrides",
     "help_page",
     "job",
+    "known_run",
     "load_config",
     "register_resolvers",
     "report",
@@ -45,6 +47,7 @@ MANY_TYPES = (
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
+_run: dict[str, Any] = {}  # see `known_run`
 
 
 class ConfigError(CompactHydraException):
@@ -74,6 +77,30 @@ def register_resolvers() -> None:
 
     for resolver in (choices, sweep_name, run_folder, subtract, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+@contextmanager
+def known_run(**values: Any) -> Iterator[None]:
+    """Within it yaml that asks for `${run_dir:}`, `${run_id:}` or `${first_step:}` gets the values given here.
+
+    Outside each stays as it is written, in the `config.yaml` of a run too: a run may be moved, and is resumed.
+
+    Arguments:
+        values: run_dir, the run folder; run_id, that of `run.json`; first_step, where this start of the run begins.
+    """
+    _run.update(values)
+    try:
+        yield
+    finally:
+        _run.clear()
+
+
+def _of_run(name: str) -> Any:
+    return _run.get(name, f"${{{name}:}}")
+
+
+for _name in ("run_dir", "run_id", "first_step"):
+    OmegaConf.register_new_resolver(_name, partial(_of_run, _name), replace=True)
 
 
 def help_page(command: str, what: str | None) -> str:
