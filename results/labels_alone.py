@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
-from vae_exp.config import CONF, register_resolvers
+from vae_exp.cli import register_resolvers
+from vae_exp.config import CONF
 from vae_exp.models import M2
-from vae_exp.runs import build, prepare
+from vae_exp.runs.build import build, prepare
 
 
 def main() -> None:

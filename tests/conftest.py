@@ -12,10 +12,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, register_resolvers
+from vae_exp.cli import register_resolvers
+from vae_exp.config import CONF
 from vae_exp.evaluate import evaluate_runs
 from vae_exp.generate import generate_runs
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 DATA = Path(os.environ.get("VAE_EXP_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # A model of a few thousand weights on 8x8 pictures made on the fly: a run takes about a second.

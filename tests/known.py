@@ -6,8 +6,8 @@ import torch
 from conftest import SMALL, composed
 from omegaconf import OmegaConf
 
-from vae_exp.runs import build
-from vae_exp.trained import Trained
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import Trained
 
 
 class Known(Trained):

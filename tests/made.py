@@ -5,7 +5,7 @@ import json
 from omegaconf import OmegaConf
 
 from vae_exp.data import Images
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 
 class Given:

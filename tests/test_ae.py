@@ -13,7 +13,7 @@ from vae_exp.models import AE, VAE
 from vae_exp.objectives import BetaELBO, Recon
 from vae_exp.posteriors import DiagonalNormal, Point
 from vae_exp.priors import NoPrior, StandardNormal
-from vae_exp.runs import build
+from vae_exp.runs.build import build
 
 IMAGE, D, FEATURES = (1, 8, 8), 3, 6
 

@@ -16,7 +16,7 @@ from vae_exp.draws import Draw
 from vae_exp.objectives import DIP, MMD, BetaTCVAE
 from vae_exp.objectives.aggregate import log_aggregate, mmd
 from vae_exp.priors import StandardNormal
-from vae_exp.runs import build
+from vae_exp.runs.build import build
 from vae_exp.schedules import Linear
 
 N, K = 6, 3

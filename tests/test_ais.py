@@ -9,12 +9,12 @@ from conftest import composed, evaluated
 from linear import Affine, Flat, exact, make, make_at
 from torch.distributions import Normal
 
-from vae_exp.ais import Path, adapt, anneal, schedule
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.marginal import of_weights
+from vae_exp.estimators.annealing import Path, adapt, anneal, schedule
+from vae_exp.estimators.importance import of_weights
 from vae_exp.objectives import ELBO
-from vae_exp.train import train
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
+from vae_exp.training.job import train
 
 WRONG = ([0.5, -0.5], [[1.3, 0.0], [0.3, 0.8]])  # a posterior that is off the true one
 FEW = ("ais.num_images=3", "ais.chains=2", "ais.temperatures=3", "ais.leapfrog=2", "num_samples=20")

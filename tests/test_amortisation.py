@@ -10,11 +10,11 @@ from linear import Affine, Given, exact, features, full_normal, make
 from torch.distributions import kl_divergence
 
 from vae_exp.config import NoMeaningError
-from vae_exp.marginal import _Sizes
+from vae_exp.estimators.importance import _Sizes
 from vae_exp.metrics.amortisation import _log_w, amortisation, refine
 from vae_exp.objectives import ELBO
 from vae_exp.posteriors import DiagonalNormal
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
 
 N, D = 5, 2
 OPTIONS = {"num_images": 100, "steps": 400, "lr": 0.1, "num_latents": 8, "num_samples": 2000}

@@ -12,8 +12,8 @@ from PIL import Image
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.objectives import ELBO
-from vae_exp.train import train
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
+from vae_exp.training.job import train
 from vae_exp.what.anomalies import _score, _score_all
 
 

@@ -9,23 +9,19 @@ SOURCE = Path(__file__).parents[1] / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
     {"__init__", "__main__", "evaluate", "export", "report"},
-    {"train"},
-    {"trainer", "page"},
-    {"gallery"},
+    {"training", "callbacks"},
+    {"page"},
     {"generate"},
     {"what"},
     {"metrics"},
     {"samplers"},
-    {"trained"},
-    {"runs", "callbacks"},
-    {"shapes", "loop"},
-    {"graph"},
-    {"loggers", "plots", "charts", "record", "config", "models"},
-    {"marginal", "ais"},
+    {"runs"},
+    {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger"},
-    {"chains", "draws", "hmc", "schedules"},
+    {"estimators"},
+    {"chains", "draws", "schedules", "config"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"parts", "distributions", "layers", "disentanglement"},
+    {"parts", "distributions", "layers"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

@@ -18,7 +18,7 @@ def test_two_that_follow_the_same_metric_keep_two_files(run):
 
 
 def test_the_best_of_several_are_known_after_a_resume(run, tmp_path):
-    """Of five epochs, each better than the one before, the last two are kept: those of before the resume are removed."""
+    """Of five epochs, each better than the one before, the last two are kept."""
     folder, metrics = run(NUMBERED, "test=false", "optimizer.lr=0.01", "trainer.max_epochs=3")
     kept = {path.name for path in (folder / "checkpoints").glob("epoch*")}
     assert kept == {"epoch1.ckpt", "epoch2.ckpt"}

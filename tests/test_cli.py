@@ -13,7 +13,8 @@ import pytest
 from conftest import SMALL, command
 from hydra import compose, initialize_config_dir
 
-from vae_exp.config import CONF, help_page
+from vae_exp.cli import help_page
+from vae_exp.config import CONF
 
 TESTS = str(Path(__file__).parent)
 

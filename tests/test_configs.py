@@ -10,8 +10,8 @@ from conftest import SMALL, composed
 from hydra.core.hydra_config import HydraConfig
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.runs import bound, build, check_values
-from vae_exp.trainer import make_trainer
+from vae_exp.runs.build import bound, build, check_values
+from vae_exp.training.trainer import make_trainer
 
 GROUPS = sorted(
     path.name

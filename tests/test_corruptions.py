@@ -13,7 +13,7 @@ from vae_exp.models import M2, VAE
 from vae_exp.objectives import ELBO, SemiSupervised
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal, Vamp
-from vae_exp.runs import build
+from vae_exp.runs.build import build
 
 IMAGE = (2, 3, 3)
 CORRUPTIONS = {"gaussian": lambda: corruptions.Gaussian(0.3), "mask": lambda: corruptions.Mask(0.25)}

@@ -9,7 +9,7 @@ from conftest import generated
 from PIL import Image
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
 
 
 def test_noise_is_that_of_the_run_or_the_one_chosen(run):

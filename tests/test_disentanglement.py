@@ -14,13 +14,13 @@ from conftest import composed, evaluated
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LinearRegression
 
-from vae_exp import disentanglement as d
 from vae_exp.config import NoMeaningError
 from vae_exp.data import Sprites
+from vae_exp.metrics import disentanglement as d
 from vae_exp.metrics.factors import factors as factors_metric
-from vae_exp.runs import build
-from vae_exp.train import train
-from vae_exp.trained import Trained
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import Trained
+from vae_exp.training.job import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 SIZES = (3, 4, 5, 6)  # of the factors; the first has no order

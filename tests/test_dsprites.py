@@ -11,7 +11,7 @@ from conftest import composed
 
 from vae_exp.config import ConfigError
 from vae_exp.data import DSprites, Sprites, dsprites
-from vae_exp.runs import build, prepare
+from vae_exp.runs.build import build, prepare
 
 SIZES = (3, 2, 4, 3, 5)
 NAME = DSprites.files.names[0]

@@ -8,9 +8,10 @@ import torch
 from conftest import command, evaluated
 from test_loggers import wandb_records
 
-from vae_exp.config import ConfigError, NoMeaningError, report
+from vae_exp.cli import exit_code
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.metrics.elbo import elbo, train_gap
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
 
 BITS = ("data.binarize=static", "likelihood=bce")
 
@@ -192,7 +193,7 @@ def test_interrupted_it_leaves_without_a_stack_trace(capsys, monkeypatch):
     def stopped():
         raise KeyboardInterrupt
 
-    assert report(stopped, "evaluate") == 130
+    assert exit_code(stopped, "evaluate") == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -14,8 +14,8 @@ from torch import nn
 import vae_exp
 from vae_exp.config import ConfigError
 from vae_exp.export import export
-from vae_exp.runs import build
-from vae_exp.trained import Trained
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import Trained
 
 DISCRETE = ("latent_dim=4", "objective.kl=monte_carlo", "objective.estimator=score_function")
 CONV = ("encoder=conv", "decoder=conv", "encoder.channels=[4,4]", "decoder.channels=[4,4]")

@@ -11,9 +11,9 @@ from test_loop import LONG, Schedules, assert_same
 from test_train import curve
 
 from vae_exp import runs
-from vae_exp.graph import Graph
-from vae_exp.loop import Steps
 from vae_exp.models import VAE
+from vae_exp.training.graph import Graph
+from vae_exp.training.loop import Steps
 
 
 class Player:

@@ -8,7 +8,7 @@ import torch
 from by_quadrature import assert_moments
 from torch.distributions import MultivariateNormal
 
-from vae_exp.hmc import hmc
+from vae_exp.estimators.hmc import hmc
 
 CHAINS = 4000
 

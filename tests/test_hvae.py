@@ -17,8 +17,8 @@ from vae_exp.chains import BottomUp, TopDown
 from vae_exp.config import ConfigError
 from vae_exp.models import HVAE
 from vae_exp.objectives import ELBO, IWAE
-from vae_exp.runs import build
-from vae_exp.shapes import check_shapes
+from vae_exp.runs.build import build
+from vae_exp.runs.dry_run import check_shapes
 
 B, K, FEATURES = 4, 3, 5
 IMAGE = (1, 4, 4)

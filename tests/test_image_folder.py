@@ -11,7 +11,7 @@ from PIL import Image
 from vae_exp.config import ConfigError
 from vae_exp.data import Batches, ImageFolder, Images, Pictures, Split
 from vae_exp.data.pictures import decode
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 # Python 3.12 and later say so of every fork beside threads; the workers only read files.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

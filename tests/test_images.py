@@ -8,7 +8,7 @@ import torch
 from conftest import composed
 
 from vae_exp.data import Batches, Images, Split
-from vae_exp.runs import make
+from vae_exp.runs.build import make
 
 
 class Grey:

@@ -13,8 +13,8 @@ from scipy import stats
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.objectives import ELBO
-from vae_exp.runs import build
-from vae_exp.trained import Trained, restore
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import Trained, restore
 from vae_exp.what.errors import squared_error
 from vae_exp.what.inpaint import inpaint
 from vae_exp.what.missing import Missing, make_mask

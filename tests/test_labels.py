@@ -9,7 +9,7 @@ from conftest import composed
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Batches, Images, Split
-from vae_exp.runs import build, prepare
+from vae_exp.runs.build import build, prepare
 
 SIZES = (100, 60, 40)  # of the classes
 

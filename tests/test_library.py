@@ -8,8 +8,8 @@ from conftest import SMALL, composed
 from PIL import Image
 
 from vae_exp.export import export
-from vae_exp.train import train
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
+from vae_exp.training.job import train
 
 TEXT = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

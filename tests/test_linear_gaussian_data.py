@@ -11,7 +11,7 @@ from scipy import stats
 from torch.distributions import MultivariateNormal
 
 from vae_exp.data import LinearGaussian
-from vae_exp.runs import build, make
+from vae_exp.runs.build import build, make
 
 
 def source(**options) -> LinearGaussian:

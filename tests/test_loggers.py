@@ -18,9 +18,9 @@ from test_train import resume
 from vae_exp.config import CONF
 from vae_exp.generate import generate_runs
 from vae_exp.loggers import CSV
-from vae_exp.runs import resumed_config
-from vae_exp.train import train
-from vae_exp.trained import Trained
+from vae_exp.runs.folder import resumed_config
+from vae_exp.runs.trained import Trained
+from vae_exp.training.job import train
 
 
 def read(path):

@@ -14,9 +14,9 @@ from test_train import curve, resume
 
 from vae_exp import runs
 from vae_exp.data import Images
-from vae_exp.loop import Steps
 from vae_exp.models import VAE
 from vae_exp.objectives import ELBO
+from vae_exp.training.loop import Steps
 
 # Eleven steps an epoch, and Lightning has nothing to do within one unless an option says so.
 LONG = ("data.source.size=192", "trainer.log_every_n_steps=11", "data.eval_batch_size=16")
@@ -134,7 +134,7 @@ def test_the_steps_are_lightnings(run, monkeypatch, calls, option):
     assert max(calls) > 1
     one, _ = run(*LONG, *overrides, "+callbacks.follower._target_=test_loop.Follower", folder="one")
     with monkeypatch.context() as patch:
-        patch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+        patch.setattr("vae_exp.training.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
         lightning, _ = run(*LONG, *overrides, folder="lightning")
     assert_same(many, one)
     assert_same(many, lightning)
@@ -149,7 +149,7 @@ def test_learning_rates_follow_their_schedule(run, monkeypatch, calls, schedule)
     monkeypatch.setattr(VAE, "configure_optimizers", getattr(Schedules, schedule))
     many, _ = run(*LONG, "trainer.max_epochs=3", folder="many")
     assert calls == [11, 11, 11]
-    monkeypatch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+    monkeypatch.setattr("vae_exp.training.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
     lightning, _ = run(*LONG, "trainer.max_epochs=3", folder="lightning")
     assert_same(many, lightning)
     state = torch.load(many / "checkpoints" / "last.ckpt", weights_only=True)
@@ -221,7 +221,7 @@ class Logging(ELBO):
 def test_an_objective_may_log(run, calls, monkeypatch):
     many, _ = run(*LONG, "objective._target_=test_loop.Logging", folder="many")
     assert calls == [11, 11]
-    monkeypatch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
+    monkeypatch.setattr("vae_exp.training.trainer.Steps", lambda trainer, **_: _AutomaticOptimization(trainer))
     lightning, _ = run(*LONG, "objective._target_=test_loop.Logging", folder="lightning")
     assert any(row.get("train/first") for row in curve(many))
     assert_same(many, lightning)

@@ -17,7 +17,8 @@ from vae_exp.models import CVAE, M2
 from vae_exp.objectives import ELBO, SemiSupervised
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import Mixture, StandardNormal
-from vae_exp.runs import build, load_weights, prepare
+from vae_exp.runs.build import build, prepare
+from vae_exp.runs.folder import load_weights
 from vae_exp.schedules import Linear
 
 B, K, D, FEATURES, CLASSES = 5, 3, 2, 6, 4

@@ -12,9 +12,10 @@ from linear import exact, make_at
 from test_m2 import CLASSES
 from test_m2 import make as make_m2
 
-from vae_exp import decoders, encoders, likelihoods, marginal
+from vae_exp import decoders, encoders, likelihoods
 from vae_exp.config import NoMeaningError
-from vae_exp.marginal import importance_sampling, of_weights, widest
+from vae_exp.estimators import importance as marginal
+from vae_exp.estimators.importance import importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.models import VAE
 from vae_exp.objectives import ELBO

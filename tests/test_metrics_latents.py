@@ -18,7 +18,7 @@ from vae_exp import plots
 from vae_exp.chains import BottomUp
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
-from vae_exp.marginal import importance_sampling
+from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics import latents as module
 from vae_exp.metrics.latents import Posteriors, Pruned, elbo_surgery, latents, units
 from vae_exp.objectives import ELBO
@@ -26,7 +26,7 @@ from vae_exp.posteriors import Bernoulli, Categorical, DiagonalNormal, Flow, Ful
 from vae_exp.priors import Bernoulli as Coins
 from vae_exp.priors import Categorical as Dice
 from vae_exp.priors import Mixture, StandardNormal
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
 
 N, F = 5, 6
 OPTIONS = {"threshold": 0.01, "num_images": 1000, "num_latents": 200, "nll_images": 8, "num_samples": 20}

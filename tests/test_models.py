@@ -20,7 +20,7 @@ from vae_exp.models import CVAE, VAE, BetaVAE
 from vae_exp.objectives import ELBO, BetaELBO
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
-from vae_exp.shapes import check_shapes
+from vae_exp.runs.dry_run import check_shapes
 
 B, K, D, FEATURES, CLASSES = 5, 3, 3, 6, 4
 IMAGE = (1, 8, 8)

@@ -10,7 +10,7 @@ from scipy.special import logit
 from torch import nn
 
 from vae_exp import decoders, encoders
-from vae_exp.runs import build, make
+from vae_exp.runs.build import build, make
 
 B, D, CONTEXT, FEATURES = 3, 2, 4, 6
 SHAPES = [(1, 28, 28), (1, 28, 20), (1, 8, 8), (3, 32, 32), (1, 27, 13), (3, 9, 13)]

@@ -9,7 +9,7 @@ from conftest import composed
 
 from vae_exp.config import ConfigError
 from vae_exp.data import NPZ
-from vae_exp.runs import build, make, prepare
+from vae_exp.runs.build import build, make, prepare
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(256, size=(12, 1, 4, 6), dtype=np.uint8)

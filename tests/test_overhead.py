@@ -9,8 +9,8 @@ import torch
 from conftest import SMALL, composed
 from torch.profiler import profile
 
-from vae_exp.loop import Steps
-from vae_exp.runs import build
+from vae_exp.runs.build import build
+from vae_exp.training.loop import Steps
 
 # One epoch of a hundred steps, two calls of the loop.
 HUNDRED = ("data.source.size=1616", "trainer.max_epochs=1", "trainer.log_every_n_steps=50", "test=false")
@@ -100,7 +100,7 @@ def test_lightning_has_little_to_do_with_a_step(run, calls, monkeypatch):
     assert few["hooks"] / 100 <= 1
     assert few["python"] / 100 <= 80
     calls.clear()
-    monkeypatch.setattr("vae_exp.trainer.Steps", lambda trainer, **_: pl.loops._AutomaticOptimization(trainer))
+    monkeypatch.setattr("vae_exp.training.trainer.Steps", lambda trainer, **_: pl.loops._AutomaticOptimization(trainer))
     run(*HUNDRED, folder="lightning")
     assert calls["hooks"] / 100 > 10
     assert calls["python"] > 5 * few["python"]

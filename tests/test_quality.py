@@ -12,8 +12,8 @@ from vae_exp.data import Split
 from vae_exp.metrics import features
 from vae_exp.metrics.features import Inception, classifier, some
 from vae_exp.metrics.quality import _made, distances, manifolds
+from vae_exp.runs.trained import restore
 from vae_exp.samplers import sampler
-from vae_exp.trained import restore
 
 RNG = np.random.default_rng(0)
 REAL, MADE = RNG.normal(size=(50, 3)), 0.8 * RNG.normal(size=(40, 3)) + 0.4

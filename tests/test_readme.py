@@ -9,7 +9,7 @@ from conftest import composed
 from omegaconf import OmegaConf
 
 from vae_exp.config import CONF
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -3,7 +3,7 @@
 import pytest
 from conftest import composed
 
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 

@@ -15,12 +15,12 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from PIL import Image
 
-from vae_exp import charts
-from vae_exp import train as training
 from vae_exp.config import CONF, ConfigError
-from vae_exp.page import write_page
+from vae_exp.page import charts
+from vae_exp.page.write import write_page
 from vae_exp.report import report_runs
-from vae_exp.runs import resumed_config
+from vae_exp.runs.folder import resumed_config
+from vae_exp.training import job as training
 
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 OVER = ("images", "draws")

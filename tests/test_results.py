@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from vae_exp.config import CONF
 from vae_exp.likelihoods import Categorical as Levels
 from vae_exp.likelihoods import ContinuousBernoulli
-from vae_exp.runs import build
+from vae_exp.runs.build import build
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))

@@ -6,8 +6,8 @@ from conftest import SMALL, composed
 from test_train import curve, resume
 
 from vae_exp.config import ConfigError
-from vae_exp.runs import build, prepare
-from vae_exp.train import train
+from vae_exp.runs.build import build, prepare
+from vae_exp.training.job import train
 
 BITS = ("data.binarize=dynamic", "likelihood=bce")
 VAMP = ("prior=vamp", "prior.pseudo_inputs=10")

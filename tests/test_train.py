@@ -10,8 +10,9 @@ from conftest import SMALL, composed, evaluated
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
-from vae_exp.runs import build, load_weights
-from vae_exp.train import train
+from vae_exp.runs.build import build
+from vae_exp.runs.folder import load_weights
+from vae_exp.training.job import train
 
 
 def curve(folder, *names):

@@ -10,8 +10,8 @@ from PIL import Image
 
 import vae_exp
 from vae_exp.config import ConfigError
-from vae_exp.runs import build
-from vae_exp.trained import restore
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import restore
 
 
 def save(path, pixels):

@@ -14,8 +14,8 @@ from zuko.flows import MAF, NSF
 
 from vae_exp import load, plots
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.train import train
-from vae_exp.trained import restore
+from vae_exp.runs.trained import restore
+from vae_exp.training.job import train
 from vae_exp.what.edit import attribute
 from vae_exp.what.embeddings import _project
 from vae_exp.what.interpolation import linear, spherical

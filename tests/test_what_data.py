@@ -5,7 +5,7 @@ from conftest import composed, generated
 from test_what_matrix import WHATS
 
 from vae_exp.config import NoMeaningError
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 SMALL = """
 encoder.hidden=[32] encoder.out_features=32 decoder.hidden=[32] latent_dim=2 trainer.accelerator=cpu logger=csv

@@ -11,7 +11,7 @@ import pytest
 from conftest import SMALL, composed, generated
 
 from vae_exp.config import CONF, NoMeaningError
-from vae_exp.train import train
+from vae_exp.training.job import train
 
 PAGE = Path(__file__).parents[1] / "docs" / "generation.md"
 START, END = "<!-- the matrix, written by tests/test_what_matrix.py -->", "<!-- end of the matrix -->"

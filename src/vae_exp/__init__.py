@@ -7,8 +7,11 @@ if TYPE_CHECKING:
     import torch
 
     from vae_exp.models import VAE
+    from vae_exp.runs.trained import Trained
 
-__all__ = ["load"]
+__all__ = ["load", "restore"]
+
+# Torch is imported when it is needed, so that a wrong command is refused at once.
 
 
 def load(run: str | Path, checkpoint: str = "best", device: "str | torch.device" = "cpu") -> "VAE":
@@ -22,6 +25,32 @@ def load(run: str | Path, checkpoint: str = "best", device: "str | torch.device"
     Raises:
         ConfigError: If the folder holds no run, or not these weights.
     """
-    from vae_exp.trained import load  # torch is imported when it is needed: a wrong command is told so at once
+    return restore(run, checkpoint, accelerator="cpu").model.requires_grad_().to(device)
 
-    return load(run, checkpoint, device)
+
+def restore(
+    run: str | Path,
+    checkpoint: str = "best",
+    split: str = "test",
+    seed: int = 0,
+    accelerator: str = "auto",
+    data_root: str | None = None,
+    progress: bool = True,
+) -> "Trained":
+    """A run read back from its folder, with its model and its data: what the commands work on.
+
+    Arguments:
+        run: The folder, as under outputs/.
+        checkpoint: Which weights, best or last.
+        split: The images that are worked on, test, val or train.
+        seed: Of everything random.
+        accelerator: auto, cpu or gpu.
+        data_root: Where the data are now, if not where the run found them.
+        progress: Whether bars are shown.
+
+    Raises:
+        ConfigError: If the folder holds no run, a choice is none, or the machine lacks the accelerator.
+    """
+    from vae_exp.runs import trained
+
+    return trained.restore(run, checkpoint, split, seed, accelerator, data_root, progress)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError, NoMeaningError, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF, ConfigError, NoMeaningError
 
 if TYPE_CHECKING:
-    from vae_exp.trained import Trained
+    from vae_exp.runs.trained import Trained
 
 log = logging.getLogger("vae_exp")
 
@@ -50,7 +50,7 @@ def evaluate_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     """
     _check_options(cfg)
     # Torch is imported when the request is known to be sound.
-    from vae_exp.trained import each_run
+    from vae_exp.runs.trained import each_run
 
     results: dict[Path, dict[str, Any]] = {}
 
@@ -79,8 +79,8 @@ def evaluate(trained: "Trained", cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ConfigError: If a metric that was asked for by name has no meaning for the run.
     """
-    from vae_exp.record import write_json
-    from vae_exp.runs import bound, checkpoint, fingerprint
+    from vae_exp.runs.build import bound
+    from vae_exp.runs.folder import checkpoint, fingerprint, write_json
 
     metrics = _metrics(cfg)
     chosen = list(metrics) if cfg.metrics == "all" else cfg.metrics
@@ -200,8 +200,7 @@ def _text(numbers: dict[str, Any], name: str) -> str:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.evaluate`."""
-    register_resolvers()
-    sys.exit(report(_evaluate, "evaluate"))
+    run_command(_evaluate, "evaluate")
 
 
 if __name__ == "__main__":

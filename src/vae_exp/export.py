@@ -1,7 +1,6 @@
 """`python -m vae_exp.export run=outputs/...`: a trained model for other programs, as ONNX files and safetensors."""
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF, ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from vae_exp.models import VAE
-    from vae_exp.trained import Trained
+    from vae_exp.runs.trained import Trained
 
     Part = Callable[..., dict[str, Tensor]]
 
@@ -58,7 +58,7 @@ def export_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     Raises:
         ConfigError: If there is no such run, or one cannot be exported.
     """
-    from vae_exp.trained import each_run  # torch is imported when the request is known to be sound
+    from vae_exp.runs.trained import each_run  # torch is imported when the request is known to be sound
 
     def work(trained: "Trained") -> dict[str, Any]:
         about = export(trained)
@@ -102,8 +102,8 @@ def export(trained: "Trained") -> dict[str, Any]:
     import torch
 
     from vae_exp.models import M2
-    from vae_exp.record import write_json
-    from vae_exp.runs import bound
+    from vae_exp.runs.build import bound
+    from vae_exp.runs.folder import write_json
 
     model, data, out = trained.model.cpu(), trained.data, trained.folder / "export"
 
@@ -246,8 +246,7 @@ def _quiet() -> Iterator[None]:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.export`."""
-    register_resolvers()
-    sys.exit(report(_export, "export"))
+    run_command(_export, "export")
 
 
 if __name__ == "__main__":

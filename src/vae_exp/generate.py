@@ -1,7 +1,6 @@
 """`python -m vae_exp.generate run=outputs/... what=...`: what a trained model is used for, from its folder alone."""
 
 import logging
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF, ConfigError
 
 if TYPE_CHECKING:
-    from vae_exp.trained import Trained
+    from vae_exp.runs.trained import Trained
 
 log = logging.getLogger("vae_exp")
 
@@ -38,7 +38,7 @@ def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
     Raises:
         ConfigError: If there is no such run, or what is asked for has no meaning for it.
     """
-    from vae_exp.trained import each_run  # torch is imported when the request is known to be sound
+    from vae_exp.runs.trained import each_run  # torch is imported when the request is known to be sound
 
     def work(trained: "Trained") -> dict[str, Any]:
         numbers = generate(trained, cfg, what)
@@ -59,8 +59,7 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
     Raises:
         ConfigError: If it has no meaning for this run, or an option is none.
     """
-    from vae_exp.record import write_json
-    from vae_exp.runs import fingerprint
+    from vae_exp.runs.folder import fingerprint, write_json
 
     common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
@@ -84,8 +83,7 @@ def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.generate`."""
-    register_resolvers()
-    sys.exit(report(_generate, "generate"))
+    run_command(_generate, "generate")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """`python -m vae_exp.report run=outputs/...`: a run on one page, from its folder."""
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from vae_exp.config import CONF, check_overrides, register_resolvers, report
+from vae_exp.cli import check_overrides, run_command
+from vae_exp.config import CONF
 
 log = logging.getLogger("vae_exp")
 
@@ -31,10 +31,10 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
         ConfigError: If there is no such run, or its checkpoint is corrupt.
     """
     # Torch is imported when the request is known to be sound.
-    from vae_exp.config import load_config
-    from vae_exp.gallery import draw, undrawn
-    from vae_exp.page import write_page
-    from vae_exp.trained import each_folder, each_run
+    from vae_exp.page.pictures import draw, undrawn
+    from vae_exp.page.write import write_page
+    from vae_exp.runs.folder import load_config
+    from vae_exp.runs.trained import each_folder, each_run
 
     def work(folder: Path) -> Path:
         missing = undrawn(folder, load_config(folder))
@@ -60,8 +60,7 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
 
 def main() -> None:
     """Entry point of `python -m vae_exp.report`."""
-    register_resolvers()
-    sys.exit(report(_report, "report"))
+    run_command(_report, "report")
 
 
 if __name__ == "__main__":

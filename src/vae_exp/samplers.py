@@ -17,7 +17,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import Mixture
 from vae_exp.draws import full_precision, sample
 from vae_exp.models import M2
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
 

@@ -9,7 +9,7 @@ from torch.distributions import Distribution, Independent
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Normal as TorchNormal
 
-from vae_exp.likelihoods.scales import bounded, check_bounds, check_params, check_positive
+from vae_exp.likelihoods.scales import Mean, bounded, check_bounds, check_mean, check_params, check_positive, mean_of
 from vae_exp.parts import Likelihood
 
 __all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
@@ -46,12 +46,16 @@ class Gaussian(Likelihood):
         min_scale: Least standard deviation, in units of the pixel range [0, 1].
         max_scale: Greatest.
         params_per_pixel: 2; stated in yaml for the decoder to read.
+        mean: `identity`: the decoder's number is mu; `sigmoid`: mu is its sigmoid, in [0, 1], where pixels are.
     """
 
     support = "real"
 
-    def __init__(self, min_scale: float = 0.01, max_scale: float = 1.0, params_per_pixel: int = 2) -> None:
+    def __init__(
+        self, min_scale: float = 0.01, max_scale: float = 1.0, params_per_pixel: int = 2, mean: Mean = "identity"
+    ) -> None:
         super().__init__()
+        self.mean = check_mean(mean)
         self.params_per_pixel = check_params(params_per_pixel, 2)
         self.min_scale, self.max_scale = check_bounds(min_scale, max_scale)
 
@@ -59,25 +63,30 @@ class Gaussian(Likelihood):
         """`(..., 2C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
         mu, raw = params.chunk(2, dim=-3)
         scale = bounded(raw, self.min_scale, self.max_scale)
-        return Independent(TorchNormal(mu, scale, validate_args=False), 3, validate_args=False)
+        normal = TorchNormal(mean_of(mu, self.mean), scale, validate_args=False)
+        return Independent(normal, 3, validate_args=False)
 
 
 class GaussianShared(Likelihood):
-    """`p(x | z) = N(x; params, sigma^2)`, one learned scale for every pixel of every image.
+    """`p(x | z) = N(x; mu, sigma^2)`, mu from the decoder, one learned scale for every pixel of every image.
+    from vae_exp.parts import Likelihood
 
-    Arguments:
-        init_scale: sigma before training, in units of the pixel range [0, 1].
+        Arguments:
+            init_scale: sigma before training, in units of the pixel range [0, 1].
+            mean: As that of `Gaussian`.
     """
 
     support = "real"
 
-    def __init__(self, init_scale: float = 0.1) -> None:
+    def __init__(self, init_scale: float = 0.1, mean: Mean = "identity") -> None:
         super().__init__()
+        self.mean = check_mean(mean)
         self.log_scale = nn.Parameter(torch.tensor(math.log(check_positive("init_scale", init_scale))))
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
-        return Independent(TorchNormal(params, self.log_scale.exp(), validate_args=False), 3, validate_args=False)
+        normal = TorchNormal(mean_of(params, self.mean), self.log_scale.exp(), validate_args=False)
+        return Independent(normal, 3, validate_args=False)
 
 
 class Laplace(Likelihood):
@@ -99,7 +108,7 @@ class Laplace(Likelihood):
 
 
 class SigmaVAE(Likelihood):
-    """`p(x | z) = N(x; params, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
+    """`p(x | z) = N(x; mu, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
 
     In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
     the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
@@ -107,13 +116,15 @@ class SigmaVAE(Likelihood):
 
     Arguments:
         min_scale: Least sigma, in units of the pixel range [0, 1].
+        mean: As that of `Gaussian`.
     """
 
     support = "real"
     scale: Tensor
 
-    def __init__(self, min_scale: float = 0.001) -> None:
+    def __init__(self, min_scale: float = 0.001, mean: Mean = "identity") -> None:
         super().__init__()
+        self.mean = check_mean(mean)
         self.min_scale = check_positive("min_scale", min_scale)
         self.register_buffer("scale", torch.zeros(()))  # until it is fitted, samples are means
 
@@ -124,7 +135,7 @@ class SigmaVAE(Likelihood):
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
-        normal = TorchNormal(params, self.scale, validate_args=False)
+        normal = TorchNormal(mean_of(params, self.mean), self.scale, validate_args=False)
         if self.training:
             return _BatchScaled(normal, self.min_scale)
         return Independent(normal, 3, validate_args=False)

@@ -1,10 +1,25 @@
-"""Scales of likelihoods: what they may be, and how a network gives them."""
+"""Means and scales of likelihoods: what they may be, and how a network gives them."""
 
 import math
+from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["bounded", "check_bounds", "check_params", "check_positive"]
+__all__ = ["Mean", "bounded", "check_bounds", "check_mean", "check_params", "check_positive", "mean_of"]
+
+Mean = Literal["identity", "sigmoid"]
+
+
+def check_mean(mean: Mean) -> Mean:
+    """Returns the name; a ValueError if it is none."""
+    if mean not in ("identity", "sigmoid"):
+        raise ValueError(f"likelihood.mean={mean}: choose identity or sigmoid")
+    return mean
+
+
+def mean_of(params: Tensor, mean: Mean) -> Tensor:
+    """The parameters themselves, or their sigmoid, which lies in [0, 1]."""
+    return params.sigmoid() if mean == "sigmoid" else params
 
 
 def check_positive(name: str, scale: float) -> float:

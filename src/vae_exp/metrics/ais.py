@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.ais import TARGET, Path, adapt, anneal, schedule
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
-from vae_exp.marginal import CHUNK, Marginal, importance_sampling, of_weights, widest
+from vae_exp.estimators.annealing import TARGET, Path, adapt, anneal, schedule
+from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import with_errors
 from vae_exp.models.m2 import LabelDraw
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["ais"]
 

@@ -10,9 +10,9 @@ from torch.distributions import Distribution
 
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, at_least_float32, exact, sample
-from vae_exp.marginal import CHUNK, widest
+from vae_exp.estimators.importance import CHUNK, widest
 from vae_exp.models import M2
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["amortisation", "refine"]
 

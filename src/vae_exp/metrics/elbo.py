@@ -10,7 +10,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger, NonFiniteError
 from vae_exp.metrics.nll import with_errors
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
 

@@ -7,7 +7,7 @@ import torch
 
 from vae_exp.config import NoMeaningError
 from vae_exp.plots import heatmap
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["factors"]
 
@@ -16,7 +16,7 @@ DEAD = 0.01  # variance of the posterior mean over the images, as of `active_uni
 
 @torch.no_grad()
 def factors(trained: Trained, num_images: int) -> dict[str, Any]:
-    """The scores of `vae_exp.disentanglement`, of the posterior means of the first images of the split.
+    """The scores of `vae_exp.metrics.disentanglement`, of the posterior means of the first images of the split.
 
     The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
     values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
@@ -36,7 +36,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         NoMeaningError: If the factors are not known, or fewer than two can be scored.
     """
     # scikit-learn is slow to import, and most runs have no factors.
-    from vae_exp import disentanglement as d
+    from vae_exp.metrics import disentanglement as d
 
     source: Any = trained.data.source
     if not hasattr(source, "factors"):

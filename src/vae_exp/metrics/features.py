@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.encoders import Conv
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Classifier", "Inception", "classifier", "some"]
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from vae_exp.config import NoMeaningError
-from vae_exp.marginal import importance_sampling
+from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics.nll import with_errors
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["bayes", "labels", "probes"]
 

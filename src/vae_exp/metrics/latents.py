@@ -12,10 +12,10 @@ from torch.distributions import Distribution, Independent
 from vae_exp import plots
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, exact
-from vae_exp.marginal import CHUNK, Marginal, importance_sampling
+from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.models import M2
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "latents", "units"]
 

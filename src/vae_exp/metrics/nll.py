@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from vae_exp.config import NoMeaningError
-from vae_exp.marginal import Marginal, importance_sampling
-from vae_exp.runs import bound
-from vae_exp.trained import Trained
+from vae_exp.estimators.importance import Marginal, importance_sampling
+from vae_exp.runs.build import bound
+from vae_exp.runs.trained import Trained
 
 __all__ = ["bits_per_dim", "nll", "nll_numbers", "with_errors"]
 

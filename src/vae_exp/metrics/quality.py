@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier, some
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["distances", "manifolds", "quality"]
 

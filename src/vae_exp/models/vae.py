@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vae_exp.draws import Draw, at_least_float32, full_precision, sample
+from vae_exp.estimators.importance import importance_sampling
 from vae_exp.ledger import Ledger
-from vae_exp.marginal import importance_sampling
 from vae_exp.objectives import Model
 
 __all__ = ["VAE"]

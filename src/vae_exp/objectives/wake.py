@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.draws import Draw
-from vae_exp.hmc import hmc
+from vae_exp.estimators.hmc import hmc
 from vae_exp.objectives.model import Model, check_count
 from vae_exp.schedules import Number, at, check
 

@@ -17,13 +17,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vae_exp import plots
-from vae_exp.config import CONF, ConfigError, NoMeaningError, load_config
+from vae_exp.config import CONF, ConfigError, NoMeaningError
 from vae_exp.data import Images
 from vae_exp.draws import exact
-from vae_exp.marginal import importance_sampling
+from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models import VAE
-from vae_exp.runs import bound, make
-from vae_exp.trained import Trained, restore
+from vae_exp.runs.build import bound, make
+from vae_exp.runs.folder import load_config
+from vae_exp.runs.trained import Trained, restore
 from vae_exp.what import codes
 from vae_exp.what.errors import mean_and_error
 

@@ -7,7 +7,7 @@ import torch
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
 __all__ = ["classes"]

@@ -13,7 +13,7 @@ from vae_exp import plots
 from vae_exp.chains import Chain
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.models import M2, VAE
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["check_continuous", "decode", "encode", "given", "is_discrete", "labels", "mean_and_variance", "save"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, cat, nn
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.runs import make
-from vae_exp.trained import Trained
+from vae_exp.runs.build import make
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 from vae_exp.what.errors import mean_and_error, squared_error
 

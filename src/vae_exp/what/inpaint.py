@@ -13,9 +13,9 @@ from torch.distributions import Bernoulli
 from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.data.pictures import decode
-from vae_exp.marginal import CHUNK
-from vae_exp.runs import bound
-from vae_exp.trained import Trained
+from vae_exp.estimators.importance import CHUNK
+from vae_exp.runs.build import bound
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 from vae_exp.what.errors import mean_and_error, squared_error
 from vae_exp.what.missing import Filled, Missing, make_mask

@@ -11,7 +11,7 @@ from zuko.distributions import NormalizingFlow
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
 __all__ = ["manifold", "quantiles"]

@@ -13,7 +13,7 @@ from torch.distributions import Categorical, Distribution, Independent
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data.pictures import decode
 from vae_exp.draws import Draw, exact, sample
-from vae_exp.marginal import CHUNK, Marginal, importance_sampling
+from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.models import VAE
 
 __all__ = ["Filled", "Missing", "make_mask"]

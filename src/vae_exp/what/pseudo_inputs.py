@@ -8,7 +8,7 @@ import torch
 from vae_exp import plots
 from vae_exp.config import NoMeaningError
 from vae_exp.priors import Vamp
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["pseudo_inputs"]
 

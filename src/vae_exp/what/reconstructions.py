@@ -6,7 +6,7 @@ from typing import Any
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
 __all__ = ["reconstructions"]

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from vae_exp import plots, samplers
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 
 __all__ = ["samples"]
 

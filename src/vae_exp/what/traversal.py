@@ -11,7 +11,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.distributions import OneHots
 from vae_exp.draws import Draw
-from vae_exp.trained import Trained
+from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
 __all__ = ["traversal"]

@@ -11,8 +11,8 @@ from PIL import Image
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.generate import generate
-from vae_exp.runs import fingerprint
-from vae_exp.trained import Trained
+from vae_exp.runs.folder import fingerprint
+from vae_exp.runs.trained import Trained
 
 __all__ = ["draw", "is_stale", "pictures", "undrawn"]
 

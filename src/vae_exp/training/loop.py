@@ -20,8 +20,8 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_exp.graph import Graph, is_capturable
 from vae_exp.models import VAE
+from vae_exp.training.graph import Graph, is_capturable
 
 __all__ = ["Steps"]
 

@@ -9,9 +9,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp import charts
-from vae_exp.config import load_config
-from vae_exp.gallery import is_stale, pictures, undrawn
+from vae_exp.page import charts
+from vae_exp.page.pictures import is_stale, pictures, undrawn
+from vae_exp.runs.folder import load_config
 
 __all__ = ["write_page"]
 

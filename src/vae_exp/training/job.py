@@ -13,26 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.config import ConfigError, known_run, load_config
+from vae_exp.config import ConfigError, known_run
 from vae_exp.data import Images
-from vae_exp.gallery import draw
 from vae_exp.ledger import NonFiniteError
 from vae_exp.models import VAE
-from vae_exp.page import write_page
-from vae_exp.record import Record
-from vae_exp.runs import (
-    bound,
-    build,
-    check_values,
-    checkpoint,
-    load_checkpoint,
-    load_weights,
-    make,
-    prepare,
-    resumed_config,
-)
-from vae_exp.trained import Trained
-from vae_exp.trainer import make_trainer
+from vae_exp.page.pictures import draw
+from vae_exp.page.write import write_page
+from vae_exp.runs.build import bound, build, check_values, make, prepare
+from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
+from vae_exp.runs.record import Record
+from vae_exp.runs.trained import Trained
+from vae_exp.training.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
 

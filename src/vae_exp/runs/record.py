@@ -10,17 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Record", "write_json"]
+from vae_exp.runs.folder import write_json
+
+__all__ = ["Record"]
 
 PACKAGES = ("vae_exp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "zuko", "numpy", "wandb")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either the old one or the new one, never half of it; what is no number becomes null."""
-    part = path.with_name(path.name + ".part")
-    numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
-    part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
-    part.replace(path)
 
 
 class Record:

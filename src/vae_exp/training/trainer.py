@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vae_exp.config import ConfigError
-from vae_exp.loop import Steps
-from vae_exp.runs import make
+from vae_exp.runs.build import make
+from vae_exp.training.loop import Steps
 
 __all__ = ["make_trainer"]
 

@@ -16,14 +16,15 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from vae_exp.config import ConfigError, load_config
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.data.pictures import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
-from vae_exp.runs import build, checkpoint, load_weights
+from vae_exp.runs.build import build
+from vae_exp.runs.folder import checkpoint, load_config, load_weights
 
-__all__ = ["Trained", "each_folder", "each_run", "load", "restore"]
+__all__ = ["Trained", "each_folder", "each_run", "restore"]
 
 log = logging.getLogger("vae_exp")
 
@@ -198,11 +199,6 @@ def restore(
     data.device = _device(accelerator)
     model.to(data.device).eval().requires_grad_(False)
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
-
-
-def load(run: str | Path, checkpoint: str = "best", device: str | torch.device = "cpu") -> VAE:
-    """See `vae_exp.load`."""
-    return restore(run, checkpoint, accelerator="cpu").model.requires_grad_().to(device)
 
 
 def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:

@@ -1,50 +1,28 @@
-"""A run and its folder: the parts built from a config, and what of a run can be found again."""
+"""From a config to objects: the parts of a run, checked to fit each other and the data."""
 
-import json
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.conf import HydraConf
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import ConfigError, load_config
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
-from vae_exp.shapes import check_shapes
+from vae_exp.runs.dry_run import check_shapes
 
 __all__ = [
     "bound",
     "build",
     "check_values",
-    "checkpoint",
-    "fingerprint",
-    "load_checkpoint",
-    "load_weights",
     "make",
     "prepare",
-    "resumed_config",
 ]
 
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer", "corruption")
-# What a resumed run may change; all else makes it the run it is.
-FREE_GROUPS = ("trainer", "logger", "callbacks")
-FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
-DEVICES = ("accelerator", "devices", "strategy")
-# What the configs of earlier runs do not state of their loggers.
-FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
-OF_LOGGERS = {
-    "vae_exp.loggers.CSV": FOLDER | STEP,
-    "vae_exp.loggers.make_wandb": FOLDER | ID,
-    "vae_exp.loggers.make_mlflow": FOLDER | ID,
-    "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
-}
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
@@ -167,86 +145,3 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "is_bound": model.bounds is not None and _fits(data, model),
         "units": "nats per image",
     }
-
-
-def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
-    """The config of the run `cfg.resume`, changed by what the command line sets.
-
-    Raises:
-        ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
-    """
-    saved = load_config(cfg.resume)
-    for name, node in (saved.get("logger") or {}).items():
-        saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
-    before = saved.copy()
-    epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
-    cfg.name = saved.name
-    for override in hydra.overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
-        if key == "trainer":  # where to train; for how long is the run's own
-            saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
-        elif key in FREE_GROUPS:
-            saved[key] = cfg[key]
-        elif key == "resume" or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
-        else:
-            raise ConfigError(
-                f"{override}: a resumed run goes on as it began, "
-                f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
-                f"For another model, optimizer or data start a run with init_from={cfg.resume}"
-            )
-    if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
-        raise ConfigError(
-            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, give more"
-        )
-    status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
-    if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
-        raise ConfigError(
-            f"{cfg.resume} was trained to its end, trainer.max_epochs={saved.trainer.max_epochs} at most: "
-            "to go on give it more, or another callbacks.early_stopping.patience"
-        )
-    return saved
-
-
-def checkpoint(folder: str | Path, name: str) -> Path:
-    """The checkpoint `best` or `last` of a run.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    load_config(folder)
-    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
-    if not path.is_file():
-        raise ConfigError(f"{folder} has no checkpoints/{name}.ckpt: the run stopped before it wrote one")
-    return path
-
-
-def fingerprint(path: Path) -> str | None:
-    """The first 16 digits of the sha256 of a file, by which results know their weights; None where it is missing."""
-    return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values.
-
-    Raises:
-        ConfigError: If the file is corrupt.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a corrupt file can fail in any way
-        raise ConfigError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
-
-
-def load_weights(model: VAE, path: Path) -> None:
-    """Loads the weights of a checkpoint into a model of the same parts.
-
-    Raises:
-        ConfigError: If the parts differ or the file is corrupt.
-    """
-    try:
-        model.load_state_dict(load_checkpoint(path)["state_dict"])
-        model.is_new = False
-    except RuntimeError as error:
-        reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
-        raise ConfigError(f"{path} is of a model with other parts: {reason}") from error

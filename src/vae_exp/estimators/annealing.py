@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.draws import exact
-from vae_exp.hmc import hmc
+from vae_exp.estimators.hmc import hmc
 
 __all__ = ["Path", "adapt", "anneal", "schedule"]
 

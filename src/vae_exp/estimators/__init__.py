@@ -1,0 +1,1 @@
+"""Estimators of log p(x), and the Markov chain that one of them moves by."""

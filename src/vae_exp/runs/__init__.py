@@ -1,0 +1,1 @@
+"""A run: built from its config, recorded in its folder, read back from there."""

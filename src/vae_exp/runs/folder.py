@@ -1,0 +1,144 @@
+"""A run folder: its config, its checkpoints, its files; nothing of it is instantiated here."""
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.conf import HydraConf
+from omegaconf import DictConfig, OmegaConf
+
+from vae_exp.config import ConfigError
+
+if TYPE_CHECKING:
+    from vae_exp.models import VAE
+
+__all__ = [
+    "checkpoint",
+    "fingerprint",
+    "load_checkpoint",
+    "load_config",
+    "load_weights",
+    "resumed_config",
+    "write_json",
+]
+
+# What a resumed run may change; all else makes it the run it is.
+FREE_GROUPS = ("trainer", "logger", "callbacks")
+FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
+DEVICES = ("accelerator", "devices", "strategy")
+# What the configs of earlier runs do not state of their loggers.
+FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
+OF_LOGGERS = {
+    "vae_exp.loggers.CSV": FOLDER | STEP,
+    "vae_exp.loggers.make_wandb": FOLDER | ID,
+    "vae_exp.loggers.make_mlflow": FOLDER | ID,
+    "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
+}
+
+
+def load_config(folder: str | Path) -> DictConfig:
+    """The resolved config of a run.
+
+    Raises:
+        ConfigError: If the folder is no run folder.
+    """
+    for name in ("config.yaml", "run.json"):
+        if not (Path(folder) / name).is_file():
+            raise ConfigError(f"{folder} is no run folder: it holds no {name}. Runs are under outputs/")
+    cfg = OmegaConf.load(Path(folder) / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def checkpoint(folder: str | Path, name: str) -> Path:
+    """The checkpoint `best` or `last` of a run.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    load_config(folder)
+    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
+    if not path.is_file():
+        raise ConfigError(f"{folder} has no checkpoints/{name}.ckpt: the run stopped before it wrote one")
+    return path
+
+
+def fingerprint(path: Path) -> str | None:
+    """The first 16 digits of the sha256 of a file, by which results know their weights; None where it is missing."""
+    return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint holds: tensors and plain values.
+
+    Raises:
+        ConfigError: If the file is corrupt.
+    """
+    import torch  # when it is needed: a wrong folder is named at once
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a corrupt file can fail in any way
+        raise ConfigError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
+
+
+def load_weights(model: "VAE", path: Path) -> None:
+    """Loads the weights of a checkpoint into a model of the same parts.
+
+    Raises:
+        ConfigError: If the parts differ or the file is corrupt.
+    """
+    try:
+        model.load_state_dict(load_checkpoint(path)["state_dict"])
+        model.is_new = False
+    except RuntimeError as error:
+        reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
+        raise ConfigError(f"{path} is of a model with other parts: {reason}") from error
+
+
+def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
+    """The config of the run `cfg.resume`, changed by what the command line sets.
+
+    Raises:
+        ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
+    """
+    saved = load_config(cfg.resume)
+    for name, node in (saved.get("logger") or {}).items():
+        saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
+    before = saved.copy()
+    epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
+    cfg.name = saved.name
+    for override in hydra.overrides.task:
+        key = override.lstrip("+~").partition("=")[0]
+        if key == "trainer":  # where to train; for how long is the run's own
+            saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
+        elif key in FREE_GROUPS:
+            saved[key] = cfg[key]
+        elif key == "resume" or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
+            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
+        else:
+            raise ConfigError(
+                f"{override}: a resumed run goes on as it began, "
+                f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
+                f"For another model, optimizer or data start a run with init_from={cfg.resume}"
+            )
+    if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
+        raise ConfigError(
+            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, give more"
+        )
+    status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
+    if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
+        raise ConfigError(
+            f"{cfg.resume} was trained to its end, trainer.max_epochs={saved.trainer.max_epochs} at most: "
+            "to go on give it more, or another callbacks.early_stopping.patience"
+        )
+    return saved
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either the old one or the new one, never half of it; what is no number becomes null."""
+    part = path.with_name(path.name + ".part")
+    numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
+    part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
+    part.replace(path)
