@@ -62,9 +62,10 @@ def test_the_images_shown_are_those_that_score_lowest(run):
     folder, _ = run("data.eval_batch_size=7")
     trained = restore(folder, accelerator="cpu", progress=False)
     x, y = trained.images(45)
-    scored = _score_all(trained, trained.data, lambda x, *_: x.flatten(1).sum(1).double(), "x", 45)
+    scored = _score_all(trained, lambda x, *_: x.flatten(1).sum(1).double(), "x", 45)
     assert scored.scores.equal(x.flatten(1).sum(1).double())
     assert scored.y.equal(y)
+    assert scored.numbers.equal(trained.chosen(45))
     assert scored.worst.equal(x[scored.scores.argsort()[:20]])
 
 
@@ -115,7 +116,7 @@ def test_a_conditional_model_scores_images_without_their_labels(run):
         names.append(f"'{folder}/{i}.png'")
     numbers = generated(folder, "anomalies", f"input=[{','.join(names)}]", "num_samples=300")
     scores = read(folder)["score"]
-    for i, file in enumerate(numbers["files"].values()):
+    for i, file in zip(trained.chosen(5), numbers["files"].values(), strict=True):
         assert file["score"] == pytest.approx(scores[i], abs=0.5)
         assert file["share_lower"] == (scores < file["score"]).mean()
 

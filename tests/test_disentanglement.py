@@ -294,6 +294,12 @@ def test_factors_are_those_of_the_images(tmp_path, split):
     assert information[0, 0] > 2.7
     assert information[2, 3] > 2.7  # of log 20, what the bins can tell
     assert np.all(np.array(list(about["mutual_information"].values()))[:, 1] == 0)
+    # Of some of the images, drawn at random, each has its own factors.
+    about = factors_metric(trained, 250)["factors"]
+    information = np.array([about["mutual_information"][name] for name in ("x", "scale", "y")])
+    assert about["num_images"] == 250
+    assert information[0, 0] > 2.5
+    assert information[2, 3] > 2.5
     assert 2 / 5 < numbers["sap"] < 4 / 5  # two gaps of 1, half of one of the scale
     # Codes of an autoencoder may have any scale, and of samples no variance is small.
     sampled = SimpleNamespace(draw=lambda x, y: Sampled(draw(x, y).z_mean), bounds="log p(x)")

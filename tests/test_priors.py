@@ -182,6 +182,13 @@ def test_vamp_samples_from_all_its_posteriors(context_dim):
     assert_mixture_moments(samples, weights, loc, scale)
 
 
+@pytest.mark.parametrize("context_dim", [0, 1, CLASSES])
+def test_the_constants_of_vamp_lie_as_ddp_needs_them(context_dim):
+    """Row by row, even where a dimension is 1: DDP writes each buffer over itself, and torch compares the strides."""
+    for buffer in Vamp(IMAGE, context_dim, 7).buffers():
+        assert buffer.stride() == torch.empty(buffer.shape).stride()
+
+
 def test_vamp_trains_encoder_and_pseudo_inputs_but_stores_the_encoder_once():
     net = vamp(CLASSES)
     net.prior(torch.eye(CLASSES)).log_prob(torch.randn(CLASSES, D)).sum().backward()

@@ -10,7 +10,7 @@ from scipy.linalg import sqrtm
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Split
 from vae_exp.metrics import features
-from vae_exp.metrics.features import Inception, classifier, some
+from vae_exp.metrics.features import Inception, classifier
 from vae_exp.metrics.quality import _made, distances, manifolds
 from vae_exp.runs.trained import restore
 from vae_exp.samplers import sampler
@@ -86,14 +86,14 @@ def test_images_of_all_classes_are_compared_where_files_are_sorted(tmp_path):
     x, y = torch.arange(90).float().view(90, 1, 1, 1), torch.arange(3).repeat_interleave(30)
     split = Split(x, y)
     trained = made(None, {"train": split, "val": split, "test": split}, tmp_path, 3)
-    part = some(trained, "test", 30)
+    part = trained.subset("test", 30)
     (pixels, labels) = part.images(1000)
     assert len(pixels) == 30
     assert torch.bincount(labels, minlength=3).min() >= 4
     assert torch.equal(y[pixels.flatten().long()], labels)  # and each keeps its own
-    assert torch.equal(pixels, some(trained, "test", 30).images(30)[0])
+    assert torch.equal(pixels, trained.images(30)[0])
     assert trained.num_images() == 90
-    assert some(trained, "test", 90) is trained
+    assert trained.subset("test", 90) is trained
 
 
 def test_the_classifier_is_trained_once_for_all_runs_beside(run, monkeypatch, tmp_path):

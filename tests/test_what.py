@@ -359,6 +359,9 @@ def test_embeddings_leave_out_a_scale_there_is_not(folder, drawn, name, has_scal
     with np.load(folder(name) / "generated/embeddings/embeddings.npz") as arrays:
         assert ("scale" in arrays) == has_scale
         assert arrays["mean"].shape == (10, 3)
+    with (folder(name) / "generated/embeddings/embeddings.csv").open(newline="") as file:
+        rows = [int(row["image"]) for row in csv.DictReader(file)]
+    assert rows == restore(folder(name), accelerator="cpu", progress=False).chosen(10).tolist()
     assert drawn["points"].shape == (10, 2)
 
 

@@ -114,10 +114,10 @@ class Vamp(Prior):
         self.context_dim = context_dim
         self.logits = nn.Parameter(self._squeezed(torch.rand(pseudo_inputs, *image_shape)))
         classes = torch.arange(pseudo_inputs) % max(context_dim, 1)
-        of_class = F.one_hot(classes).float()  # (K, classes)
+        of_class = (classes == torch.arange(max(context_dim, 1))[:, None]).float()  # (classes, K)
         # Constants, so no checkpoint holds them.
-        self.register_buffer("context", of_class if context_dim else None, persistent=False)
-        self.register_buffer("weights", (of_class / of_class.sum(dim=0)).T.contiguous(), persistent=False)
+        self.register_buffer("context", F.one_hot(classes).float() if context_dim else None, persistent=False)
+        self.register_buffer("weights", of_class / of_class.sum(dim=1, keepdim=True), persistent=False)
         self.infer: Callable[[Tensor, Tensor | None], Distribution] | None = None
 
     @classmethod

@@ -4,7 +4,26 @@ import torch
 
 from vae_exp.data.split import Split
 
-__all__ = ["cut", "keep_labels"]
+__all__ = ["check_labelled", "cut", "keep_labels"]
+
+
+def check_labelled(number: int | None, per_batch: int | None, num_classes: int | None, batch_size: int) -> None:
+    """Holds `data.labelled` and `data.labelled_per_batch` against the classes and the size of a batch.
+
+    Raises:
+        ValueError: If one of them cannot be, with its key.
+    """
+    if number is not None and num_classes is None:
+        raise ValueError(f"data.labelled={number}: the data have no labels (data.num_classes=null), set it to null")
+    if number is not None and num_classes is not None and number < num_classes:
+        raise ValueError(
+            f"data.labelled={number}: at least {num_classes} are needed, one for each class; null keeps all"
+        )
+    if per_batch is not None and (number is None or not 0 < per_batch < batch_size):
+        raise ValueError(
+            f"data.labelled_per_batch={per_batch}: with a number of data.labelled choose 1 to "
+            f"{batch_size - 1}, less than data.batch_size; otherwise null"
+        )
 
 
 def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -> tuple[Split, Split]:

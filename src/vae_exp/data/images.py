@@ -1,6 +1,7 @@
 """The data module: any source of images, split, binarised and batched."""
 
 from collections.abc import Sequence
+from copy import copy
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -9,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vae_exp.data.cut import cut, keep_labels
+from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
 from vae_exp.data.pictures import Pictures
 from vae_exp.data.pixels import Levels, bits, check_pixels, floats, kind
@@ -85,19 +86,7 @@ class Images(pl.LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
-        if labelled is not None and num_classes is None:
-            raise ValueError(
-                f"data.labelled={labelled}: the data have no labels (data.num_classes=null), set it to null"
-            )
-        if labelled is not None and num_classes is not None and labelled < num_classes:
-            raise ValueError(
-                f"data.labelled={labelled}: at least {num_classes} are needed, one for each class; null keeps all"
-            )
-        if labelled_per_batch is not None and (labelled is None or not 0 < labelled_per_batch < batch_size):
-            raise ValueError(
-                f"data.labelled_per_batch={labelled_per_batch}: with a number of data.labelled choose 1 to "
-                f"{batch_size - 1}, less than data.batch_size; otherwise null"
-            )
+        check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
         self.source = source
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
@@ -161,7 +150,8 @@ class Images(pl.LightningDataModule):
             return
         splits = self.source.load(self.root)
         for name, split in splits.items():
-            self._check(name, split)
+            split.check(self.image_shape, self.num_classes)
+            check_pixels(name, split.x, self.levels)
         for name, size in (("test", self.test_size), ("val", self.val_size)):
             if name not in splits:
                 generator = self._generator(0 if name == "test" else 1)
@@ -227,6 +217,27 @@ class Images(pl.LightningDataModule):
         check_pixels("input", x, self.levels)
         return floats(self._represent(Split(x, torch.full((len(x),), -1)), "test").x)  # type: ignore[arg-type]
 
+    def on(self, device: torch.device) -> "Images":
+        """The same images, whose batches lie on `device`; no trainer says where."""
+        data = copy(self)
+        data.device, data.trainer = device, None
+        return data
+
+    def only(self, stage: Stage, chosen: Tensor) -> "Images":
+        """The same images, of one split those of a mask `(N,)` alone. Needs the split to be read."""
+        data = copy(self)
+        data.splits = {**self.splits, stage: self.splits[stage].only(chosen)}
+        return data
+
+    def with_all_labels(self) -> "Images":
+        """The same images, read again, where every training image keeps its label; itself where they all do."""
+        if self.labelled is None:
+            return self
+        data = copy(self)
+        data.labelled, data.labelled_per_batch, data.splits = None, None, {}
+        data.setup("fit")
+        return data
+
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the number of its batches that were trained on."""
         if self.trainer is None or self._train_batches is None:
@@ -264,14 +275,6 @@ class Images(pl.LightningDataModule):
         if self.binarize == "dynamic":
             return bits(x).float()
         return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
-
-    def _check(self, name: str, split: Split) -> None:
-        if split.x.shape[1:] != self.image_shape:
-            raise ValueError(f"data.image_shape={list(self.image_shape)}, but the images are {list(split.x.shape[1:])}")
-        check_pixels(name, split.x, self.levels)
-        lowest, highest = int(split.y.min()), int(split.y.max())
-        if self.num_classes is not None and not 0 <= lowest <= highest < self.num_classes:
-            raise ValueError(f"data.num_classes={self.num_classes}, but the labels are {lowest} to {highest}")
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)

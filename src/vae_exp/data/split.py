@@ -15,6 +15,14 @@ class Split(NamedTuple):
     x: Tensor | Pictures  # uint8 (N, C, H, W), 0..255, float32 where pixels are real numbers; or in files, unread
     y: Tensor  # int64 (N,), -1 where there is no label
 
+    def check(self, image_shape: tuple[int, ...], num_classes: int | None) -> None:
+        """Raises ValueError if the images have another shape, or a label is none of 0 to `num_classes - 1`."""
+        if self.x.shape[1:] != image_shape:
+            raise ValueError(f"data.image_shape={list(image_shape)}, but the images are {list(self.x.shape[1:])}")
+        lowest, highest = int(self.y.min()), int(self.y.max())
+        if num_classes is not None and not 0 <= lowest <= highest < num_classes:
+            raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")
+
     def only(self, chosen: Tensor) -> "Split":
         """The images of a mask `(N,)`."""
         x = self.x.only(chosen) if isinstance(self.x, Pictures) else self.x[chosen]

@@ -24,12 +24,12 @@ logger = logging.getLogger("vae_exp")
 def ais(
     trained: Trained, num_samples: int, num_images: int, chains: int, temperatures: int, leapfrog: int
 ) -> dict[str, Any]:
-    """`-log p(x)` (of a CVAE `-log p(x | y)`) of the first N images by annealed importance sampling (Wu et al., 2017).
+    """`-log p(x)` (of a CVAE `-log p(x | y)`) of N images by annealed importance sampling (Wu et al., 2017).
 
     Arguments:
         trained: The run.
         num_samples: K, latents an image of the importance sampling it is compared with.
-        num_images: N.
+        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
         chains: M, for each image.
         temperatures: T, steps from the prior to the posterior.
         leapfrog: Steps of a proposal.

@@ -20,7 +20,7 @@ __all__ = ["amortisation", "refine"]
 def amortisation(
     trained: Trained, num_images: int, steps: int, lr: float, num_latents: int, num_samples: int
 ) -> dict[str, Any]:
-    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of the first N images of the split.
+    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of N images of the split.
 
     `amortisation_gap_N_images` is what the ELBO gains when each image's posterior is refined by itself, see `refine`;
     `approximation_gap_N_images` what it then lacks to log p(x), estimated by importance sampling from the refined
@@ -29,7 +29,7 @@ def amortisation(
 
     Arguments:
         trained: The run.
-        num_images: N.
+        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
         steps: Of the refinement.
         lr: Of the refinement, at first.
         num_latents: Latents an image and step.

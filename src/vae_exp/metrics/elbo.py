@@ -50,8 +50,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
 
 @torch.no_grad()
 def train_gap(trained: Trained) -> dict[str, Any]:
-    """`elbo_train`, of the first training images, as many as the split has, and `elbo_gap`, by how much it is above the
-    split's; of an autoencoder `recon_train` and `recon_gap`, by how much it is below. Scored as `elbo` is.
+    """`elbo_train`, of as many training images as the split has, drawn at random, and `elbo_gap`, by how much it is
+    above the split's; of an autoencoder `recon_train` and `recon_gap`, by how much it is below. Scored as `elbo` is.
 
     Raises:
         NoMeaningError: If the split is train.
@@ -63,17 +63,15 @@ def train_gap(trained: Trained) -> dict[str, Any]:
     means: list[float] = []
     variances: list[float | None] = []  # None of one image
     with trained.bar(num_train + trained.num_images(), "train gap") as bar:
-        for split, num in (("train", num_train), (trained.split, trained.num_images())):
+        for split, num in (("train", num_train), (trained.split, None)):
             each: list[Tensor] = []
-            for x, y in trained.data.batches(split):  # type: ignore[arg-type]
+            for x, y in trained.subset(split, num).data.batches(split):  # type: ignore[arg-type]
                 _, draw = trained.model.objective(trained.model, x, y, trained.model.step)
                 each.append(_bound(draw)[name])
                 bar.update(len(x))
-                if len(each) * trained.data.eval_batch_size >= num:
-                    break
-            values = torch.cat(each)[:num].double()
+            values = torch.cat(each).double()
             means.append(float(values.mean()))
-            variances.append(float(values.var()) / num if num > 1 else None)
+            variances.append(float(values.var()) / len(values) if len(values) > 1 else None)
     return {
         f"{name}_train": means[0],
         f"{name}_train_se_images": _error(variances[:1]),

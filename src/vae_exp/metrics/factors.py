@@ -16,7 +16,9 @@ DEAD = 0.01  # variance of the posterior mean over the images, as of `active_uni
 
 @torch.no_grad()
 def factors(trained: Trained, num_images: int) -> dict[str, Any]:
-    """The scores of `vae_exp.metrics.disentanglement`, of the posterior means of the first images of the split.
+    """The scores of `vae_exp.metrics.disentanglement`, of the posterior means of images of the split.
+
+    Of `num_images`, drawn at random by the run's `seed`, where the split has more.
 
     The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
     values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
@@ -44,7 +46,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
             f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
         )
     codes, kind = _codes(trained, num_images)
-    values = source.factors(trained.split)[: len(codes)].numpy()
+    values = source.factors(trained.split)[trained.chosen(num_images)].numpy()
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
     names = [source.factor_names[k] for k in scored]
     if len(names) < 2:
@@ -84,7 +86,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         [f"{n}\nH {h:.2f}, chance {c:.2f}" for n, h, c in zip(names, entropies, chance, strict=True)],
         label="mutual information I(z; factor), nats",
         xlabel="latent",
-        title=f"{trained.cfg.name}, {len(codes)} {trained.split} images\n"
+        title=f"{trained.cfg.name}, {trained.described(len(codes))}\n"
         "what each latent tells of a factor, of its entropy H",
         path=folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
     )

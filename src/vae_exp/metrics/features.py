@@ -1,6 +1,5 @@
 """Networks whose features sample quality is measured on: a small classifier of the same data, or a user's Inception."""
 
-from copy import copy
 from dataclasses import replace
 from hashlib import sha256
 
@@ -12,7 +11,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.encoders import Conv
 from vae_exp.runs.trained import Trained
 
-__all__ = ["Classifier", "Inception", "classifier", "some"]
+__all__ = ["Classifier", "Inception", "classifier"]
 
 WIDTH = 64
 NUM_IMAGES, EPOCHS, BATCH, RATE = 20000, 8, 100, 2e-3  # of fewer images more epochs, up to 40
@@ -103,11 +102,7 @@ def classifier(trained: Trained) -> Classifier:
             "quality.inception=<file> compares those of Inception"
         )
     trained.setup("train")
-    data = copy(trained.data)
-    data.device = torch.device("cpu")  # the same weights beside every accelerator
-    if data.labelled is not None:  # this run's labels are few
-        data.labelled, data.labelled_per_batch, data.splits = None, None, {}
-        data.setup("fit")
+    data = trained.with_all_labels().data.on(torch.device("cpu"))  # the same weights beside every accelerator
     whole = replace(trained, data=data, seed=0)
     whole.reseed("classifier")
     network = Classifier(data.image_shape, trained.data.num_classes)
@@ -126,7 +121,7 @@ def classifier(trained: Trained) -> Classifier:
 
 @torch.enable_grad()
 def _train(network: Classifier, trained: Trained) -> None:
-    x, y = some(trained, "train", NUM_IMAGES).images(NUM_IMAGES, "train")  # this seeds torch, too
+    x, y = trained.images(NUM_IMAGES, "train")  # this seeds torch, too
     network.mean, network.std = x.mean(), x.std().clamp(min=1e-6)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     epochs = min(5 * EPOCHS, EPOCHS * NUM_IMAGES // len(x))
@@ -148,16 +143,3 @@ def _train(network: Classifier, trained: Trained) -> None:
     with torch.no_grad():
         right = [network.head(network(x)).argmax(dim=-1) == y for x, y in trained.batches("val")]
     network.accuracy = torch.cat(right).float().mean()
-
-
-def some(trained: Trained, split: str, num_images: int) -> Trained:
-    """The run with a random part of a split, of all classes also where the files are sorted by them."""
-    trained.setup(split)
-    whole = trained.data.splits[split]
-    if len(whole.x) <= num_images:
-        return trained
-    chosen = torch.zeros(len(whole.x), dtype=torch.bool)
-    chosen[torch.randperm(len(whole.x), generator=torch.Generator().manual_seed(trained.seed))[:num_images]] = True
-    data = copy(trained.data)
-    data.splits = {**data.splits, split: whole.only(chosen)}
-    return replace(trained, data=data)

@@ -33,9 +33,9 @@ def latents(
     Arguments:
         trained: The run.
         threshold: Variance of the posterior mean over the images, above which a unit is active.
-        num_images: N of the aggregate posterior q(z), the first of the split.
+        num_images: N of the aggregate posterior q(z), drawn at random by the run's `seed`, see `Trained.subset`.
         num_latents: Draws that its densities are averaged over.
-        nll_images: The first of the split, scored with and without the dead units.
+        nll_images: How many, likewise, are scored with and without the dead units.
         num_samples: Latents for each of these.
 
     Returns:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
-from vae_exp.metrics.features import Inception, classifier, some
+from vae_exp.metrics.features import Inception, classifier
 from vae_exp.runs.trained import Trained
 
 __all__ = ["distances", "manifolds", "quality"]
@@ -52,13 +52,12 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
     prefix = "inception" if inception else "feature"
 
-    split = some(trained, trained.split, num_images)
-    num_images = split.num_images()
-    y = torch.cat([y for _, y in split.batches()])
+    num_images = min(num_images, trained.num_images())
+    y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
     is_bits = trained.data.values == trained.model.likelihood.support == "binary"
     compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
     if trained.split != "train":
-        compared["_of_train"] = (x for x, _ in some(trained, "train", num_images).batches("train"))
+        compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))
 
     def features(batches: Iterable[Tensor], title: str) -> Tensor:
         parts = []
@@ -68,7 +67,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
                 bar.update(len(x))
         return torch.cat(parts)
 
-    real = features((x for x, _ in split.batches()), f"features of {trained.split} images")
+    real = features((x for x, _ in trained.batches(num_images=num_images)), f"features of {trained.split} images")
     for suffix, batches in compared.items():
         given = features(batches, f"features of images{suffix.replace('_', ' ')}")
         trained.reseed("distances")

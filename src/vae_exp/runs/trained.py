@@ -2,9 +2,8 @@
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ class Trained:
             log.warning("the %s images are not those of the run (checksum %s)", split, known)
 
     def num_images(self, split: str | None = None) -> int:
-        """Those of a split, by default of the command's."""
+        """The number of images of a split, by default of the command's."""
         self.setup(split or self.split)
         return len(self.data.splits[split or self.split].x)
 
@@ -87,19 +86,49 @@ class Trained:
 
         Arguments:
             split: By default the command's.
-            num_images: The first ones; None for all.
+            num_images: Of these only so many, those of `subset`; None for all.
         """
         split = split or self.split
-        left = min(self.num_images(split), num_images or sys.maxsize)
-        for i, (x, y) in enumerate(self.data.batches(split)):  # type: ignore[arg-type]
-            if left <= 0:
-                return
+        for i, (x, y) in enumerate(self.subset(split, num_images).data.batches(split)):  # type: ignore[arg-type]
             self.reseed(split, i)
-            yield x[:left], y[:left]
-            left -= len(x)
+            yield x, y
+
+    def chosen(self, num_images: int | None, split: str | None = None) -> Tensor:
+        """Which images of a split `subset` keeps: their numbers `(N,)`, ascending.
+
+        The first images of a data set need be no sample of it: the first half of MNIST's test images is easier.
+        """
+        total = self.num_images(split)
+        if num_images is None or num_images >= total:
+            return torch.arange(total)
+        return torch.randperm(total, generator=torch.Generator().manual_seed(self.seed))[:num_images].sort().values
+
+    def subset(self, split: str, num_images: int | None) -> "Trained":
+        """The run with `num_images` images of a split, drawn at random by `seed` and kept in their order.
+
+        They are the same for every command with this seed, and fewer are among those of more. Itself where the split
+        has no more, or `num_images` is None.
+        """
+        chosen = self.chosen(num_images, split)
+        if len(chosen) == self.num_images(split):
+            return self
+        mask = torch.zeros(self.num_images(split), dtype=torch.bool)
+        mask[chosen] = True
+        return replace(self, data=self.data.only(split, mask))  # type: ignore[arg-type]
+
+    def described(self, num_images: int | None) -> str:
+        """The images of the command's split that `subset` keeps, in words, for titles."""
+        total = self.num_images()
+        if num_images is None or num_images >= total:
+            return f"{total} {self.split} images"
+        return f"{num_images} {self.split} images drawn at random"
+
+    def with_all_labels(self) -> "Trained":
+        """The run with the labels of all training images, also where it was trained with a few (`data.labelled`)."""
+        return replace(self, data=self.data.with_all_labels())
 
     def images(self, num_images: int, split: str | None = None) -> tuple[Tensor, Tensor]:
-        """The first images of a split and their labels, in one batch."""
+        """Images of a split and their labels in one batch: all, or `num_images` drawn at random, see `subset`."""
         x, y = zip(*self.batches(split, num_images), strict=True)
         return torch.cat(x), torch.cat(y)
 
@@ -136,7 +165,7 @@ class Trained:
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def shown(self, images: Tensor) -> Tensor:
-        """Images as pixels in [0, 1]: real numbers from the least to the greatest of the first 100 of the split."""
+        """Images as pixels in [0, 1]: real numbers from the least to the greatest of 100 of the split, see `subset`."""
         if self.data.values != "real":
             return images
         x, _ = self.images(100)
@@ -196,7 +225,7 @@ def restore(
         model.on_test_start()
     except MisconfigurationException as error:
         raise ConfigError(str(error)) from error
-    data.device = _device(accelerator)
+    data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
 

@@ -152,7 +152,7 @@ def _report(cfg: DictConfig, folder: Path, model: VAE, data: Images, trainer: pl
     """Writes the page of the run, with the model and the images that are in memory."""
     try:
         is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # what the test has loaded
-        data.device, data.trainer = trainer.strategy.root_device, None
+        data = data.on(trainer.strategy.root_device)
         model.to(data.device).eval().requires_grad_(False)
         trained = Trained(folder, cfg, model, data, "best" if is_best else "last", split="val", progress=False)
         return write_page(folder, draw(trained))

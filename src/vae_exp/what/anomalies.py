@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,7 @@ class _Scored(NamedTuple):
 
     scores: Tensor  # (N,) float64, nats
     y: Tensor  # (N,)
+    numbers: Tensor  # (N,), of the images in their split
     worst: Tensor  # the images with the lowest scores, (M, C, H, W), from the lowest up
 
 
@@ -92,14 +94,14 @@ def anomalies(
 
     trained.setup(trained.split)
     own_name = f"{_name(trained.cfg)}, {trained.split}"
-    own, other = _score_all(trained, trained.data, score_of, own_name, num_images), None
+    own, other = _score_all(trained, score_of, own_name, num_images), None
     numbers: dict[str, Any] = {"num_images": len(own.scores), **mean_and_error("score", own.scores)}
     sets = {own_name: own}
     title = f"{trained.cfg.name}\nhow probable images are: {SCORES[score]}"
     if against is not None:
         data, other_name = _other_data(trained, against)
         other_name = f"{other_name}, {trained.split}" if f"{other_name}, {trained.split}" != own_name else "against"
-        other = sets[other_name] = _score_all(trained, data, score_of, other_name, num_images)
+        other = sets[other_name] = _score_all(replace(trained, data=data), score_of, other_name, num_images)
         is_own = np.repeat([1, 0], [len(own.scores), len(other.scores)])
         numbers |= mean_and_error("score_against", other.scores)
         numbers["auroc"] = float(roc_auc_score(is_own, torch.cat([own.scores, other.scores]).numpy()))
@@ -117,8 +119,8 @@ def anomalies(
     unit = f"{SCORES[score]}, nats per image"
     plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", marked)
     lowest = own.scores.argsort()[: len(own.worst)].tolist()
-    captions = [f"image {i}\n{own.scores[i]:.1f}" for i in lowest]
-    what = f"{trained.cfg.name}\nthe {trained.split} images that score lowest: {unit}"
+    captions = [f"image {own.numbers[i]}\n{own.scores[i]:.1f}" for i in lowest]
+    what = f"{trained.cfg.name}\nof {trained.described(num_images)} those that score lowest: {unit}"
     plots.captioned(trained.shown(own.worst), captions, what, out / "worst.png")
     return numbers
 
@@ -138,24 +140,19 @@ def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
     return torch.stack(each).logsumexp(dim=0) - log(len(each))
 
 
-def _score_all(
-    trained: Trained, data: Images, score_of: Callable[..., Tensor], name: str, num_images: int | None
-) -> _Scored:
-    num = min(len(data.splits[trained.split].x), num_images or len(data.splits[trained.split].x))
+def _score_all(trained: Trained, score_of: Callable[..., Tensor], name: str, num_images: int | None) -> _Scored:
+    numbers = trained.chosen(num_images)
     scores, labels, done = torch.empty(0, dtype=torch.float64), [], 0
-    worst, which = torch.empty(0, *data.image_shape), torch.empty(0, dtype=torch.long)
-    with trained.bar(num, f"scores of {name}") as bar:
-        for i, (x, y) in enumerate(data.batches(trained.split)):  # type: ignore[arg-type]
-            x, y = x[: num - done], y[: num - done]
+    worst, which = torch.empty(0, *trained.data.image_shape), torch.empty(0, dtype=torch.long)
+    with trained.bar(len(numbers), f"scores of {name}") as bar:
+        for i, (x, y) in enumerate(trained.batches(num_images=num_images)):
             scores = torch.cat([scores, score_of(x, trained.split, i).cpu()])
             labels.append(y.cpu())
             which = torch.cat([which, torch.arange(done, done + len(x))])
             lowest = scores[which].argsort()[:SHOWN]
             worst, which, done = torch.cat([worst, x.cpu()])[lowest], which[lowest], done + len(x)
             bar.update(len(x))
-            if done == num:
-                break
-    return _Scored(scores, torch.cat(labels), worst)
+    return _Scored(scores, torch.cat(labels), numbers, worst)
 
 
 def _background(trained: Trained, folder: str) -> VAE:
@@ -207,7 +204,7 @@ def _other_data(trained: Trained, against: str) -> tuple[Images, str]:
         if (list(data.image_shape), data.values) != (shape, trained.data.values):
             given, needed = (f"{list(d.image_shape)}, {d.representation}" for d in (data, trained.data))
             raise ValueError(f"its images are {given}, the run's {needed}")
-        data.device = trained.data.device
+        data = data.on(trained.data.device)
         data.prepare_data()
         data.setup("test" if trained.split == "test" else "fit")
     except (ConfigError, OSError, ValueError) as error:
@@ -217,15 +214,17 @@ def _other_data(trained: Trained, against: str) -> tuple[Images, str]:
 
 def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None:
     own, *others = sets.values()
-    arrays: dict[str, Any] = {"score": own.scores.numpy(), "y": own.y.numpy()}
+    arrays: dict[str, Any] = {"score": own.scores.numpy(), "y": own.y.numpy(), "image": own.numbers.numpy()}
     for other in others:
         arrays |= {"score_against": other.scores.numpy(), "y_against": other.y.numpy()}
+        arrays |= {"image_against": other.numbers.numpy()}
     np.savez(out / "scores.npz", **arrays)
     with (out / "scores.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["data", "image", "y", "score"])
         for name, one in sets.items():
             writer.writerows(
-                [name, i, y, s] for i, (y, s) in enumerate(zip(one.y.tolist(), one.scores.tolist(), strict=True))
+                [name, i, y, s]
+                for i, y, s in zip(one.numbers.tolist(), one.y.tolist(), one.scores.tolist(), strict=True)
             )
         writer.writerows(["files", name, "", value] for name, value in files.items())

@@ -40,9 +40,11 @@ def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Images of the split and their labels, by their numbers."""
     kept: dict[int, tuple[Tensor, Tensor]] = {}
     start = 0
-    for x, y in trained.batches(num_images=max(chosen) + 1):
+    for x, y in trained.batches():
         kept |= {i: (x[i - start], y[i - start]) for i in chosen if start <= i < start + len(x)}
         start += len(x)
+        if start > max(chosen):
+            break
     x, y = (torch.stack(each) for each in zip(*(kept[i] for i in chosen), strict=True))
     return x, y
 

@@ -28,7 +28,7 @@ def denoise(
     input: str | Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Corrupts images of the split and reconstructs them; files are taken for corrupted already.
+    """Corrupts images of the split, drawn at random, and reconstructs them; files are taken for corrupted already.
 
     Writes `denoise.png`: images, noisy and denoised; of files each by itself, denoised: `<name>.png`.
 
@@ -67,7 +67,7 @@ def denoise(
             bar.update(len(x))
     settings = [f"{key}={value}" for key, value in vars(noise).items() if isinstance(value, float)]
     kind = " ".join([type(noise).__name__.lower(), *settings])
-    _picture(trained, shown, f"{trained.split} images, corrupted ({kind}) and denoised", out)
+    _picture(trained, shown, f"{trained.described(num_images)}, corrupted ({kind}) and denoised", out)
     return {key: number for name, parts in values.items() for key, number in mean_and_error(name, cat(parts)).items()}
 
 

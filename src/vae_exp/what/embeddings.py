@@ -45,23 +45,27 @@ def embeddings(
     if num_images is not None and num_images < 2:
         raise ConfigError(f"num_images={num_images}: at least 2 are needed, or null for all")
     mean, scale, y = _posteriors(trained, num_images)
-    arrays, names, marked = {"mean": mean, "scale": scale, "y": y}, None, mean[:0]
+    chosen = trained.chosen(num_images)
+    rows = [str(i) for i in chosen.tolist()]
+    arrays, marked = {"mean": mean, "scale": scale, "y": y}, mean[:0]
+    names: list[str] = []
     if input is not None:
         x, told, names = codes.given(trained, input, label, [])
         marked, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
         marked = marked.cpu()
         known = torch.full((len(x),), -1 if label is None else label)
         arrays = {"mean": marked, "scale": None if variance is None else variance.sqrt().cpu(), "y": known}
-    _write(out, {name: array.numpy() for name, array in arrays.items() if array is not None}, names)
+    _write(out, {name: array.numpy() for name, array in arrays.items() if array is not None}, rows, names)
     is_tsne = projection == "tsne" and mean.shape[1] > 2
     if is_tsne:
-        mean, y = mean[:NUM_TSNE], y[:NUM_TSNE]
+        some = torch.isin(chosen, trained.chosen(NUM_TSNE))
+        mean, y = mean[some], y[some]
     points, axis_names, numbers = _project(trained, mean, marked, is_tsne)
     of = "" if trained.model.context_dim == 0 else ",y"
-    title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {len(mean)} {trained.split} images" + (
+    title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {trained.described(len(mean))}" + (
         ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
     )
-    own = dict(zip(names or [], points[len(mean) :], strict=True))
+    own = dict(zip(names, points[len(mean) :], strict=True))
     plots.scatter(points[: len(mean)], y, title, axis_names, out / "embeddings.png", own)
     return numbers
 
@@ -108,10 +112,11 @@ def _project(
     return torch.from_numpy(pca.transform(each.numpy())), axis_names, {"explained_variance": shares}  # type: ignore[return-value]
 
 
-def _write(out: Path, arrays: dict[str, Any], names: list[str] | None) -> None:
-    named = {} if names is None else {"name": np.array(names)}
+def _write(out: Path, arrays: dict[str, Any], rows: list[str], names: list[str]) -> None:
+    """The files by their names, or else the images by their numbers in the split."""
+    named = {"name": np.array(names)} if names else {}
     np.savez_compressed(out / "embeddings.npz", allow_pickle=False, **arrays, **named)
-    columns = {"image": range(len(arrays["y"])) if names is None else names, "y": arrays["y"].tolist()}
+    columns = {"image": names or rows, "y": arrays["y"].tolist()}
     for kind in ("mean", "scale"):
         for d in range(arrays[kind].shape[1]) if kind in arrays else ():
             columns[f"{kind}_{d}"] = [f"{value:.7g}" for value in arrays[kind][:, d]]

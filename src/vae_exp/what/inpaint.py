@@ -41,7 +41,7 @@ def inpaint(
     input: str | Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Fills the missing pixels of images of the split and measures how near to the true ones that comes.
+    """Fills the missing pixels of images drawn at random from the split and measures how near that is to the true ones.
 
     Writes `inpaint.png`: images, what is known of them, of each method one filling drawn and the mean of all, and the
     mean image of the training set in their place. Of files each by itself, the mean of all: `<name>_<method>.png`.
@@ -102,9 +102,8 @@ def inpaint(
         with trained.bar(len(x) * each, "inpaint", "latents") as bar:
             filled = work(x, None)
         _save(trained, [input] if isinstance(input, str) else input, names, filled, out)
-    title = (
-        f"{trained.cfg.name}\n{'files' if input else f'{trained.split} images'} with pixels missing, {Path(mask).stem}"
-    )
+    source = trained.described(num_images) if input is None else "files"
+    title = f"{trained.cfg.name}\n{source} with pixels missing, {Path(mask).stem}"
     columns = min(SHOWN, sum(map(len, rows["x"])))
     shown = torch.cat([torch.cat(images)[:columns] for images in rows.values()])
     plots.grid(shown, title, out / "inpaint.png", rows=list(rows), columns=columns)
