@@ -7,7 +7,7 @@ import pytest
 from conftest import command
 
 TEXT = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-QUICK = ["trainer=debug", "logger=none", "encoder.hidden=[8]", "decoder.hidden=[8]"]
+QUICK = ["trainer=debug", "encoder.hidden=[8]", "decoder.hidden=[8]"]
 
 
 def write_files(folder: Path) -> None:
@@ -22,14 +22,20 @@ def write_files(folder: Path) -> None:
 @pytest.mark.parametrize("line", re.findall(r"python -m vae_exp (.*)", TEXT))
 def test_the_examples_run(tmp_path, line, model):
     write_files(tmp_path)
-    done = command(*line.split(), f"model={model}", *QUICK, cwd=tmp_path)
+    logger = [] if "logger=" in line else ["logger=none"]
+    done = command(*line.split(), f"model={model}", *QUICK, *logger, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test/elbo" in done.stdout
+    if "logger=lines" in line:
+        assert "val/elbo" in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
-def test_the_page_has_its_three_examples(tmp_path):
+def test_the_page_has_its_four_examples(tmp_path):
     write_files(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    yamls = {f"my_conf/{name}.yaml" for name in ("likelihood/laplace", "prior/spline_flow", "objective/squared")}
-    assert files == {"my_parts.py", "my_objective.py", *yamls}
-    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 3
+    yamls = {
+        f"my_conf/{name}.yaml"
+        for name in ("likelihood/laplace", "prior/spline_flow", "objective/squared", "logger/lines")
+    }
+    assert files == {"my_parts.py", "my_objective.py", "my_loggers.py", *yamls}
+    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 4
