@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from conftest import SMALL, composed, evaluated
+from conftest import PICTURED, SMALL, composed, evaluated
 from test_train import curve, record, resume
 
 from vae_exp import decoders, encoders, likelihoods
@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_a_vae_of_beta_zero_and_no_width(likelih
 
 
 def test_it_logs_recon_and_loss_and_no_bound(run):
-    folder, metrics = run("model=ae")
+    folder, metrics = run("model=ae", small=PICTURED)
     for stage in ("train", "val", "test"):
         terms = {name.split("/")[1] for name in metrics if name.startswith(f"{stage}/")}
         assert terms - {"active_units", "images_per_second"} == {"recon", "loss"}

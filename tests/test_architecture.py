@@ -19,9 +19,9 @@ LAYERS = [
     {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger"},
     {"estimators"},
-    {"chains", "draws", "schedules", "config"},
+    {"chains", "draws", "schedules", "help"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"parts", "distributions", "layers"},
+    {"config", "parts", "distributions", "layers", "precision"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

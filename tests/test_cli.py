@@ -4,17 +4,22 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, command
+from conftest import PICTURED, SMALL, command
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from vae_exp.cli import help_page
+import vae_exp
+from vae_exp.cli import override
 from vae_exp.config import CONF
+from vae_exp.help import help_page
+from vae_exp.training.job import _is_as_expected
 
 TESTS = str(Path(__file__).parent)
 
@@ -168,7 +173,7 @@ def test_what_does_not_fit_is_said_in_a_few_lines(tmp_path, args, said):
 @pytest.mark.slow
 def test_train_evaluate_resume(tmp_path):
     """The whole life of a run, from the shell."""
-    done = command(*SMALL, "model=cvae", cwd=tmp_path)
+    done = command(*PICTURED, "model=cvae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (folder,) = run_folders(tmp_path / "outputs")
     assert folder.parent.name == "cvae_fake"
@@ -301,3 +306,85 @@ def test_a_wheel_carries_its_conf_and_trains_from_anywhere(tmp_path):
     (folder,) = run_folders(elsewhere)
     assert (folder / "report.html").exists()
     assert json.loads((folder / "run.json").read_text())["starts"][0]["git"] is None, "it ran from the wheel"
+
+
+@pytest.mark.parametrize(
+    "text", ["outputs/run_1", "my run", "it's", 'a"b', "$HOME", "a,b", "[1]", "a=b", "back\\slash", "ü", "`x`"]
+)
+def test_what_is_printed_can_be_pasted(text):
+    """A shell takes the quotes off, and Hydra reads the text that was meant."""
+    (word,) = shlex.split(override("name", text))
+    (parsed,) = OverridesParser.create().parse_overrides([word])
+    assert parsed.key_or_group == "name"
+    assert parsed.value() == text
+
+
+@pytest.mark.parametrize("form", [["--config-dir", "mine"], ["-cd", "mine"], ["--config-dir=mine"]])
+def test_a_file_of_the_users_own_is_read_in_place_of_ours(form, tmp_path):
+    (tmp_path / "mine" / "likelihood").mkdir(parents=True)
+    (tmp_path / "mine" / "likelihood" / "laplace.yaml").write_text("_target_: my_parts.Mine\n")
+    done = command(*form, "likelihood=laplace", "--cfg", "job", "--package", "likelihood", cwd=tmp_path)
+    assert done.stdout.splitlines()[1:] == ["_target_: my_parts.Mine"], done.stderr
+    done = command("hydra.searchpath=[file://mine]", "likelihood=laplace", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "mine/likelihood/laplace.yaml: vae_exp has a file of this name" in done.stderr
+
+
+def test_the_commands_are_subcommands_too(tmp_path):
+    version = command("--version", cwd=tmp_path).stdout
+    assert version == f"vae_exp {vae_exp.__version__}\n"
+    for name in ON_RUNS:
+        assert (
+            command(name, "--help", cwd=tmp_path).stdout
+            == command("--help", module=f"vae_exp.{name}", cwd=tmp_path).stdout
+        )
+    assert command("train", "--help", cwd=tmp_path).stdout == command("--help", cwd=tmp_path).stdout
+    done = command("evalute", "run=x", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: evalute: neither a command nor key=value; did you mean evaluate?")
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/x", "/proc/x"])
+def test_a_folder_that_cannot_be_made_is_named_with_its_key(folder, tmp_path):
+    done = command(f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) <= 6
+    assert folder in done.stderr
+    assert "hydra.run.dir=" in done.stderr
+
+
+SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "0"}
+
+
+@pytest.mark.slow
+def test_a_shell_within_a_slurm_job_trains_on_its_one_device(tmp_path):
+    done = command(*SMALL, **SLURM, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(run_folders(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_a_task_too_many_of_slurm_is_refused(tmp_path):
+    done = command(*SMALL, **SLURM | {"SLURM_PROCID": "1"}, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "trainer.devices=4" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_last_words_can_be_pasted_and_run(tmp_path):
+    done = command(*SMALL, "name='my run'", "trainer.enable_progress_bar=true", cwd=tmp_path)
+    assert len(re.findall("^epoch", done.stdout, re.MULTILINE)) == 2  # a line an epoch where there is no terminal
+    assert "\r" not in done.stderr
+    (following,) = re.findall("^next +(.*)", done.stdout, re.MULTILINE)
+    python, _, module, *args = shlex.split(following)
+    assert python == sys.executable
+    done = command(*args, "metrics=[elbo]", module=module, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = command(*SMALL, "+trainer.fast_dev_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "next" not in done.stdout
+
+
+@pytest.mark.parametrize(("word", "is_kept"), [("seed=3", True), ("logger=none", True), ("latent_dim=2", False)])
+def test_a_number_is_expected_of_the_experiment_as_it_is_alone(word, is_kept):
+    assert _is_as_expected(word) == is_kept

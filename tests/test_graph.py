@@ -3,15 +3,20 @@
 import copy
 import logging
 from contextlib import contextmanager, nullcontext
+from operator import attrgetter
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import SMALL, composed
 from test_loop import LONG, Schedules, assert_same
 from test_train import curve
+from torch import nn
 
-from vae_exp import runs
+from vae_exp.config import ConfigError
 from vae_exp.models import VAE
+from vae_exp.runs.build import build
+from vae_exp.schedules import Constant
 from vae_exp.training.graph import Graph
 from vae_exp.training.loop import Steps
 
@@ -79,7 +84,13 @@ def cuda(monkeypatch):
     monkeypatch.setattr(Steps, "run", on_cuda)
 
 
-@pytest.mark.parametrize("option", ["model=vae", "model=cvae", "model=beta_vae", "trainer.gradient_clip_val=0.5"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("model=vae", "model=cvae", "model=beta_vae", "trainer.gradient_clip_val=0.5"),
+        *("likelihood=sigma_vae", "prior=flow", "encoder.normalization=batch"),
+    ],
+)
 def test_a_replayed_step_is_the_eager_one(run, cuda, option):
     eager, _ = run(*LONG, option, "trainer.cuda_graphs=false", folder="eager")
     graph, _ = run(*LONG, option, folder="graph")
@@ -104,7 +115,7 @@ def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
             self.owner.terms["recon"][2:4] = torch.nan
 
     monkeypatch.setattr(Player, "replay", wrong)
-    with pytest.raises(runs.ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
+    with pytest.raises(ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
         run(*LONG)
 
 
@@ -143,31 +154,83 @@ def test_what_a_graph_cannot_hold_is_named(run, cuda, caplog, options, reason):
 
 
 class Change(pl.Callback):
-    """Changes what a graph has built in, after the first epoch."""
+    """Sets a number of the model, or freezes the encoder, after the first epoch."""
 
-    def __init__(self, what):
-        self.what = what
+    def __init__(self, path, value):
+        self.path, self.value = path, value
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 1:
-            if self.what == "beta":
-                pl_module.objective.beta = 50.0
-            elif self.what == "lr":
-                trainer.optimizers[0].param_groups[0]["lr"] = 0.1
+            if self.path == "lr":
+                trainer.optimizers[0].param_groups[0]["lr"] = self.value
+            elif self.path == "encoder":
+                pl_module.encoder.requires_grad_(self.value)
             else:
-                pl_module.encoder.requires_grad_(False)
+                change(pl_module, self.path, self.value)
 
 
-@pytest.mark.parametrize("what", ["beta", "lr", "freeze"])
-def test_what_changes_between_steps_is_captured_anew(run, cuda, what):
-    options = (*LONG, "objective=beta_elbo", "objective.beta=1", "optimizer._target_=torch.optim.SGD")
-    options += ("~optimizer.betas", "~optimizer.eps", "~optimizer.fused")
-    change = f"+callbacks.change={{_target_: test_graph.Change, what: {what}}}"
-    eager, _ = run(*options, change, "trainer.cuda_graphs=false", folder="eager")
-    graph, _ = run(*options, change, folder="graph")
+def change(model, path, value):
+    """Sets `a.b.c` of a model, which must be another value than before."""
+    *held, name = path.split(".")
+    owner = attrgetter(".".join(held))(model)
+    assert getattr(owner, name) != value
+    setattr(owner, name, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("objective.beta", 50.0),
+        ("objective.estimate.num_samples", 3),
+        ("corruption.scale", 2.0),
+        ("lr", 0.1),
+        ("encoder", False),
+    ],
+)
+def test_what_changes_between_steps_is_captured_anew(run, cuda, path, value):
+    options = (*LONG, "objective=beta_elbo", "objective.beta=1", "corruption=gaussian")
+    options += ("optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "~optimizer.fused")
+    chosen = f"+callbacks.change={{_target_: test_graph.Change, path: {path}, value: {value}}}"
+    eager, _ = run(*options, chosen, "trainer.cuda_graphs=false", folder="eager")
+    graph, _ = run(*options, chosen, folder="graph")
     assert Player.replays == 11 - 3  # of the second graph
     assert_same(eager, graph)
     assert curve(run(*options, folder="unchanged")[0])[-1] != curve(graph)[-1]
+
+
+class Noise(nn.Module):
+    """A corruption of a user's, whose number lies in an object of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.level = Constant(0.1)
+
+    def forward(self, x):
+        return x + self.level(0) * torch.randn_like(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "value"),
+    [
+        (["objective=elbo"], "objective.estimate.num_samples", 5),
+        (["objective=iwae"], "objective.bound.groups", (1, 7)),
+        (["objective=beta_elbo", "+schedule@objective.beta=linear"], "objective.beta.end", 4.0),
+        (["objective=capacity"], "objective.capacity.steps", 7),
+        (["objective=semi_supervised", "model=m2"], "objective.share", 0.5),
+        (["corruption=gaussian"], "corruption.scale", 0.9),
+        (["corruption._target_=test_graph.Noise"], "corruption.level.value", 0.9),
+        (["likelihood=laplace"], "likelihood.scale", 0.2),
+        (["posterior=bernoulli", "posterior.relaxed=true"], "posterior.temperature", 0.1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_a_number_of_any_part_ends_a_graph(options, path, value):
+    model, _ = build(composed(*SMALL, *options))
+    graph = Graph(None, model, model.configure_optimizers())
+    model.objective(model, torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long), model.step)
+    assert not graph.is_outdated()
+    change(model, path, value)
+    assert graph.is_outdated()
 
 
 def test_a_schedule_that_begins_later_ends_the_graph(run, cuda, caplog):

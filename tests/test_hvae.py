@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from by_quadrature import assert_moments
-from conftest import SMALL, composed
+from conftest import PICTURED, SMALL, composed
 from linear import Affine, Flat
 from scipy import stats
 from torch import nn
@@ -196,7 +196,7 @@ def test_a_run_of_one_layer_is_that_of_a_vae(run):
 
 
 def test_a_run_of_two_layers_samples_and_bounds(run):
-    folder, metrics = run("model=hvae", "model.upper_dims=[2]")
+    folder, metrics = run("model=hvae", "model.upper_dims=[2]", small=PICTURED)
     assert (folder / "images" / "samples.png").exists()
     assert (folder / "images" / "reconstructions.png").exists()
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import ClassVar
 
 import pytest
-from conftest import SMALL, command, composed
+from conftest import PICTURED, SMALL, command, composed
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from omegaconf import OmegaConf
@@ -148,7 +148,7 @@ def wandb_records(folder):
 
 @pytest.mark.slow
 def test_wandb_without_an_account_logs_offline_and_the_file_holds_the_curve(tmp_path):
-    done = command("-m", *SMALL, "logger=wandb", "model=vae,cvae", cwd=tmp_path)
+    done = command("-m", *PICTURED, "logger=wandb", "model=vae,cvae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
     ids = set()

@@ -6,7 +6,7 @@ from math import log, sqrt
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, composed, evaluated
+from conftest import PICTURED, SMALL, composed, evaluated
 from omegaconf import OmegaConf
 from test_train import curve, resume
 from torch import nn
@@ -100,6 +100,15 @@ def test_without_labels_it_is_the_sum_over_classes_and_the_entropy(k, training):
     assert (draw.kl >= 0).all()
     means = torch.stack([model.encode(x, torch.full((B,), label)).mean for label in range(CLASSES)])
     torch.testing.assert_close(draw.z_mean, (q[:, :, None] * means).sum(0))
+
+
+def test_the_variance_of_a_code_is_that_of_the_mixture_over_the_classes():
+    draw = make().eval().draw(make_batch()[0])
+    means, scales = (t.unflatten(0, (CLASSES, B)).double() for t in (draw.each.q.mean, draw.each.q.stddev))
+    components = torch.distributions.Normal(means.movedim(0, -1), scales.movedim(0, -1))
+    weights = torch.distributions.Categorical(draw.weight.double()[:, None].expand(*components.batch_shape))
+    mixture = torch.distributions.MixtureSameFamily(weights, components)
+    torch.testing.assert_close(draw.z_variance.double(), mixture.variance, rtol=1e-4, atol=1e-6)
 
 
 def test_a_mean_that_the_posterior_does_not_know_is_one_of_draws_over_the_classes(monkeypatch):
@@ -263,7 +272,7 @@ def test_in_evaluation_labels_enter_the_error_alone(objective):
 
 
 def test_a_run_logs_the_error_is_evaluated_and_resumed(run):
-    whole, metrics = run(*FEW, "trainer.max_epochs=4", folder="whole")
+    whole, metrics = run(*FEW, "trainer.max_epochs=4", folder="whole", small=PICTURED)
     assert 0 <= metrics["val/error"] <= 1
     assert "train/error" not in metrics
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)

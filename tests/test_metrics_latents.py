@@ -206,6 +206,10 @@ class Unknown(nn.Module):
         def mean(self):
             raise NotImplementedError
 
+        @property
+        def variance(self):
+            raise NotImplementedError
+
     def __init__(self, posterior):
         super().__init__()
         self.posterior, self.mu = posterior, posterior.mu
@@ -234,7 +238,12 @@ def test_active_units_are_those_whose_posterior_mean_varies(is_known):
     error = 1e-6 if is_known else 4 * (0.02 + 0.2 * sqrt(0.02)) / sqrt(600)
     assert numbers["mean_variances"] == pytest.approx(expected.tolist(), abs=error)
     assert (numbers["active_units"], numbers["num_units"]) == (2, 4)
-    assert numbers["verdict"] == "2 of 4 dimensions used"
+    shares = (
+        None
+        if not is_known
+        else pytest.approx((expected / (expected + torch.tensor([1.0, 1.0, 0.7, 0.1]).square())).tolist(), rel=1e-5)
+    )
+    assert numbers["explained_variances"] == shares
     assert units(run, threshold=0.5)["active_units"] == 1
     s, m2 = (
         torch.tensor([1.0, 1.0, 0.7, 0.1]),
@@ -243,12 +252,34 @@ def test_active_units_are_those_whose_posterior_mean_varies(is_known):
     assert numbers["kl_per_dim"] == pytest.approx(((s**2 + m2 - 1) / 2 - s.log()).tolist(), rel=1e-5)
 
 
-def test_verdicts_of_collapse_and_of_all():
-    x = torch.randn(50, 1, 1, 2).double()
-    none = units(Known(make(flat(2), Affine(2, 2), ELBO(), posterior=axes_posterior([0.0, 0.0], [1.0, 1.0])), x), 0.01)
-    assert none["verdict"].startswith("0 of 2 dimensions used: the posterior has collapsed")
-    every = units(Known(make(flat(2), Affine(2, 2), ELBO(), posterior=axes_posterior([1.0, 1.0], [1.0, 1.0])), x), 0.01)
-    assert every["verdict"].startswith("2 of 2 dimensions used: none is idle")
+def axes_run(folder, mean, scale, num=600):
+    """Images of as many normal numbers as there are latents, and posteriors around multiples of these."""
+    x = torch.randn(num, 1, 1, len(mean)).double()
+    model = make(flat(len(mean)), Affine(len(mean), len(mean)), ELBO(), posterior=axes_posterior(mean, scale))
+    return Known(model, x, folder)
+
+
+def test_verdicts_of_none_and_of_all(tmp_path):
+    none = latents(axes_run(tmp_path, [0.0, 0.0], [1.0, 1.0], num=50), **OPTIONS)
+    assert none["verdict"] == "0 of 2 units active"
+    assert "nll_without_dead_units_8_images" in none
+    every = latents(axes_run(tmp_path, [1.0, 1.0], [1.0, 1.0], num=50), **OPTIONS)
+    assert every["verdict"].startswith("2 of 2 units active: none is idle")
+
+
+def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_path):
+    """z = m x + s eps with x ~ N(0, 1): of each latent I(x; z) = log(1 + m^2 / s^2) / 2, however small m is."""
+    m, s = 1e-3, 1e-4
+    numbers = latents(axes_run(tmp_path, [m, m], [s, s]), **OPTIONS | {"num_latents": 2400})
+    assert max(numbers["mean_variances"]) < 1e-5
+    assert numbers["active_units"] == 0
+    assert numbers["mutual_information"] == pytest.approx(log(1 + (m / s) ** 2), abs=0.3)
+    closed = 2 * ((s**2 + m**2 - 1) / 2 - log(s))
+    assert sum(numbers["kl_per_dim"]) == pytest.approx(closed, rel=1e-4)
+    assert numbers["explained_variances"] == pytest.approx([1 / 1.01, 1 / 1.01], abs=0.002)
+    assert "collapsed" not in numbers["verdict"]
+    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z says 4.")
+    assert numbers["nll_without_dead_units_refused"] == "no unit is dead"
 
 
 def with_dead_unit(weight):
@@ -303,7 +334,7 @@ def test_latents_of_a_model_with_a_dead_unit(tmp_path):
     x = torch.cat([x, torch.randn(20, 1, 1, 4).double()])
     log_px, _ = exact(model, x)
     numbers = latents(Known(model, x, tmp_path), **OPTIONS)
-    assert numbers["verdict"] == "1 of 2 dimensions used"
+    assert numbers["verdict"] == "1 of 2 units active"
     assert numbers["nll_without_dead_units_8_images"] == pytest.approx(-log_px[:8].mean().item(), abs=1e-9)
     assert abs(numbers["nll_8_images"] + log_px[:8].mean().item()) > 1e-3
     assert numbers["nll_without_dead_units_8_images_se_images"] == pytest.approx(log_px[:8].std().item() / sqrt(8))
@@ -335,11 +366,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_latents_of_every_model(case, tmp_path):
+def test_latents_of_every_model(case, tmp_path, monkeypatch):
     overrides, refused = CASES[case]
     trained = untrained(tmp_path, *overrides)
-    # With a threshold so high every unit is dead.
-    numbers = latents(trained, **OPTIONS | {"threshold": 1e3})
+    monkeypatch.setattr(module, "DEAD", 1.0)  # every unit is
+    numbers = latents(trained, **OPTIONS)
     json.dumps(numbers, allow_nan=False)
     assert {name.removesuffix("_refused") for name in numbers if name.endswith("_refused")} == refused
     assert all(numbers[name] is None for name in refused)
@@ -350,9 +381,9 @@ def test_latents_of_every_model(case, tmp_path):
     if "nll_without_dead_units" not in refused:
         assert numbers["nll_without_dead_units_8_images"] > 0
     trained.reseed("latents")
-    again = latents(trained, **OPTIONS | {"threshold": 1e3})
+    again = latents(trained, **OPTIONS)
     trained.reseed("latents")
-    assert latents(trained, **OPTIONS | {"threshold": 1e3}) == again
+    assert latents(trained, **OPTIONS) == again
 
 
 def test_an_autoencoder_is_refused(tmp_path):

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import SMALL, composed, evaluated
+from conftest import PICTURED, SMALL, composed, evaluated
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from PIL import Image
@@ -72,7 +72,7 @@ def reported(folder, *overrides):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished") / "run"
-    return folder, training.train(composed(*SMALL, "report=true"), folder)
+    return folder, training.train(composed(*PICTURED, "report=true"), folder)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def check_self_contained(page):
 @pytest.mark.parametrize("model", ["vae", "cvae", "ae", "hvae"])
 def test_training_ends_with_a_page_of_its_run(run, caplog, model):
     caplog.set_level("INFO", logger="vae_exp")
-    folder, metrics = run(f"model={model}", "report=true")
+    folder, metrics = run(f"model={model}", "report=true", small=PICTURED)
     assert str(folder / "report.html") in caplog.text
     html = (folder / "report.html").read_text()
     page = Page(html)
@@ -214,7 +214,7 @@ def test_a_run_that_failed_has_a_page_that_says_why(run, tmp_path):
 
 
 def test_what_was_not_logged_or_drawn_is_told_or_drawn(run):
-    folder, _ = run("logger=none", "callbacks.pictures=null", "callbacks.latents=null")
+    folder, _ = run("logger=none", "callbacks.latents=null")
     page = reported(folder)
     assert "The run keeps no metrics.csv" in page.text
     assert "No KL per dimension" in page.text

@@ -6,7 +6,7 @@ import json
 import pytest
 import pytorch_lightning as pl
 import torch
-from conftest import SMALL, composed, evaluated
+from conftest import PICTURED, SMALL, composed, evaluated
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
@@ -28,7 +28,7 @@ def record(folder):
 
 @pytest.mark.parametrize("model", ["vae", "cvae", "beta_vae"])
 def test_a_run_folder_holds_everything(run, model):
-    folder, metrics = run(f"model={model}")
+    folder, metrics = run(f"model={model}", small=PICTURED)
     images = {path.name for path in (folder / "images").iterdir()}
     assert images == {"elbo.png", "reconstructions.png", "samples.png"} | (
         {"classes.png"} if model == "cvae" else set()
@@ -272,7 +272,7 @@ class Ruin(pl.Callback):
 
 
 def test_images_of_a_user_who_asks_for_no_logger(run):
-    folder, _ = run("logger=none")
+    folder, _ = run("logger=none", small=PICTURED)
     assert not (folder / "metrics.csv").exists()
     assert (folder / "images" / "samples.png").exists()
 

@@ -36,7 +36,7 @@ def cells(tmp_path_factory):
     root, found = tmp_path_factory.mktemp("matrix"), {}
     for name, options in RUNS.items():
         folder = root / name
-        train(composed(*SMALL, *options, "trainer.max_epochs=1", "callbacks.pictures=null"), folder)
+        train(composed(*SMALL, *options, "trainer.max_epochs=1"), folder)
         for what in WHATS:
             try:
                 generated(folder, what, *OPTIONS.get(what, ()))

@@ -1,5 +1,6 @@
 """vae_exp: a bench for variational autoencoders."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,9 @@ if TYPE_CHECKING:
     from vae_exp.models import VAE
     from vae_exp.runs.trained import Trained
 
-__all__ = ["load", "restore"]
+__all__ = ["__version__", "load", "restore"]
+
+__version__ = version("vae_exp")
 
 # Torch is imported when it is needed, so that a wrong command is refused at once.
 

@@ -1,17 +1,19 @@
-"""`python -m vae_exp`: trains one model, or a sweep of them with `-m`."""
+"""`python -m vae_exp`: trains one model, or a sweep of them with `-m`.
+
+The console script `vae_exp` is the same, and `vae_exp evaluate`, `generate`, `report`, `export` are the other commands.
+"""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, job, run_command
-from vae_exp.config import CONF
+import vae_exp
+from vae_exp.cli import COMMANDS, check_overrides, job, run_command
 from vae_exp.runs.folder import load_config
 
 
-@hydra.main(config_path=CONF, config_name="train", version_base="1.3")
 def _train(cfg: DictConfig) -> float | None:
     with job():
         check_overrides(cfg, "train")
@@ -31,7 +33,14 @@ def main() -> None:
 
         train_rank(Path(sys.argv[2]))
         return
-    run_command(_train, "train")
+    if sys.argv[1:] == ["--version"]:
+        print(f"vae_exp {vae_exp.__version__}")  # noqa: T201
+    elif sys.argv[1:2] and sys.argv[1] in COMMANDS[1:]:
+        import_module(f"vae_exp.{sys.argv.pop(1)}").main()
+    else:
+        if sys.argv[1:2] == ["train"]:
+            del sys.argv[1]
+        run_command(_train, "train")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What happens beside training: pictures, curves, the use of the latents, the progress bar."""
 
 import csv
+import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from vae_exp.ledger import Mean, NonFiniteError
 from vae_exp.models import CVAE, VAE
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
+
+SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # of an epoch, where there is no bar
+
+log = logging.getLogger("vae_exp")
 
 
 class Checkpoint(ModelCheckpoint):
@@ -235,9 +241,21 @@ class Speed(Callback):
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without the number of the logger's version."""
+    """Lightning's bar without the number of the logger's version; where there is no terminal, a line an epoch."""
 
     counts_steps = True
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            self.disable()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.is_disabled and trainer.is_global_zero:
+            means = {name: trainer.callback_metrics[name] for name in SHOWN if name in trainer.callback_metrics}
+            numbers = "".join(f"   {name} {float(mean):.2f}" for name, mean in means.items())
+            log.info("epoch %d, %d steps%s", trainer.current_epoch + 1, trainer.global_step, numbers)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

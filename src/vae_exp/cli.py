@@ -1,15 +1,20 @@
 """The command line: its help, checks of what was typed, errors in a few lines. Imports nothing heavy."""
 
+import errno
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from functools import wraps
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -21,12 +26,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, ConfigError
+from vae_exp.help import help_page
 
 __all__ = [
     "check_overrides",
     "exit_code",
-    "help_page",
     "job",
+    "override",
     "register_resolvers",
     "run_command",
 ]
@@ -38,6 +44,14 @@ MANY_TYPES = (
     *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),  # likewise
     "data.levels",  # 256, unit
 )
+
+COMMANDS = ("train", "evaluate", "generate", "report", "export")
+# Of Hydra's options, those that a word follows.
+OPTIONS_WITH_VALUE = (
+    "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",
+    "-p", "--experimental-rerun",
+)  # fmt: skip
+READING = (errno.ENOENT, errno.EISDIR)
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
@@ -64,55 +78,65 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def help_page(command: str, what: str | None) -> str:
-    """What `--help` shows of a command on trained runs: the comments in `conf/` on it and its keys.
-
-    Arguments:
-        command: Whose page it is.
-        what: The chosen option of `conf/what/`, of a command that has this group.
-    """
-    about, keys = _documented(f"{command}.yaml")
-    page = [*about, ""]
-    if what:
-        options = {path.stem: _documented(f"what/{path.name}") for path in sorted((Path(CONF) / "what").glob("*.yaml"))}
-        page += ["what=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
-        keys = [*keys, *(options[what][1] if what in options else [])]
-    if keys:
-        page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
-    page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
-    return "\n".join(page).replace("$", "$$")  # for the template that Hydra fills with it
+def override(key: str, value: object) -> str:
+    """`key=value` as it can be pasted: quoted for Hydra, and then for the shell, where they need it."""
+    text = str(value)
+    if re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
+        return f"{key}={text}"
+    # Within Hydra's quotes a backslash is itself, but for those before a quote.
+    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
+    return shlex.quote(f"{key}='{quoted}'") if re.search(r'["$`!\\]', quoted) else f"\"{key}='{quoted}'\""
 
 
-def _documented(name: str) -> tuple[list[str], list[str]]:
-    """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside.
-
-    A group with a comment of its own stands among the keys.
-    """
-    about: list[str] = []
-    keys: list[str] = []
-    group = ""
-    for line in (Path(CONF) / name).read_text().splitlines():
-        if line.startswith("#") and not group:
-            about.append(line.removeprefix("# "))
-        elif (chosen := re.fullmatch(r"  - (?:/\w+@)?(\w+): (\w+) # (.*)", line)) and chosen[1] != "what":
-            keys.append(f"  {chosen[1]}={chosen[2]}".ljust(31) + " " + chosen[3])
-        elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
-            indent, key, value, comment = found.groups()
-            group = group if indent else key
-            if value is not None and group not in ("defaults", "hydra", "what"):
-                full = f"{group}.{key}" if indent else key
-                keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
-    return about, [line.rstrip() for line in keys]
-
-
-def run_command(main: Callable[[], Any], config_name: str) -> NoReturn:
-    """Runs the Hydra main function of a command and ends the process with its exit code."""
+def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn:
+    """Composes the config of a command, runs its task on it and ends the process with its exit code."""
     register_resolvers()
+
+    def main() -> None:
+        _check_words(sys.argv[1:])
+        typed = sys.argv
+        folder, sys.argv = _with_own_folder_first(typed)
+
+        @wraps(task)
+        def as_typed(cfg: DictConfig) -> Any:
+            sys.argv = typed  # what run.json records
+            return task(cfg)
+
+        hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(as_typed)()
+
     sys.exit(exit_code(main, config_name))
 
 
+def _check_words(words: list[str]) -> None:
+    """Refuses a word that is neither an option of Hydra's nor key=value, such as a misspelled command."""
+    for before, word in pairwise(["", *words]):
+        if "=" not in word and not word.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
+            raise ConfigError(
+                f"{word}: neither a command nor key=value{_nearest(word, COMMANDS)}\n"
+                f"The commands are {', '.join(COMMANDS)}, one at the beginning: vae_exp {COMMANDS[1]} run=..."
+            )
+
+
+def _with_own_folder_first(argv: list[str]) -> tuple[str, list[str]]:
+    """The folder that Hydra is to search first, and the command line that names the second.
+
+    Hydra searches the folder of `--config-dir` last. The two change places, so that of two files of one name the user's
+    is read.
+
+    Raises:
+        ConfigError: If there is no such folder.
+    """
+    argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config-dir=") else [arg])]
+    for place, arg in enumerate(argv[:-1], start=1):
+        if arg in ("--config-dir", "-cd"):
+            if not Path(argv[place]).is_dir():
+                raise ConfigError(f"{arg} {argv[place]}: there is no such folder")
+            return str(Path(argv[place]).absolute()), [*argv[:place], CONF, *argv[place + 1 :]]
+    return CONF, argv
+
+
 def exit_code(main: Callable[[], Any], config_name: str) -> int:
-    """Runs a Hydra main function and puts what a user can mend into a few lines on stderr.
+    """Runs a function and puts what a user can mend into a few lines on stderr.
 
     Returns:
         The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace.
@@ -125,6 +149,13 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
         if wants_trace:
             raise
         print(f"error: {_explain(error, config_name)}", file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as error:
+        if wants_trace or not error.filename:
+            raise
+        is_read = error.errno in READING and not any(word.startswith("hydra.") for word in sys.argv[1:])
+        way_out = "" if is_read else "\nThe run folder is another with hydra.run.dir=..."
+        print(f"error: {error.filename}: {error.strerror}{way_out}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         if wants_trace:
@@ -169,6 +200,7 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         ConfigError: For a value of another type, and for a new key that nothing reads.
     """
     hydra = HydraConfig.get()
+    _check_search_path(hydra)
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
     groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
     defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
@@ -186,6 +218,18 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         kind = _needed(default)
         if given is not None and kind is not None and not isinstance(given, kind[0]):
             raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
+
+
+def _check_search_path(hydra: HydraConf) -> None:
+    """Refuses a file on `hydra.searchpath` whose name one of ours has: Hydra would read ours, and say nothing."""
+    for source in hydra.runtime.config_sources:
+        if source.provider.startswith("hydra.searchpath") and source.schema == "file":
+            for file in sorted(Path(source.path).rglob("*.yaml")):
+                if (Path(CONF) / file.relative_to(source.path)).exists():
+                    raise ConfigError(
+                        f"{file}: vae_exp has a file of this name, which is read before those on hydra.searchpath.\n"
+                        f"Ways out: --config-dir {source.path}, which is read first; or another name"
+                    )
 
 
 def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:

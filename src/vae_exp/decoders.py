@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
 from vae_exp.parts import Part
+from vae_exp.precision import on_cpu
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
@@ -62,9 +63,9 @@ class _Decoder(Part):
             return
         *_, bias = self.layers.parameters()  # the output layer's
         dims = (0,) if bias.numel() == prod(self.params_shape) else (0, 2, 3)
-        total, num = torch.zeros(()).double(), 0
+        total, num = on_cpu(torch.zeros(())), 0
         for x, _ in batches:
-            total = total + x.sum(dims).cpu().double()
+            total = total + on_cpu(x.sum(dims))
             num += x.numel() // bias.numel()
         # Half a bit of each kind more than there are: the logit of a pixel that is never on is finite.
         start = total / num if self.output_bias == "mean" else torch.logit((total + 0.5) / (num + 1))

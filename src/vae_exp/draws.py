@@ -1,7 +1,7 @@
 """A draw: latents for a batch of images and everything they are scored with."""
 
 from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property, wraps
 from math import log
 from typing import TypeVar
@@ -10,27 +10,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-__all__ = ["Draw", "at_least_float32", "exact", "full_precision", "sample"]
+from vae_exp.precision import full_precision
+
+__all__ = ["Draw", "sample"]
 
 T = TypeVar("T")
 STOPS = ("z", "q", "p")
-
-
-def full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Mixed precision is for encoder and decoder; densities are built and summed in float32."""
-    kind = x.device.type
-    # Entering torch's own context costs time even where there is nothing to switch off.
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-
-
-def exact(x: Tensor) -> torch.dtype:
-    """float64, for sums over many numbers such as x; float32 on Apple's `mps`, which has no other."""
-    return torch.float32 if x.device.type == "mps" else torch.float64
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """What a network gave in half precision, in float32; all else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
@@ -40,11 +25,11 @@ def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
     """
 
     @wraps(compute)
-    def exact(draw: "Draw") -> T:
+    def in_full(draw: "Draw") -> T:
         with full_precision(draw.z):
             return compute(draw)
 
-    return cached_property(exact)
+    return cached_property(in_full)
 
 
 def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tuple[Tensor, Tensor | None]:
@@ -114,6 +99,15 @@ class Draw:
             NotImplementedError: If the posterior does not know it, as a flow.
         """
         return self.q.mean
+
+    @property
+    def z_variance(self) -> Tensor:
+        """`Var_q z`, `(B, D)`.
+
+        Raises:
+            NotImplementedError: If the posterior does not know it, as a flow.
+        """
+        return self.q.variance
 
     def mean(self, num_samples: int) -> Tensor:
         """`E_q z`, `(B, D)`, or the mean of K fresh latents, where the posterior does not know it."""

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF, ConfigError, NoMeaningError
+from vae_exp.config import ConfigError, NoMeaningError
 
 if TYPE_CHECKING:
     from vae_exp.runs.trained import Trained
@@ -30,7 +29,6 @@ LEAST = {
 }
 
 
-@hydra.main(config_path=CONF, config_name="evaluate", version_base="1.3")
 def _evaluate(cfg: DictConfig) -> None:
     check_overrides(cfg, "evaluate")
     evaluate_runs(cfg)

@@ -9,11 +9,10 @@ from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +39,6 @@ NAMES = {
 PACKAGES = ("onnx", "onnxruntime", "onnxscript", "safetensors", "torch", "vae_exp")
 
 
-@hydra.main(config_path=CONF, config_name="export", version_base="1.3")
 def _export(cfg: DictConfig) -> None:
     check_overrides(cfg, "export")
     export_runs(cfg)

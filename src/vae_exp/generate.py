@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("vae_exp")
 
 
-@hydra.main(config_path=CONF, config_name="generate", version_base="1.3")
 def _generate(cfg: DictConfig) -> None:
     check_overrides(cfg, "generate")
     generate_runs(cfg, HydraConfig.get().runtime.choices["what"])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.draws import exact
+from vae_exp.precision import exact
 
 __all__ = ["Ledger", "Mean", "NonFiniteError"]
 

@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae_exp.precision import on_cpu
+
 __all__ = [
     "captioned",
     "curve",
@@ -93,8 +95,8 @@ def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, c
 def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
     """How numbers `(N,)` lie, as shares of each set; single ones marked by name. The outermost 0.5 % may be cut off."""
     figure, axes = _figure(7, 4)
-    values = {name: sample.double().cpu() for name, sample in samples.items()}
-    ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=torch.double)) for sample in values.values()]
+    values = {name: on_cpu(sample) for name, sample in samples.items()}
+    ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=sample.dtype)) for sample in values.values()]
     low, high = (float(f(torch.cat([*ends, torch.tensor([*marked.values()])]))) for f in (torch.min, torch.max))
     bins = torch.linspace(low, high if high > low else low + 1, 81).tolist()
     for name, sample in values.items():
@@ -205,7 +207,7 @@ def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Pa
     """A bar a latent dimension, the largest KL first; active ones in colour."""
     figure, axes = _figure(6, 3.5)
     order = sorted(range(len(kl)), key=lambda d: -kl[d])
-    for label, is_active, colour in (("used", True, "C0"), ("not used", False, "0.7")):
+    for label, is_active, colour in (("active", True, "C0"), ("not active", False, "0.7")):
         places = [place for place, d in enumerate(order) if active[d] == is_active]
         if places:
             axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")

@@ -3,16 +3,13 @@
 import logging
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 
 from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF
 
 log = logging.getLogger("vae_exp")
 
 
-@hydra.main(config_path=CONF, config_name="report", version_base="1.3")
 def _report(cfg: DictConfig) -> None:
     check_overrides(cfg, "report")
     report_runs(cfg)

@@ -15,8 +15,9 @@ from torch.distributions import AffineTransform, Distribution, MultivariateNorma
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import Mixture
-from vae_exp.draws import full_precision, sample
+from vae_exp.draws import sample
 from vae_exp.models import M2
+from vae_exp.precision import full_precision, on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
@@ -101,7 +102,7 @@ def fit_mixture(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
         # Stopped early it is a density, too, and its log density of validation codes stands beside it.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for each in classes:
-            fits.append(GaussianMixture(components, random_state=trained.seed % 2**32).fit(each.double().cpu().numpy()))
+            fits.append(GaussianMixture(components, random_state=trained.seed % 2**32).fit(on_cpu(each).numpy()))
             bar.update(1)
 
     def of_all(name: str) -> Tensor:
@@ -141,7 +142,7 @@ def fit_flow(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
 def _log_density(density: Density, z: Tensor, c: Tensor | None) -> float:
     """The mean of `log p(z | c)`, nats a code."""
     rows = torch.arange(len(z), device=z.device).split(BATCH)
-    return float(torch.cat([density(None if c is None else c[i]).log_prob(z[i]) for i in rows]).double().mean())
+    return float(on_cpu(torch.cat([density(None if c is None else c[i]).log_prob(z[i]) for i in rows])).mean())
 
 
 def _codes(trained: Trained, split: str, key: str) -> tuple[Tensor, Tensor | None]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from vae_exp.data.split import Split
+from vae_exp.precision import on_cpu
 
 
 @final
@@ -40,5 +41,5 @@ def _read(package: str, file: str, side: int, white: int) -> Split:
     """Rows of pixels 0..white and a label. The packages' own readers take seconds to import and to parse."""
     path = str(distribution(package).locate_file(file))
     table = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=","))
-    pixels = (table[:, :-1].double() * 255 / white).round().byte()
+    pixels = (on_cpu(table[:, :-1]) * 255 / white).round().byte()
     return Split(pixels.reshape(-1, 1, side, side), table[:, -1].long())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.split import Split
+from vae_exp.precision import on_cpu
 
 
 @final
@@ -67,7 +68,7 @@ class LinearGaussian:
         """`(B, C, H, W) -> (B,)`, float64, nats: `log p(x) = log N(x; b, W W^T + noise^2 I)`, exactly."""
         covariance = self.weight @ self.weight.T + self.noise**2 * np.eye(len(self.weight))
         factor = torch.from_numpy(np.linalg.cholesky(covariance))
-        deviations = x.detach().cpu().double().flatten(1) - torch.from_numpy(self.bias)
+        deviations = on_cpu(x.detach()).flatten(1) - torch.from_numpy(self.bias)
         white = torch.linalg.solve_triangular(factor, deviations.T, upper=False)
         log_scale = factor.diagonal().log().sum()
         return -0.5 * white.square().sum(0) - log_scale - 0.5 * len(factor) * math.log(2 * math.pi)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp.data.grid import Grid
 from vae_exp.data.split import Split
+from vae_exp.precision import on_cpu
 
 SIDE = 64
 MARGIN = 16.0  # pixels from the border to the outermost position: no outline reaches farther from its centre
@@ -55,9 +56,9 @@ class Sprites(Grid):
         for kind, (period, is_inside) in enumerate(zip((0.25, 0.5, 1.0), (_square, _ellipse, _heart), strict=True)):
             # Few at a time: a number for each of their pixels is many times what the bits take.
             for rows in (factors[:, 0] == kind).nonzero()[:, 0].split(500):
-                _, scale, rotation, x, y = factors[rows].double().T[..., None, None]
+                _, scale, rotation, x, y = on_cpu(factors[rows]).T[..., None, None]
                 angle = 2 * math.pi * period * rotation / self.sizes[2]
-                pixels = torch.arange(SIDE).double() + 0.5
+                pixels = on_cpu(torch.arange(SIDE)) + 0.5
                 right = pixels - MARGIN - (SIDE - 2 * MARGIN) * x / (self.sizes[3] - 1)
                 down = pixels[:, None] - MARGIN - (SIDE - 2 * MARGIN) * y / (self.sizes[4] - 1)
                 # The picture is turned forth by turning the pixels back.

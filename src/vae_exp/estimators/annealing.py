@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vae_exp.draws import exact
 from vae_exp.estimators.hmc import hmc
+from vae_exp.precision import exact
 
 __all__ = ["Path", "adapt", "anneal", "schedule"]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from vae_exp.draws import Draw, exact
+from vae_exp.draws import Draw
+from vae_exp.precision import exact
 
 __all__ = ["CHUNK", "Marginal", "importance_sampling", "of_weights", "widest"]
 

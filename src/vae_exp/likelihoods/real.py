@@ -11,6 +11,7 @@ from torch.distributions import Normal as TorchNormal
 
 from vae_exp.likelihoods.scales import Mean, bounded, check_bounds, check_mean, check_params, check_positive, mean_of
 from vae_exp.parts import Likelihood
+from vae_exp.precision import exact
 
 __all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
 
@@ -148,11 +149,10 @@ class SigmaVAE(Likelihood):
             pairs: p(x | z), batch `(K, B)`, and x, `(B, C, H, W)`.
             reduce: Sums a tensor over the processes.
         """
-        exact = torch.float32 if self.scale.device.type == "mps" else torch.float64  # which mps has not
-        squares, count = torch.zeros((), dtype=exact, device=self.scale.device), 0
+        squares, count = torch.zeros((), dtype=exact(self.scale), device=self.scale.device), 0
         for px, x in pairs:
             errors = (x - px.mean).square()
-            squares += errors.sum(dtype=exact)
+            squares += errors.sum(dtype=squares.dtype)
             count += errors.numel()
         squares, count = reduce(torch.stack([squares, squares.new_tensor(count)])).tolist()
         self.scale.fill_(max(math.sqrt(squares / count), self.min_scale))

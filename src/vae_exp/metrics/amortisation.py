@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp.config import NoMeaningError
-from vae_exp.draws import Draw, at_least_float32, exact, sample
+from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, widest
 from vae_exp.models import M2
+from vae_exp.precision import at_least_float32, exact
 from vae_exp.runs.trained import Trained
 
 __all__ = ["amortisation", "refine"]

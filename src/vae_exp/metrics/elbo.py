@@ -10,6 +10,7 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger, NonFiniteError
 from vae_exp.metrics.nll import with_errors
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
@@ -42,8 +43,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
     except NonFiniteError as error:
         raise ConfigError(str(error)) from error
     for name in means[0]:
-        each = torch.cat([mean[name] for mean in means]).double()
-        spread = torch.cat([s[name] for s in spreads]).double()
+        each = torch.cat([mean[name] for mean in means])
+        spread = torch.cat([s[name] for s in spreads])
         numbers |= {**with_errors(name, each, spread), name: numbers[name]}
     return numbers
 
@@ -69,7 +70,7 @@ def train_gap(trained: Trained) -> dict[str, Any]:
                 _, draw = trained.model.objective(trained.model, x, y, trained.model.step)
                 each.append(_bound(draw)[name])
                 bar.update(len(x))
-            values = torch.cat(each).double()
+            values = on_cpu(torch.cat(each))
             means.append(float(values.mean()))
             variances.append(float(values.var()) / len(values) if len(values) > 1 else None)
     return {

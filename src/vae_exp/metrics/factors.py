@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from vae_exp.config import NoMeaningError
+from vae_exp.metrics.latents import DEAD, explained
 from vae_exp.plots import heatmap
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["factors"]
-
-DEAD = 0.01  # variance of the posterior mean over the images, as of `active_units` (Burda et al., 2016)
 
 
 @torch.no_grad()
@@ -24,9 +24,10 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
     m2 the mean of one a class.
 
-    A latent whose mean varies too little to count as active is taken as constant in all scores, as Kim & Mnih (2018) do
-    in theirs: in bins of its own range what is left of it would tell something. A factor without two values that ten
-    images have, of which no groups can be drawn, is left out of all scores.
+    A latent in which the image accounts for at most 1 % of the variance of the codes is taken as constant in all
+    scores, as Kim & Mnih (2018) do in theirs: in bins of its own range what is left of it would tell something. How far
+    its mean varies, absolutely, does not matter. A factor without two values that ten images have, of which no groups
+    can be drawn, is left out of all scores.
 
     Returns:
         `mig`, `dci_disentanglement`, `dci_completeness`, `dci_informativeness`, `sap`, `modularity`,
@@ -45,7 +46,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         raise NoMeaningError(
             f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
         )
-    codes, kind = _codes(trained, num_images)
+    codes, within, kind = _codes(trained, num_images)
     values = source.factors(trained.split)[trained.chosen(num_images)].numpy()
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
     names = [source.factor_names[k] for k in scored]
@@ -55,16 +56,15 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
             "Ways out: split=train, more of factors.num_images"
         )
     values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
-    has_scale = kind == "mean" and trained.model.bounds is not None
-    is_active = codes.var(axis=0) > (DEAD if has_scale else 0)
-    codes = np.where(is_active, codes, 0.0)
+    is_used = explained(torch.from_numpy(codes.var(axis=0)), within).numpy() > DEAD
+    codes = np.where(is_used, codes, 0.0)
 
     trained.reseed("factors")
     seed = torch.initial_seed()
     with trained.bar(5, "disentanglement", "scores") as bar:
         information, entropies = d.mutual_information(codes, values), d.entropy(values)
         shuffled = np.random.default_rng(seed).permuted(values, axis=0)
-        chance = d.mutual_information(codes[:, is_active], shuffled).mean(axis=0) if is_active.any() else 0 * entropies
+        chance = d.mutual_information(codes[:, is_used], shuffled).mean(axis=0) if is_used.any() else 0 * entropies
         numbers = {"mig": d.mig(information, entropies), "modularity": d.modularity(information)}
         bar.update()
         importances, informativeness = d.importance(codes, values, is_ordered, seed)
@@ -95,7 +95,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         "left_out": [name for name in source.factor_names if name not in names],
         "num_images": len(codes),
         "codes": kind,
-        "active_latents": np.flatnonzero(is_active).tolist(),
+        "used_latents": np.flatnonzero(is_used).tolist(),
         "entropy": dict(zip(names, entropies.tolist(), strict=True)),
         "mutual_information": dict(zip(names, information.T.tolist(), strict=True)),
         "mutual_information_by_chance": dict(zip(names, chance.tolist(), strict=True)),
@@ -103,9 +103,12 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     return numbers | {"factors": about}
 
 
-def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
-    """`(N, D)` float64, and whether they are means or samples."""
-    codes, kind = [], "mean"
+def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, torch.Tensor, str]:
+    """`(N, D)` float64, the mean variance of each around it `(D,)`, and whether they are means or samples.
+
+    Nothing varies around samples, nor around codes that have no density.
+    """
+    codes, variances, kind = [], [], "mean"
     with trained.bar(min(num_images, trained.num_images()), "codes") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y)
@@ -113,6 +116,11 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, str]:
                 z = draw.z_mean
             except NotImplementedError:
                 kind, z = "sample", draw.mean(1)
-            codes.append(z.cpu().double())
+            try:
+                variance = draw.z_variance
+            except NotImplementedError:
+                variance = torch.zeros_like(z)
+            codes.append(on_cpu(z))
+            variances.append(on_cpu(variance))
             bar.update(len(x))
-    return torch.cat(codes).numpy(), kind
+    return torch.cat(codes).numpy(), torch.cat(variances).mean(dim=0), kind

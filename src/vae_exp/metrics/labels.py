@@ -9,6 +9,7 @@ from torch import Tensor
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics.nll import with_errors
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["bayes", "labels", "probes"]
@@ -87,7 +88,7 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
     model, num_classes = trained.model, trained.model.context_dim
     trained.setup("train")
     counts = torch.bincount(trained.data.splits["train"].y, minlength=num_classes)
-    log_py = (counts / counts.sum()).log().to(trained.data.device, torch.float64)
+    log_py = (counts / counts.sum()).log()
     marginal, given, right, spread, spread_given = [], [], [], [], []
     total = trained.num_images() * num_classes * num_samples
     with trained.bar(total, f"Bayes' rule, {num_samples} latents a class", "latents") as bar:
@@ -98,11 +99,11 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
             ]
             log_px = torch.stack([part.log_px for part in parts], dim=1)  # (B, Y)
             variance = torch.stack([part.variance for part in parts], dim=1).clamp(min=0)
-            log_joint = log_px + log_py
+            log_joint = log_px + log_py.to(log_px)
             marginal.append(log_joint.logsumexp(dim=1))
             # To first order: the log of the sum moves by p(y | x) times what log p(x | y) moves by.
             spread.append((log_joint.softmax(dim=1).square() * variance).sum(dim=1))
-            right.append((log_joint.argmax(dim=1) == y).double())
+            right.append(on_cpu(log_joint.argmax(dim=1) == y))
             given.append(log_px.gather(1, y[:, None])[:, 0])
             spread_given.append(variance.gather(1, y[:, None])[:, 0])
     numbers: dict[str, Any] = _accuracy("bayes", float(torch.cat(right).mean()), trained.num_images())

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -11,14 +12,17 @@ from torch.distributions import Distribution, Independent
 
 from vae_exp import plots
 from vae_exp.config import NoMeaningError
-from vae_exp.draws import Draw, exact
+from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
+from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.models import M2
+from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 
-__all__ = ["Posteriors", "Pruned", "elbo_surgery", "latents", "units"]
+__all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
 
+DEAD = 0.01  # of a unit's variance that the image accounts for; a unit below it says nothing of the image
 SATURATED = 0.5  # nats from its bound, where a mutual information says how many images there are, and little else
 HALF = 50  # latents for each of the two estimates of a posterior mean that is not known
 WIDTH = 128  # numbers that scoring one latent by one image takes at least: a flow has hidden layers
@@ -35,7 +39,8 @@ def latents(
         threshold: Variance of the posterior mean over the images, above which a unit is active.
         num_images: N of the aggregate posterior q(z), drawn at random by the run's `seed`, see `Trained.subset`.
         num_latents: Draws that its densities are averaged over.
-        nll_images: How many, likewise, are scored with and without the dead units.
+        nll_images: How many, likewise, are scored with and without the dead units: those in which the image accounts
+            for at most 1 % of the variance.
         num_samples: Latents for each of these.
 
     Returns:
@@ -49,54 +54,73 @@ def latents(
         raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
     numbers = units(trained, threshold)
     active = [variance > threshold for variance in numbers["mean_variances"]]
+    dead = [share <= DEAD for share in numbers["explained_variances"] or []]
     if numbers["kl_per_dim"] is not None:
-        title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} dimensions used, {trained.split} images"
+        title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split} images"
         path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
         path.parent.mkdir(exist_ok=True)
         plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
     numbers |= _aggregate(trained, num_images, num_latents)
-    numbers |= _without_dead_units(trained, active, numbers["kl_per_dim"] is not None, nll_images, num_samples)
+    numbers["verdict"] = _verdict(numbers)
+    numbers |= _without_dead_units(trained, dead, numbers["kl_per_dim"] is not None, nll_images, num_samples)
     return numbers
 
 
 @torch.no_grad()
 def units(trained: Trained, threshold: float) -> dict[str, Any]:
-    """`active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
-    al., 2016), of `num_units`; `verdict`, the same for people; these `mean_variances`; `kl_per_dim` where there is one.
+    """What each latent dimension carries.
+
+    Returns:
+        `active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
+        al., 2016), of `num_units`; these `mean_variances`; `explained_variances`, see `explained`; `kl_per_dim`. The
+        last two are None if they are not known.
 
     Where the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
     different latents: their noise adds nothing to it on average.
     """
-    num, moments, kl = trained.num_images(), [], []
+    num, moments, spreads, kl = trained.num_images(), [], [], []
     with trained.bar(num, "active units") as bar:
         for x, y in trained.batches():
             draw = trained.model.draw(x, y)
             a, b = (draw.mean(HALF).to(exact(x)) for _ in range(2))
             moments.append(torch.stack([a, b, a * b]).sum(dim=1))
+            with suppress(NotImplementedError):  # a flow knows no variance
+                spreads.append(draw.z_variance.to(exact(x)).sum(dim=0))
             if draw.kl_per_dim is not None:
                 kl.append(draw.kl_per_dim.to(exact(x)).sum(dim=0))
             bar.update(len(x))
     mean_a, mean_b, product = torch.stack(moments).sum(dim=0) / num
     variances = product - mean_a * mean_b
-    active = int((variances > threshold).sum())
+    shares = explained(variances, torch.stack(spreads).sum(dim=0) / num) if spreads else None
     return {
-        "active_units": active,
+        "active_units": int((variances > threshold).sum()),
         "num_units": len(variances),
-        "verdict": _verdict(active, len(variances)),
         "mean_variances": variances.tolist(),
+        "explained_variances": None if shares is None else shares.tolist(),
         "kl_per_dim": (torch.stack(kl).sum(dim=0) / num).tolist() if kl else None,
     }
 
 
-def _verdict(active: int, dims: int) -> str:
-    text = f"{active} of {dims} dimensions used"
-    if active == 0:
-        text += (
-            ": the posterior has collapsed, z says nothing of the image. Ways out: objective=free_bits, or a KL that "
-            "counts little at first, objective=beta_elbo +schedule@objective.beta=linear"
-        )
-    elif active == dims:
+def explained(of_means: Tensor, within: Tensor) -> Tensor:
+    """Var E[z | x] / Var z, `(D,)`: what the image accounts for of the variance of the codes, from 0 to 1.
+
+    It does not depend on the scale of z: narrow posteriors around means that vary little can say much of the image.
+    Between normals it is `1 - exp(-2 I)`, with I the mutual information in nats.
+
+    Arguments:
+        of_means: The variance over the images of the posterior means, `(D,)`.
+        within: The mean over the images of the posterior variances, `(D,)`.
+    """
+    return torch.where(of_means > 0, of_means / (of_means + within), 0)
+
+
+def _verdict(numbers: dict[str, Any]) -> str:
+    active, dims, information = numbers["active_units"], numbers["num_units"], numbers["mutual_information"]
+    text = f"{active} of {dims} units active"
+    if active == dims:
         text += ": none is idle, a larger latent_dim may give a better elbo"
+    elif active == 0 and information is not None and information >= UNUSED:
+        text += f": the posterior means vary little, but z says {information:.2f} nats of the image all the same"
     return text
 
 
@@ -225,12 +249,12 @@ class Pruned(Distribution):
 
 
 def _without_dead_units(
-    trained: Trained, active: Sequence[bool], factorises: bool, num_images: int, num_samples: int
+    trained: Trained, dead: Sequence[bool], factorises: bool, num_images: int, num_samples: int
 ) -> dict[str, Any]:
     reason = None
     if not factorises:
         reason = "posterior and prior do not both factorise, so that no dimension can be taken out by itself"
-    elif all(active):
+    elif not any(dead):
         reason = "no unit is dead"
     if reason is not None:
         return {"nll_without_dead_units": None, "nll_without_dead_units_refused": reason}
@@ -240,7 +264,7 @@ def _without_dead_units(
     with torch.no_grad(), trained.bar(2 * num_images * num_samples, title, "latents") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y)
-            q = Pruned(draw.q, draw.p, ~torch.tensor(active, device=x.device))  # type: ignore[arg-type]
+            q = Pruned(draw.q, draw.p, torch.tensor(dead, device=x.device))  # type: ignore[arg-type]
             for part, each in zip(parts.values(), (draw, Draw(x, draw.z, q, draw.p, draw.decode)), strict=True):
                 part.append(importance_sampling(each, num_samples, bar.update))
     return {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import Marginal, importance_sampling
+from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
 from vae_exp.runs.trained import Trained
 
@@ -61,7 +62,7 @@ def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
         "ess_mean": float(ess.mean()),
         "ess_median": float(ess.median()),
         "ess_min": float(ess.min()),
-        "share_with_ess_under_10": float((ess < FEW).double().mean()),
+        "share_with_ess_under_10": float(on_cpu(ess < FEW).mean()),
     }
 
 
@@ -73,7 +74,8 @@ def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict
         each: The number of each image.
         variance: That of each image's number over draws, `(B,)`; nan where there is but one draw.
     """
-    error = None if variance is None else float(variance.sum().sqrt()) / len(each)
+    each = on_cpu(each)
+    error = None if variance is None else float(on_cpu(variance).sum().sqrt()) / len(each)
     return {
         name: float(each.mean()),
         f"{name}_se_images": float(each.std()) / sqrt(len(each)) if len(each) > 1 else None,

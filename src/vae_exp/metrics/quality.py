@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["distances", "manifolds", "quality"]
@@ -63,7 +64,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         parts = []
         with trained.bar(num_images, title) as bar:
             for x in batches:
-                parts.append(network(trained.shown(x) if inception else x).double().cpu())
+                parts.append(on_cpu(network(trained.shown(x) if inception else x)))
                 bar.update(len(x))
         return torch.cat(parts)
 

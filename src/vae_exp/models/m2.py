@@ -38,7 +38,7 @@ class M2(CVAE):
                 f"model=m2 is trained on objective=semi_supervised, not on {type(self.objective).__name__}: "
                 "for another objective choose model=cvae"
             )
-        if hasattr(self.likelihood, "fit"):
+        if self.likelihood.fit is not None:
             raise ValueError(
                 f"likelihood: {type(self.likelihood).__name__} is fitted to one reconstruction an image, model=m2 has "
                 "one for each class: choose likelihood=gaussian_shared"
@@ -133,6 +133,12 @@ class LabelDraw(Draw):
     def z_mean(self) -> Tensor:
         """`E_q z`, `(B, D)`, over the classes, too."""
         return self._mean_over_classes(self.each.z_mean)
+
+    @property
+    def z_variance(self) -> Tensor:
+        """`Var_q z`, `(B, D)`, over the classes, too."""
+        means, variances = self.each.z_mean, self.each.z_variance
+        return self._mean_over_classes(variances + means.square()) - self.z_mean.square()
 
     def mean(self, num_samples: int) -> Tensor:
         """As that of `Draw`, over the classes, too."""

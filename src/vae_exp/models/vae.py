@@ -12,10 +12,12 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from vae_exp.draws import Draw, at_least_float32, full_precision, sample
+from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.ledger import Ledger
 from vae_exp.objectives import Model
+from vae_exp.parts import Likelihood, Part, Prior, as_part
+from vae_exp.precision import at_least_float32, full_precision
 
 __all__ = ["VAE"]
 
@@ -55,11 +57,11 @@ class VAE(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.corruption = corruption or nn.Identity()
-        self.encoder = encoder
-        self.decoder = decoder
-        self.posterior = posterior
-        self.prior = prior
-        self.likelihood = likelihood
+        self.encoder = as_part(encoder, Part)
+        self.decoder = as_part(decoder, Part)
+        self.posterior = as_part(posterior, Part)
+        self.prior = as_part(prior, Prior)
+        self.likelihood = as_part(likelihood, Likelihood)
         self.objective = objective
         self.optimizer = optimizer
         self.context_dim = context_dim
@@ -67,8 +69,7 @@ class VAE(pl.LightningModule):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.is_new = True  # no weights were loaded: parts may start from the data
         self.ledgers = {stage: Ledger(stage) for stage in ("train", "val", "test")}
-        if hasattr(prior, "attach"):  # made of the posterior, as the VampPrior
-            prior.attach(self._infer)  # type: ignore[operator]
+        self.prior.attach(self._infer)
 
     def context(self, y: Tensor | None) -> Tensor | None:
         """`(B,) -> (B, context_dim)` or None: what encoder, decoder and prior are told beside x and z."""
@@ -175,14 +176,13 @@ class VAE(pl.LightningModule):
                 validation, and there is none.
         """
         for part in (self.encoder, self.decoder, self.posterior, self.prior, self.likelihood):
-            start_from = getattr(part, "start_from", None)
-            if self.is_new and callable(start_from):
+            if self.is_new:
                 try:
-                    start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                    part.start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
                 except ValueError as error:
                     raise MisconfigurationException(str(error)) from error
         self.is_new = False
-        if hasattr(self.likelihood, "fit") and not self.trainer.enable_validation:
+        if self.likelihood.fit is not None and not self.trainer.enable_validation:
             raise MisconfigurationException(
                 f"likelihood: {type(self.likelihood).__name__} is fitted to the training set before each validation, "
                 "and there is none: set trainer.limit_val_batches=null"
@@ -197,8 +197,8 @@ class VAE(pl.LightningModule):
 
     def on_validation_start(self) -> None:
         """Fits a likelihood that follows the training set, such as `sigma_vae`, to it."""
-        fit = getattr(self.likelihood, "fit", None)
-        if callable(fit) and self.trainer.state.fn == "fit":
+        fit = self.likelihood.fit
+        if fit is not None and self.trainer.state.fn == "fit":
             batches = self.trainer.datamodule.training_images()  # type: ignore[attr-defined]
             pairs = ((self.draw(x, y).px, x) for x, y in batches)
             fit(pairs, lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
@@ -211,7 +211,7 @@ class VAE(pl.LightningModule):
         Raises:
             MisconfigurationException: If no validation took place before which it is fitted.
         """
-        if not getattr(self.likelihood, "is_fitted", True):
+        if not self.likelihood.is_fitted:
             raise MisconfigurationException(
                 f"likelihood: {type(self.likelihood).__name__} is fitted to the training set before each validation, "
                 "and none took place: train up to the first one, with more trainer.max_steps or epochs"

@@ -1,8 +1,8 @@
-"""Objectives `(model, x, y, step) -> loss, draw`: one scalar to minimise, in nats per image, and the draw behind it.
+"""Objectives `(model, x, y, step) -> loss, draw`: one scalar to minimise, in nats per image, and its draw.
 
-An objective owns the number of latents per image and the gradient estimator, and asks `model.draw` for what it scores.
-It weights terms in the loss only: the draw's own `elbo`, `recon` and `kl` mean the same whatever the objective. `step`
-is a 0-d tensor on the device; any number may be a schedule over it (`vae_exp.schedules`).
+An objective owns the number of latents per image and the gradient estimator, and gets what it scores from `model.draw`.
+Its weights enter the loss only: `elbo`, `recon` and `kl` of the draw mean the same for every objective. `step` is a 0-d
+tensor on the device; any number may be a schedule over it (`vae_exp.schedules`).
 """
 
 from vae_exp.objectives.aggregate import DIP, MMD, BetaTCVAE

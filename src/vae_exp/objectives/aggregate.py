@@ -1,4 +1,8 @@
-"""Objectives on the aggregate posterior `q(z) = 1/N sum_n q(z | x_n)`, estimated from a batch."""
+"""Objectives on the aggregate posterior `q(z) = 1/N sum_n q(z | x_n)`, estimated from a batch.
+
+Beta-TCVAE: arXiv:1802.04942. DIP-VAE: arXiv:1711.00848. InfoVAE: arXiv:1706.02262. Wasserstein autoencoder:
+arXiv:1711.01558.
+"""
 
 from math import log
 
@@ -6,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent
 
-from vae_exp.draws import Draw, full_precision
+from vae_exp.draws import Draw
 from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.precision import full_precision
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["DIP", "MMD", "BetaTCVAE", "log_aggregate"]
@@ -18,7 +23,7 @@ def log_aggregate(log_qz: Tensor, train_size: int, estimator: str) -> Tensor:
 
     `mws`: `log 1/(N B) sum_j q(z_i | x_j)`, minibatch-weighted sampling, biased. `mss`: minibatch-stratified sampling,
     whose density is unbiased: `q(z_i | x_i)` has the weight 1/N, the others share (N - 1)/N equally. (Chen et al. give
-    one of the others a weight of its own; this is the mean over which one.)
+    one of the others a different weight; this is the mean over the choice of that one.)
 
     Arguments:
         log_qz: `log q(z_i | x_j)`, `(..., B, B)`: rows are latents, columns images.
@@ -39,12 +44,12 @@ def log_aggregate(log_qz: Tensor, train_size: int, estimator: str) -> Tensor:
 class BetaTCVAE:
     """`recon + alpha * mi + beta * tc + gamma * dwkl` (Chen et al., 2018); all weights 1 give the ELBO.
 
-    The KL is taken apart into `mi = log q(z | x) - log q(z)`, `tc = log q(z) - sum_d log q(z_d)` and
-    `dwkl = sum_d log q(z_d) - log p(z)`. The densities are estimates from a batch, so `tc` is no total correlation: it
-    is logged by the estimator's name.
+    The KL is split into `mi = log q(z | x) - log q(z)`, `tc = log q(z) - sum_d log q(z_d)` and
+    `dwkl = sum_d log q(z_d) - log p(z)`. The densities are estimates from a batch, so `tc` is not the total
+    correlation: it is logged under the name of the estimator.
 
     Arguments:
-        beta: Weight of tc. May be a schedule, as alpha and gamma.
+        beta: Weight of tc. May be a schedule, like alpha and gamma.
         train_size: N, the number of training images.
         alpha: Weight of mi.
         gamma: Weight of dwkl.
@@ -95,12 +100,12 @@ class DIP:
     """`recon + kl` and a penalty on covariances of the aggregate posterior (Kumar et al., 2018).
 
     `off_diagonal * sum_{i != j} C_ij^2 + diagonal * sum_i (C_ii - 1)^2`, where C is the covariance over the batch of
-    the posterior means (DIP-I), or that plus the mean posterior covariance, which is all of q(z)'s (DIP-II).
+    the posterior means (DIP-I), or this plus the mean posterior covariance, which together are that of q(z) (DIP-II).
 
     Arguments:
         kind: 1 or 2.
-        off_diagonal: Weight of what is correlated. May be a schedule, as the other.
-        diagonal: Weight of variances that differ from 1.
+        off_diagonal: Weight of the squared covariances. May be a schedule, like diagonal.
+        diagonal: Weight of the squared distances of the variances from 1.
         num_samples: K, latents per image.
     """
 
@@ -116,10 +121,10 @@ class DIP:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw.
 
         Raises:
-            ValueError: If the posterior does not know its moments.
+            ValueError: If the posterior does not know its mean or its covariance.
         """
         draw = model.draw(x, y, self.num_samples)
-        with full_precision(x):  # a product of matrices would be in half
+        with full_precision(x):  # otherwise the matrix product would be in half precision
             cov = self._covariance(draw)
         variances = cov.diagonal()
         penalty = at(self.off_diagonal, step) * (cov.square().sum() - variances.square().sum())
@@ -146,13 +151,14 @@ class DIP:
 class MMD:
     """`recon + (1 - alpha) * kl + (alpha + weight - 1) * mmd` (InfoVAE: Zhao et al., 2019).
 
-    `mmd` is the squared maximum mean discrepancy between the latents of a batch and as many of the prior (unbiased, it
-    may fall below zero), with sums of inverse multiquadric kernels `s / (s + |z - z'|^2)`, s = 2 D times 0.1, 0.2, 0.5,
-    1, 2, 5, 10. With alpha = 1 it is the Wasserstein autoencoder (Tolstikhin et al., 2018), whose KL is free.
+    `mmd` is the squared maximum mean discrepancy between the latents of a batch and equally many from the prior
+    (unbiased, so it may be negative), with sums of inverse multiquadric kernels `s / (s + |z - z'|^2)`, s = 2 D times
+    0.1, 0.2, 0.5, 1, 2, 5, 10. alpha = 1 gives the Wasserstein autoencoder (Tolstikhin et al., 2018), whose KL has no
+    weight.
 
     Arguments:
-        alpha: 1 minus the weight of the KL. May be a schedule, as the other.
-        weight: With alpha = 1, the weight of the discrepancy; `lambda` of both papers.
+        alpha: 1 minus the weight of the KL. May be a schedule, like weight.
+        weight: `lambda` of both papers; with alpha = 1 the weight of the discrepancy.
         num_samples: K, latents per image.
     """
 
@@ -175,10 +181,10 @@ class MMD:
 
 
 def mmd(z: Tensor, other: Tensor) -> Tensor:
-    """The unbiased squared discrepancy between two samples `(..., B, D)`, see `MMD`; `(...)`; 0 where B is 1."""
+    """The unbiased squared discrepancy `(...)` between two samples `(..., B, D)`, see `MMD`; 0 if B is 1."""
     scales = [2 * z.shape[-1] * factor for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10)]
     size = z.shape[-2]
-    if size == 1:  # no pairs; a last batch of evaluation may be so small
+    if size == 1:  # no pairs; the last batch of an evaluation may be that small
         return z.new_zeros(z.shape[:-2])
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

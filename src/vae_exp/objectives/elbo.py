@@ -1,4 +1,8 @@
-"""The ELBO and what is made of it by weighting its KL."""
+"""The ELBO and objectives that weight its KL.
+
+ELBO: arXiv:1312.6114. Beta: Higgins et al. (2017). Capacity: arXiv:1804.03599. Free bits: arXiv:1606.04934. The
+gradient estimator stl: arXiv:1703.09194.
+"""
 
 from torch import Tensor
 
@@ -19,11 +23,12 @@ class ELBO:
 
     Arguments:
         num_samples: K, latents per image.
-        kl: `auto`: the closed form where there is one; `monte_carlo`: `log q(z | x) - log p(z)` at the latents.
-        estimator: Of the gradient for the posterior, with kl=monte_carlo: `pathwise`; `stl`, pathwise without the
-            score of q, whose mean is zero (Roeder et al., 2017): no variance left where q is exact; `score_function`:
-            needs no reparametrisation.
-        baseline: Score function alone: takes from each latent's weight the mean of the others', K of at least 2.
+        kl: `auto`: the closed form if there is one; `monte_carlo`: `log q(z | x) - log p(z)` at the latents.
+        estimator: Of the gradient for the posterior: `pathwise`, or with kl=monte_carlo also `stl`, pathwise without
+            the score of q, whose mean is zero (Roeder et al., 2017), so that no variance is left if q is exact; or
+            `score_function`, which needs no reparametrisation.
+        baseline: For the score function alone: subtracts from the weight of each latent the mean of the other weights;
+            K must be at least 2.
     """
 
     def __init__(
@@ -64,13 +69,13 @@ class BetaELBO:
 
 
 class _Estimate:
-    """`recon + beta * kl` with a gradient by one of the estimators; None for a beta of 1."""
+    """`recon + beta * kl` with a gradient by one of the estimators; beta None means 1."""
 
     def __init__(self, num_samples: int, kl: str, estimator: str, baseline: bool) -> None:
         self.num_samples = check_count("num_samples", num_samples)
         if baseline and num_samples < 2:
             raise ValueError(
-                f"objective.num_samples={num_samples}: objective.baseline=true takes the mean over the others, "
+                f"objective.num_samples={num_samples}: objective.baseline=true takes the mean over the other latents, "
                 "at least 2 are needed"
             )
         self.kl = check_choice("kl", kl, ("auto", "monte_carlo"))
@@ -88,7 +93,7 @@ class _Estimate:
         beta = 1.0 if beta is None else beta
         if self.estimator != "score_function":
             return -(draw.log_px + beta * (draw.log_pz - draw.log_qz)).mean(), draw
-        # The gradient of E_q f is E_q [f * score of q], and that of f itself for what is not in q.
+        # The gradient of E_q f is E_q [f * score of q], plus the gradient of f itself for the parameters outside q.
         f = draw.log_px + beta * (draw.log_pz - draw.log_qz.detach())
         weight = f.detach()
         if self.baseline:
@@ -98,7 +103,7 @@ class _Estimate:
 
 
 class Capacity:
-    """`recon + gamma * |kl - capacity|`, the mean KL of a batch held at a capacity that grows (Burgess et al., 2018).
+    """`recon + gamma * |kl - capacity|`: keeps the mean KL of a batch at a capacity that grows (Burgess et al., 2018).
 
     Arguments:
         gamma: Weight of the distance.
@@ -119,9 +124,9 @@ class Capacity:
 
 
 class FreeBits:
-    """`recon + sum_d max(free, kl_d)`, the KL of a dimension as its mean over the batch (Kingma et al., 2016).
+    """`recon + sum_d max(free, kl_d)`, kl_d the KL of a dimension, averaged over the batch (Kingma et al., 2016).
 
-    Below `free` a dimension costs nothing more by being used, so that the posterior does not collapse early.
+    Up to `free` nats the use of a dimension costs nothing, so the posterior does not collapse early.
 
     Arguments:
         free: Nats per dimension.
@@ -141,7 +146,7 @@ class FreeBits:
         draw = model.draw(x, y, self.num_samples)
         if draw.kl_per_dim is None:
             raise ValueError(
-                "objective=free_bits needs the KL of each dimension in closed form, which there is not:\n"
+                "objective=free_bits needs the KL of each dimension in closed form, and there is none:\n"
                 "choose posterior=diagonal_normal prior=standard_normal, or another objective"
             )
         kl = draw.kl_per_dim.mean(dim=0)
@@ -149,7 +154,7 @@ class FreeBits:
 
 
 class Recon:
-    """`recon` alone: what an autoencoder is trained on.
+    """`recon` alone, the objective of an autoencoder.
 
     Arguments:
         num_samples: K, latents per image.

@@ -1,4 +1,7 @@
-"""Bounds by importance weights, tighter the more latents there are."""
+"""Bounds by importance weights, which become tighter with more latents.
+
+IWAE: arXiv:1509.00519. MIWAE, CIWAE, PIWAE: arXiv:1802.04537. The gradient estimator dreg: arXiv:1810.04152.
+"""
 
 from math import log
 
@@ -15,9 +18,7 @@ ESTIMATORS = ("pathwise", "dreg")
 
 def _check_estimator(estimator: str) -> str:
     if estimator == "stl":
-        raise ValueError(
-            "objective.estimator=stl is biased for importance-weighted bounds: choose pathwise, or dreg, which is not"
-        )
+        raise ValueError("objective.estimator=stl is biased for importance-weighted bounds: choose pathwise or dreg")
     return check_choice("estimator", estimator, ESTIMATORS)
 
 
@@ -27,7 +28,7 @@ class IWAE:
     Arguments:
         num_samples: K, latents per image.
         estimator: Of the posterior's gradient: `pathwise`, or `dreg`, doubly reparametrised (Tucker et al., 2018),
-            whose signal does not drown in noise as K grows.
+            whose ratio of signal to noise does not fall as K grows.
     """
 
     def __init__(self, num_samples: int, estimator: str = "pathwise") -> None:
@@ -44,7 +45,7 @@ class MIWAE:
     Arguments:
         num_groups: M.
         num_samples: K; M * K latents per image.
-        estimator: As of `IWAE`.
+        estimator: As in `IWAE`.
     """
 
     def __init__(self, num_groups: int, num_samples: int, estimator: str = "pathwise") -> None:
@@ -61,7 +62,7 @@ class CIWAE:
     Arguments:
         num_samples: K, latents per image.
         beta: Share of the ELBO, 0 to 1. May be a schedule.
-        estimator: As of `IWAE`; with `dreg` the ELBO's share is without the score of q (Roeder et al., 2017).
+        estimator: As in `IWAE`; with `dreg` the share of the ELBO has no score of q (Roeder et al., 2017).
     """
 
     def __init__(self, num_samples: int, beta: Number, estimator: str = "pathwise") -> None:
@@ -74,9 +75,10 @@ class CIWAE:
 
 
 class PIWAE:
-    """The decoder on `iwae` of all M * K latents, the encoder on `miwae` (Rainforth et al., 2018).
+    """Trains the decoder on `iwae` of all M * K latents and the encoder on `miwae` (Rainforth et al., 2018).
 
-    More latents sharpen the decoder's gradient and drown the encoder's. Decodes twice; the loss shown is the decoder's.
+    More latents improve the gradient of the decoder and make that of the encoder noisy. The model decodes twice; the
+    loss that is shown is the decoder's.
 
     Arguments:
         num_groups: M.
@@ -90,7 +92,7 @@ class PIWAE:
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
         of_encoder = model.draw(x, y, self.num_groups * self.num_samples, stop=("p",))
-        # Weighted by the q they came from: another pass of a noisy encoder (corruption, dropout) would be another q.
+        # The weights use the q that the latents came from: a noisy encoder (corruption, dropout) would give another q.
         z, log_qz = of_encoder.z.detach(), of_encoder.log_qz.detach()
         of_decoder = Draw(x, z, of_encoder.q, of_encoder.p, of_encoder.decode, ("z", "q"), log_qz)
         miwae = of_encoder.log_w.unflatten(0, (self.num_groups, self.num_samples)).logsumexp(dim=1).mean()
@@ -110,12 +112,12 @@ class _Grouped:
         draw = model.draw(x, y, num_groups * num_samples, stop=("q",) if self.estimator == "dreg" else ())
         log_w = draw.log_w.unflatten(0, self.groups)  # (M, K, B)
         if self.estimator == "dreg" and draw.z.requires_grad:
-            # What comes back to a latent is weighted already; a second factor makes squared weights of it. Of the
-            # share beta every latent has the weight 1 / K, without a square (Tucker et al., 2018, section 7).
+            # The gradient that reaches a latent is already weighted; the factor below squares the weight. In the share
+            # beta every latent has the weight 1 / K, without a square (Tucker et al., 2018, section 7).
             w = log_w.detach().softmax(dim=1)
             equal = beta / num_samples
             given, wanted = equal + (1 - beta) * w, equal + (1 - beta) * w.square()
-            factor = (wanted / given).nan_to_num(0.0).flatten(0, 1).unsqueeze(-1)  # 0 / 0 where a weight vanishes
+            factor = (wanted / given).nan_to_num(0.0).flatten(0, 1).unsqueeze(-1)  # 0 / 0 if a weight vanishes
             draw.z.register_hook(lambda grad: grad * factor)
         iwae = (log_w.logsumexp(dim=1) - log(num_samples)).mean(dim=0)
         draw.extras["iwae"] = iwae

@@ -1,4 +1,4 @@
-"""What an objective knows of a model, and what every objective checks."""
+"""What an objective knows about a model, and what every objective checks."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -6,12 +6,15 @@ from typing import Protocol
 from torch import Tensor
 
 from vae_exp.draws import Draw
+from vae_exp.parts import Likelihood
 
 __all__ = ["Model", "check_choice", "check_count"]
 
 
 class Model(Protocol):
-    """What an objective knows of a model."""
+    """What an objective knows about a model."""
+
+    likelihood: Likelihood
 
     def draw(
         self,
@@ -21,7 +24,7 @@ class Model(Protocol):
         z: Tensor | None = None,
         stop: Collection[str] = (),
     ) -> Draw:
-        """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and what they are scored with."""
+        """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and the distributions that score them."""
 
 
 def check_count(key: str, count: int) -> int:
@@ -31,7 +34,7 @@ def check_count(key: str, count: int) -> int:
         ValueError: If it is less than 1, or scheduled; the message names the key.
     """
     if callable(count):
-        raise ValueError(f"objective.{key}: a count is no schedule, give a whole number")
+        raise ValueError(f"objective.{key}: a count cannot be a schedule, give a whole number")
     if count < 1:
         raise ValueError(f"objective.{key}={count}: at least 1 is needed")
     return count

@@ -1,4 +1,4 @@
-"""The objective of models that learn from labels."""
+"""The objective of models that learn from labels: arXiv:1406.5298."""
 
 from torch import Tensor
 
@@ -10,17 +10,17 @@ __all__ = ["SemiSupervised"]
 
 
 class SemiSupervised:
-    """`-elbo` of every image and `alpha` times the cross-entropy of its label, where it has one.
+    """`-elbo` of every image, plus `alpha` times the cross-entropy of its label if it has one.
 
-    Equation 9 of Kingma et al. (2014), divided by the number of images; their alpha is ours times that number. Batches
-    may hold labelled images in excess (`data.labelled_per_batch`): they are then weighted down to their share of the
-    training set, so that the loss is the same in expectation. In evaluation it is `-elbo`.
+    Equation 9 of Kingma et al. (2014), divided by the number of images; their alpha is ours times that number. If
+    batches hold more labelled images than their share of the training set (`data.labelled_per_batch`), these get a
+    smaller weight, so that the loss is the same in expectation. In evaluation the loss is `-elbo`.
 
     Arguments:
         alpha: Weight of the cross-entropy, a mean over the labelled images. May be a schedule.
         labelled: Number of labelled training images; None for all.
         train_size: Number of training images.
-        labelled_per_batch: Labelled images in each batch; None where they come as they are in the training set.
+        labelled_per_batch: Labelled images in each batch; None: as many as the shuffled order gives.
         batch_size: Images in a batch.
         num_samples: K, latents per image and class.
     """
@@ -52,7 +52,7 @@ class SemiSupervised:
         draw = model.draw(x, y, self.num_samples)
         log_qy, labels = getattr(draw, "log_qy", None), getattr(draw, "labels", None)
         if log_qy is None:
-            raise ValueError("objective=semi_supervised trains a classifier, which this model has not: choose model=m2")
+            raise ValueError("objective=semi_supervised trains a classifier, and this model has none: choose model=m2")
         if labels is None:
             return (draw.recon + draw.kl).mean(), draw
         is_labelled = (labels >= 0).to(log_qy.dtype)

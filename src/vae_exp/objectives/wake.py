@@ -1,4 +1,7 @@
-"""Objectives that train decoder and encoder each on a problem of its own."""
+"""Objectives that train decoder and encoder on two different problems.
+
+Wake-sleep: Hinton et al., Science 268 (1995). Monte Carlo EM: arXiv:1312.6114, appendix E.
+"""
 
 import torch
 from torch import Tensor
@@ -14,11 +17,11 @@ __all__ = ["MCEM", "WakeSleep"]
 class WakeSleep:
     """Wake-sleep (Hinton et al., 1995): the loss is `-E_q log p(x, z)` for p plus `-E_p log q(z | x)` for q.
 
-    Awake, the decoder learns the images from the encoder's latents; asleep, the encoder learns the latents of images
-    that the decoder dreams, one for each image of the batch.
+    In the wake phase the decoder learns the images from the encoder's latents. In the sleep phase the encoder learns
+    the latents of dreams, images that the decoder made, one for each image of the batch.
 
     Arguments:
-        num_samples: K, latents per image, awake.
+        num_samples: K, latents per image in the wake phase.
     """
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -37,15 +40,16 @@ class WakeSleep:
 class MCEM:
     """Monte Carlo EM, the comparison of Kingma & Welling (2014, appendix E), with an encoder beside it.
 
-    E-step: Hamiltonian Monte Carlo on `p(z | x)` from the encoder's latents. M-step: one step of the decoder and prior
-    on `log p(x, z)`, and of the encoder on `log q(z | x)`, at where the chains end. In evaluation the loss is `-elbo`.
+    E-step: Hamiltonian Monte Carlo on `p(z | x)`, started from the encoder's latents. M-step: one step of the decoder
+    and the prior on `log p(x, z)`, and of the encoder on `log q(z | x)`, at the ends of the chains. In evaluation the
+    loss is `-elbo`.
 
     Arguments:
         num_samples: K, chains per image.
         transitions: Proposals of each chain.
-        leapfrog: Steps of a proposal.
-        step_size: Of a step, up to a fifth more or less for each proposal; `hmc_acceptance` is best between 0.6 and
-            0.9. May be a schedule.
+        leapfrog: Leapfrog steps of each proposal.
+        step_size: Length of a leapfrog step, randomly up to a fifth more or less for each proposal; good if
+            `hmc_acceptance` lies between 0.6 and 0.9. May be a schedule.
     """
 
     def __init__(self, num_samples: int = 1, transitions: int = 5, leapfrog: int = 10, step_size: Number = 0.1) -> None:
@@ -58,19 +62,19 @@ class MCEM:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q.
 
         Raises:
-            ValueError: If the posterior has no rsample, as discrete ones, or the likelihood follows the batch.
+            ValueError: If the posterior has no rsample, like discrete ones, or the likelihood depends on the batch.
         """
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
         if not start.q.has_rsample:
             raise ValueError(
-                "objective=mcem moves latents along slopes, so its posterior has rsample: "
-                "for discrete ones choose objective=wake_sleep"
+                "objective=mcem moves latents along gradients and cannot do so for discrete ones: choose "
+                "objective=wake_sleep, or a continuous posterior"
             )
-        if hasattr(getattr(model, "likelihood", None), "fit"):
+        if model.likelihood.fit is not None:
             raise ValueError(
-                "objective=mcem needs a density that stays as it is, and likelihood=sigma_vae follows what it scores: "
+                "objective=mcem needs a fixed density, and that of likelihood=sigma_vae depends on what it scores: "
                 "choose likelihood=gaussian_shared"
             )
         step_size = at(self.step_size, step)

@@ -22,6 +22,8 @@ __all__ = [
     "prepare",
 ]
 
+# What constructors refuse an argument by.
+REFUSALS = (InstantiationException, MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError)
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer", "corruption")
 
 
@@ -39,7 +41,14 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         # config does not say is given to the object itself: Hydra would look for targets in it.
         made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
         return made(**kwargs) if kwargs else made
-    except (InstantiationException, MisconfigurationException, ImportError, TypeError, ValueError) as error:
+    except (
+        InstantiationException,
+        MisconfigurationException,
+        ImportError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
         raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
@@ -57,6 +66,8 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"monitor={cfg.monitor} is better the lower it is: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
+    if cfg.expected is not None and not OmegaConf.is_dict(cfg.expected):
+        raise ConfigError(f"expected={cfg.expected}: null is needed, or an experiment's {{metric, value, tolerance}}")
     if cfg.trainer.log_every_n_steps < 1:
         raise ConfigError(
             f"trainer.log_every_n_steps={cfg.trainer.log_every_n_steps}: at least 1; logger=none logs nothing"

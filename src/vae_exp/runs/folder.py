@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
+from vae_exp import cli
 from vae_exp.config import ConfigError
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             raise ConfigError(
                 f"{override}: a resumed run goes on as it began, "
                 f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
-                f"For another model, optimizer or data start a run with init_from={cfg.resume}"
+                f"For another model, optimizer or data start a run with {cli.override('init_from', cfg.resume)}"
             )
     if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
         raise ConfigError(

@@ -3,10 +3,13 @@
 import copy
 import logging
 from collections.abc import Callable
+from numbers import Number
+from types import FunctionType
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vae_exp.models import VAE
@@ -16,6 +19,8 @@ __all__ = ["Graph", "is_capturable"]
 log = logging.getLogger("vae_exp")
 
 Batch = tuple[Tensor, Tensor]
+PLAIN = (Number, str, type(None))
+OF_LIGHTNING = vars(pl.LightningModule()).keys()  # what every module has and no part has set
 
 
 class Graph:
@@ -53,8 +58,14 @@ class Graph:
         held = [[id(parameter) for parameter in group["params"]] for group in self.optimizer.param_groups]
         trained = [parameter.requires_grad for parameter in self.model.parameters()]
         modes = [(module.training, len(module._forward_pre_hooks)) for module in self.model.modules()]
-        plain = {k: v for k, v in vars(self.model.objective).items() if isinstance(v, int | float | str | bool | None)}
-        return copy.deepcopy([groups, held, trained, modes, plain])
+        own, *parts = (
+            {name: value for name, value in vars(module).items() if name not in OF_LIGHTNING}
+            for module in self.model.modules()
+        )
+        # Of the model itself its plain values alone: it also holds what training writes to at each step.
+        own = {name: value for name, value in own.items() if isinstance(value, PLAIN)}
+        numbers = _plain_values([own, parts, self.model.objective], set())
+        return [copy.deepcopy(groups), held, trained, modes, numbers]
 
     def __call__(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; returns its loss."""
@@ -104,6 +115,20 @@ class Graph:
             del noted[before:]  # capturing computes nothing
             for group in fused:
                 group["capturable"] = False
+
+
+def _plain_values(held: Any, seen: set[int]) -> Any:
+    """Numbers and strings of an object and of what it holds, under their names; None in the place of tensors, modules,
+    classes and functions."""
+    if isinstance(held, PLAIN):
+        return held
+    if id(held) in seen or isinstance(held, Tensor | nn.Module | type | FunctionType):
+        return None
+    seen.add(id(held))
+    if isinstance(held, list | tuple | set):
+        return [_plain_values(value, seen) for value in held]
+    values = held if isinstance(held, dict) else getattr(held, "__dict__", {})
+    return {name: _plain_values(value, seen) for name, value in values.items()}
 
 
 def is_capturable(optimizer: Optimizer) -> bool:

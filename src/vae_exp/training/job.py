@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from vae_exp.cli import override
 from vae_exp.config import ConfigError, known_run
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
@@ -27,6 +29,9 @@ from vae_exp.training.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
 
+# What changes no number of an experiment beyond its tolerance, which is over seeds.
+UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "trainer.enable_progress_bar", "expected")
+
 log = logging.getLogger("vae_exp")
 
 
@@ -38,11 +43,19 @@ def train_job(cfg: DictConfig) -> float | None:
         cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume).resolve()
     elif (folder / "config.yaml").exists():
         raise ConfigError(
-            f"{folder} holds a run already: resume={folder} continues it, another hydra.run.dir starts one"
+            f"{folder} holds a run already: {override('resume', folder)} continues it, another hydra.run.dir starts one"
         )
+    if OmegaConf.is_dict(cfg.expected) and not all(map(_is_as_expected, hydra.overrides.task)):
+        cfg.expected = None  # of the experiment as it is
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     return train(OmegaConf.create(resolved), folder).get(f"best/{cfg.monitor}")
+
+
+def _is_as_expected(word: str) -> bool:
+    """Whether an override leaves the numbers of an experiment where they are, within their tolerance."""
+    key = word.lstrip("+~").partition("=")[0]
+    return key in UNCHANGED or key.partition(".")[0] in ("hydra", "logger")
 
 
 def train_rank(folder: Path) -> None:
@@ -115,7 +128,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         if record is not None:
             record.finish(error, metrics=metrics or _values(trainer), data=data.checksums)
             if isinstance(error, SystemExit | SIGTERMException | KeyboardInterrupt):
-                log.info("interrupted; continue with resume=%s", folder)
+                log.info("interrupted; continue with %s", override("resume", folder))
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
         page = _report(cfg, folder, model, data, trainer) if cfg.get("report") else None
@@ -172,11 +185,16 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], page: P
     if "test/error" in metrics:
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
-        log.info("expected        %10.2f ± %s, as the README says", cfg.expected["value"], cfg.expected["tolerance"])
-    log.info("pictures        %s", folder / "images")
+        log.info("expected        %10.2f ± %s", cfg.expected["value"], cfg.expected["tolerance"])
+    if (folder / "images").is_dir():
+        log.info("pictures        %s", folder / "images")
     if page is not None:
         log.info("report          %s", folder / page.name)
-    has_best = (folder / "checkpoints" / "best.ckpt").exists()
-    if not has_best:
+    best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    if not last.exists() and not best.exists():
+        log.info("no checkpoint was written: nothing can be done with this run")
+        return
+    if not best.exists():
         log.info("no validation took place: there is no best checkpoint, the last weights are what was tested")
-    log.info("next            %s -m vae_exp.evaluate run=%s%s", python, folder, "" if has_best else " checkpoint=last")
+    words = [override("run", folder), *([] if best.exists() else ["checkpoint=last"])]
+    log.info("next            %s", " ".join([shlex.quote(str(python)), "-m vae_exp.evaluate", *words]))

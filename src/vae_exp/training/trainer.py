@@ -8,7 +8,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
+from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -58,13 +59,42 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
             raise ConfigError(f"callbacks: two of them write {file}, give each a filename of its own")
     # The folder is no config key: a run that was moved is resumed where it lies.
     trainer: pl.Trainer = make(
-        cfg, "trainer", callbacks=callbacks, logger=False, default_root_dir=str(folder), plugins=[AtomicIO()]
+        cfg,
+        "trainer",
+        callbacks=callbacks,
+        logger=False,
+        default_root_dir=str(folder),
+        plugins=[AtomicIO(), *_launcher(cfg)],
     )
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
     if not isinstance(trainer.accelerator, CUDAAccelerator):
         # Lightning makes torch look for a GPU in a slow way, and a fused optimizer looks at every step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
+
+
+def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
+    """Lightning's own launcher within a SLURM allocation whose tasks are not the processes of this run.
+
+    Lightning takes every process that sees SLURM's variables for one of its tasks, that of an interactive shell too.
+
+    Raises:
+        ConfigError: If SLURM started several tasks, and the run is not made of as many processes.
+    """
+    if not SLURMEnvironment.detect():
+        return []
+    tasks, devices = int(os.environ["SLURM_NTASKS"]), cfg.trainer.devices
+    if devices in ("auto", -1, "-1"):
+        devices = torch.accelerator.device_count() if cfg.trainer.accelerator != "cpu" else 1
+    per_node = len(devices) if isinstance(devices, ListConfig) else int(devices)
+    if tasks == max(per_node, 1) * cfg.trainer.get("num_nodes", 1):
+        return []
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        raise ConfigError(
+            f"SLURM started {tasks} tasks (SLURM_NTASKS), trainer.devices={cfg.trainer.devices} is one process: "
+            f"start it with srun --ntasks=1, or set trainer.devices={tasks}"
+        )
+    return [LightningEnvironment()]
 
 
 def _quieten_lightning() -> None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from vae_exp import plots
 from vae_exp.config import CONF, ConfigError, NoMeaningError
 from vae_exp.data import Images
-from vae_exp.draws import exact
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models import VAE
+from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.build import bound, make
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.trained import Trained, restore
@@ -111,7 +111,7 @@ def anomalies(
         x, *_ = codes.given(trained, input, 0 if trained.model.context_dim else None, [])  # no label is read
         files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
-            name: {"score": value, "share_lower": float((own.scores < value).double().mean())}
+            name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}
             for name, value in files.items()
         }
     _write(out, sets, files)
@@ -142,11 +142,11 @@ def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
 
 def _score_all(trained: Trained, score_of: Callable[..., Tensor], name: str, num_images: int | None) -> _Scored:
     numbers = trained.chosen(num_images)
-    scores, labels, done = torch.empty(0, dtype=torch.float64), [], 0
+    scores, labels, done = on_cpu(torch.empty(0)), [], 0
     worst, which = torch.empty(0, *trained.data.image_shape), torch.empty(0, dtype=torch.long)
     with trained.bar(len(numbers), f"scores of {name}") as bar:
         for i, (x, y) in enumerate(trained.batches(num_images=num_images)):
-            scores = torch.cat([scores, score_of(x, trained.split, i).cpu()])
+            scores = torch.cat([scores, on_cpu(score_of(x, trained.split, i))])
             labels.append(y.cpu())
             which = torch.cat([which, torch.arange(done, done + len(x))])
             lowest = scores[which].argsort()[:SHOWN]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -30,7 +31,7 @@ def attribute(trained: Trained, source: int, target: int) -> tuple[Tensor, list[
         for x, y in trained.batches("train"):
             for k, means in found.items():
                 if (y == k).any():
-                    means.append(codes.mean_and_variance(codes.encode(model, x[y == k], None))[0].cpu().double())
+                    means.append(on_cpu(codes.mean_and_variance(codes.encode(model, x[y == k], None))[0]))
             bar.update(len(x))
     for name, k in (("source", source), ("target", target)):
         if not found[k]:

@@ -4,6 +4,8 @@ from math import sqrt
 
 from torch import Tensor
 
+from vae_exp.precision import on_cpu
+
 __all__ = ["mean_and_error", "squared_error"]
 
 
@@ -17,6 +19,6 @@ def squared_error(image: Tensor, x: Tensor, where: Tensor | None = None) -> Tens
 
 def mean_and_error(name: str, each: Tensor) -> dict[str, float]:
     """The mean over images `(N,)`; its standard error too, where there are two."""
-    each = each.double().cpu()
+    each = on_cpu(each)
     error = {f"{name}_se_images": float(each.std()) / sqrt(len(each))} if len(each) > 1 else {}
     return {name: float(each.mean()), **error}

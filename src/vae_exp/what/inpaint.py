@@ -14,6 +14,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.data.pictures import decode
 from vae_exp.estimators.importance import CHUNK
+from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -167,7 +168,7 @@ def _save(trained: Trained, paths: Sequence[str], names: list[str], filled: dict
 
 
 def _numbers(trained: Trained, values: dict[str, Tensor], are_true: bool) -> dict[str, Any]:
-    numbers: dict[str, Any] = {"missing_pixels": float(values.pop("missing_pixels").double().mean())}
+    numbers: dict[str, Any] = {"missing_pixels": float(on_cpu(values.pop("missing_pixels")).mean())}
     variance = values.pop("variance", None)
     if "acceptance" in values:
         numbers["acceptance"] = float(values.pop("acceptance").mean())

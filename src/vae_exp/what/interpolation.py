@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.draws import exact
+from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 

@@ -11,6 +11,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.distributions import OneHots
 from vae_exp.draws import Draw
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -92,8 +93,8 @@ def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]
             kl = _kl(q, model.prior(model.context(y)), x)
             kls += [] if kl is None else [kl.cpu()]
             bar.update(len(x))
-    codes_, spread = torch.cat(means).double(), torch.cat(variances).double()
-    kl = torch.cat(kls).double().mean(dim=0) if kls else None
+    codes_, spread = on_cpu(torch.cat(means)), on_cpu(torch.cat(variances))
+    kl = on_cpu(torch.cat(kls)).mean(dim=0) if kls else None
     return codes_.mean(dim=0), codes_.var(dim=0, correction=0), spread.mean(dim=0), kl
 
 
@@ -113,6 +114,6 @@ def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple
     code = codes.mean_and_variance(q)[0][0]
     if codes.is_discrete(q):
         return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
-    steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=torch.float64)
+    steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=mean.dtype)
     values = mean[:, None] + steps * std[:, None]
     return code, values[..., None].to(code), [f"{step:+.3g} std" if step else "mean" for step in steps.tolist()]

@@ -1,0 +1,49 @@
+"""The `--help` page of a command on trained runs, made of the comments in `conf/`."""
+
+import re
+from pathlib import Path
+
+from vae_exp.config import CONF
+
+__all__ = ["help_page"]
+
+
+def help_page(command: str, what: str | None) -> str:
+    """What `--help` shows of a command on trained runs: the comments in `conf/` on it and its keys.
+
+    Arguments:
+        command: Whose page it is.
+        what: The chosen option of `conf/what/`, of a command that has this group.
+    """
+    about, keys = _documented(f"{command}.yaml")
+    page = [*about, ""]
+    if what:
+        options = {path.stem: _documented(f"what/{path.name}") for path in sorted((Path(CONF) / "what").glob("*.yaml"))}
+        page += ["what=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
+        keys = [*keys, *(options[what][1] if what in options else [])]
+    if keys:
+        page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
+    page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
+    return "\n".join(page).replace("$", "$$")  # for the template that Hydra fills with it
+
+
+def _documented(name: str) -> tuple[list[str], list[str]]:
+    """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside.
+
+    A group with a comment of its own stands among the keys.
+    """
+    about: list[str] = []
+    keys: list[str] = []
+    group = ""
+    for line in (Path(CONF) / name).read_text().splitlines():
+        if line.startswith("#") and not group:
+            about.append(line.removeprefix("# "))
+        elif (chosen := re.fullmatch(r"  - (?:/\w+@)?(\w+): (\w+) # (.*)", line)) and chosen[1] != "what":
+            keys.append(f"  {chosen[1]}={chosen[2]}".ljust(31) + " " + chosen[3])
+        elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
+            indent, key, value, comment = found.groups()
+            group = group if indent else key
+            if value is not None and group not in ("defaults", "hydra", "what"):
+                full = f"{group}.{key}" if indent else key
+                keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
+    return about, [line.rstrip() for line in keys]
