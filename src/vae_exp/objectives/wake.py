@@ -69,8 +69,8 @@ class MCEM:
             return -start.elbo.mean(), start
         if not start.q.has_rsample:
             raise ValueError(
-                "objective=mcem moves latents along gradients and cannot do so for discrete ones: choose "
-                "objective=wake_sleep, or a continuous posterior"
+                "objective=mcem moves latents along gradients, which is impossible for discrete ones: "
+                "choose objective=wake_sleep"
             )
         if model.likelihood.fit is not None:
             raise ValueError(
