@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import hydra
@@ -29,6 +30,7 @@ from vae_exp.config import CONF, ConfigError
 from vae_exp.help import help_page
 
 __all__ = [
+    "LOWER_IS_BETTER",
     "check_overrides",
     "exit_code",
     "job",
@@ -45,6 +47,7 @@ MANY_TYPES = (
     "data.levels",  # 256, unit
 )
 
+LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 COMMANDS = ("train", "evaluate", "generate", "report", "export")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
@@ -74,7 +77,17 @@ def register_resolvers() -> None:
     def subtract(total: int, *parts: int | None) -> int:
         return total - sum(part or 0 for part in parts)  # null: nothing is cut off
 
-    for resolver in (choices, sweep_name, run_folder, subtract, help_page):
+    def monitor_of(key: str, *, _root_: DictConfig) -> str:
+        try:
+            objective = resolve_name(str(OmegaConf.select(_root_, f"{key}._target_")))
+        except Exception:  # whatever is wrong with it: it is named when the objective is made
+            objective = None
+        return getattr(objective, "monitor", "val/elbo")
+
+    def mode_of(metric: str) -> str:
+        return "min" if metric in LOWER_IS_BETTER else "max"
+
+    for resolver in (choices, sweep_name, run_folder, subtract, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from vae_exp.cli import LOWER_IS_BETTER
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.likelihoods import SUPPORTS
@@ -62,7 +63,7 @@ def check_values(cfg: DictConfig) -> None:
     """
     if cfg.monitor_mode not in ("min", "max"):
         raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
-    if cfg.monitor_mode == "max" and cfg.monitor in ("val/recon", "val/loss", "val/error"):
+    if cfg.monitor_mode == "max" and cfg.monitor in LOWER_IS_BETTER:
         raise ConfigError(f"monitor={cfg.monitor} is better the lower it is: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
@@ -88,11 +89,11 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if getattr(model.likelihood, "support", None) not in SUPPORTS:
+        if model.likelihood.support not in SUPPORTS:
             raise ValueError(
                 f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
             )
-        is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and data.values != "real"
+        is_grey_allowed = model.likelihood.allow_grey and data.values != "real"
         if not _fits(data, model) and not is_grey_allowed:
             given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
             raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")

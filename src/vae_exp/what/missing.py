@@ -161,7 +161,7 @@ class Missing:
         q, chains, size = self.model.encode(self.rows, self.rows_y), self.num_chains, len(self.x)
         prior, rounds = self.model.prior(self.c), ceil(num_samples / chains)
         found = _Found(self.x, self.known)
-        params = getattr(self.model.likelihood, "params_per_pixel", 1)
+        params = self.model.likelihood.params_per_pixel
         most = max(1, CHUNK // (chains * max(params * self.x.numel(), self.z.numel())))
         for done in range(0, rounds, most):
             z = sample(q, min(most, rounds - done))[0].view(-1, size, self.z.shape[-1])  # (K, B, D)
