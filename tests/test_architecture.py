@@ -4,14 +4,14 @@ import ast
 from pathlib import Path
 
 import pytest
+from helpers.runs import ROOT
 
-SOURCE = Path(__file__).parents[1] / "src" / "vae_exp"
+SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
-    {"__init__", "__main__", "evaluate", "export", "report"},
+    {"__init__", "__main__", "evaluate", "export", "generate", "report"},
     {"training", "callbacks"},
     {"page"},
-    {"generate"},
     {"what"},
     {"metrics"},
     {"samplers"},
@@ -60,6 +60,39 @@ def test_parts_and_data_know_nothing_of_each_other():
     for module in LAYERS[-2]:
         for path in files(module):
             assert imports(path) <= {module, *LAYERS[-1]}
+
+
+def private_parts(path: Path) -> set[str]:
+    """Attributes of other objects, and imports, whose name begins with one underscore."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and not (isinstance(node.value, ast.Name) and node.value.id == "self"):
+            found |= {node.attr}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_lightnings_private_parts_are_known_in_two_places():
+    of_others = {"_target_", "_get_node", "_is_none", "_wandb_init"}  # of Hydra, OmegaConf and W&B
+    for path in SOURCE.rglob("*.py"):
+        if path.parent.name != "training" and path != SOURCE / "models" / "module.py":
+            assert private_parts(path) <= of_others, path
+
+
+def caught(path: Path) -> set[str]:
+    """Names of the exceptions that a file catches or suppresses."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ExceptHandler) and node.type is not None:
+            found |= {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.Call) and "suppress" in ast.unparse(node.func):
+            found |= {name.id for arg in node.args for name in ast.walk(arg) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_one_module_finds_out_what_a_distribution_does_not_know():
+    assert [path.name for path in SOURCE.rglob("*.py") if "NotImplementedError" in caught(path)] == ["distributions.py"]
 
 
 def test_files_are_short():

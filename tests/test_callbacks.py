@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_train import resume
+from helpers.runs import resume
 
 from vae_exp.config import ConfigError
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import PICTURED, SMALL, command
+from helpers.runs import PICTURED, ROOT, SMALL, TESTS, WHATS, command
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -20,8 +20,6 @@ from vae_exp.cli import override
 from vae_exp.config import CONF
 from vae_exp.help import help_page
 from vae_exp.training.job import _is_as_expected
-
-TESTS = str(Path(__file__).parent)
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -60,13 +58,13 @@ def test_the_command_line_imports_nothing_heavy_to_show_help_and_typos(tmp_path)
 
 
 ON_RUNS = [path.stem for path in sorted(Path(CONF).glob("*.yaml")) if "  - trained\n" in path.read_text()]
-WHATS = [path.stem for path in sorted((Path(CONF) / "what").glob("*.yaml"))]
+METRICS = [path.stem for path in sorted((Path(CONF) / "metrics").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("name", ON_RUNS)
 def test_help_of_a_command_on_trained_runs_is_its_own_and_quick(tmp_path, name):
     (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
-    path = os.pathsep.join([str(tmp_path), str(Path(TESTS).parent / "src")])
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "src")])
     done = command("--help", module=f"vae_exp.{name}", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(help_page(name, "samples" if name == "generate" else None).replace("$$", "$"))
@@ -81,9 +79,13 @@ def test_help_says_every_key(name, what):
     assert "  logger=none                   wandb: adds the results to the run's own record there" in page
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose(name, overrides=[f"what={what}"] if what else [])
-    for key in cfg:
-        if key != "what":
+    keys = [key for key in cfg if key not in ("what", *METRICS)]
+    keys += [f"{key}.{option}" for key in cfg if key in METRICS for option in cfg[key]]
+    for key in keys:
+        if not key.endswith((".metric", ".headline")):
             assert [line for line in page if re.match(rf"  {key}[.\w]*=", line)], key
+    for other in [*METRICS] if name == "evaluate" else []:
+        assert [line for line in page if line.startswith(f"  {other} ")], other
     if what:
         for other in WHATS:
             assert [line for line in page if line.startswith(f"  {other} ")], other
@@ -109,6 +111,28 @@ def test_what_is_wrong_is_said_in_a_few_lines(tmp_path, args, said):
     assert "Traceback" not in done.stderr
     assert len((done.stdout + done.stderr).splitlines()) <= 8
     assert not list(tmp_path.rglob("*.log")), "an error before anything began leaves no folder"
+
+
+@pytest.mark.parametrize(
+    ("arg", "said"),
+    [
+        (
+            "metrics=elbow",
+            "metrics=elbow: no such option; did you mean elbo?\nmetrics is one of: ais, all, amortisation,",
+        ),
+        ("metrics=[elbo,elbow]", "metrics=elbow: no such option; did you mean elbo?\nmetrics is one of: ais, all,"),
+        ("ais.chains=3", "ais: this metric is not asked for, so nothing reads its options: choose metrics=[...,ais]"),
+        ("nll=ais", "nll=ais: nll is no single value but has keys, which --cfg job shows\nBoth are metrics: "),
+        ("nll.num_samples=many", "nll.num_samples=many: a whole number is needed"),
+    ],
+)
+def test_wrong_metrics_and_options_are_said_in_a_few_lines(tmp_path, arg, said):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    path = os.pathsep.join([str(tmp_path), str(Path(TESTS).parent / "src")])
+    done = command("run=nowhere", arg, module="vae_exp.evaluate", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 2
+    assert f"error: {said}" in done.stderr
+    assert len(done.stderr.splitlines()) <= 6
 
 
 def test_malformed_yaml_is_an_error_of_a_few_lines(tmp_path):
@@ -226,8 +250,8 @@ def test_a_sweep_loses_no_job(tmp_path):
 
 # Noise that hangs on the image, not on the process that draws it: what is left of DDP is arithmetic.
 BY_IMAGE = (
-    "encoder._target_=by_image.Encoder",
-    "posterior._target_=by_image.Posterior",
+    "encoder._target_=helpers.by_image.Encoder",
+    "posterior._target_=helpers.by_image.Posterior",
     "posterior.in_features=11",
     "data.binarize=threshold",
     "likelihood=bce",
@@ -239,13 +263,14 @@ BY_IMAGE = (
 def test_two_processes_compute_what_one_does(tmp_path, sweep):
     """Step by step and, in the sweep, three steps at a time: the seeds want to hear of each."""
     several = ("trainer.log_every_n_steps=3",)
-    ddp = ("trainer=ddp", "trainer.devices=2", *(several if sweep else ("+callbacks.seeds._target_=by_image.Seeds",)))
+    seeds = ("+callbacks.seeds._target_=helpers.callbacks.Seeds",)
+    ddp = ("trainer=ddp", "trainer.devices=2", *(several if sweep else seeds))
     single = command(
-        *SMALL, *BY_IMAGE, *(several if sweep else ()), "hydra.run.dir=one", cwd=tmp_path, PYTHONPATH=TESTS
+        *SMALL, *BY_IMAGE, *(several if sweep else ()), "hydra.run.dir=one", cwd=tmp_path, PYTHONPATH=str(TESTS)
     )
     assert single.returncode == 0, single.stderr
     where = ("-m", "hydra.sweep.dir=two", "hydra.sweep.subdir=.") if sweep else ("hydra.run.dir=two",)
-    double = command(*where, *SMALL, *BY_IMAGE, *ddp, cwd=tmp_path, PYTHONPATH=TESTS)
+    double = command(*where, *SMALL, *BY_IMAGE, *ddp, cwd=tmp_path, PYTHONPATH=str(TESTS))
     assert double.returncode == 0, double.stderr
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert len(one) == len(two)
@@ -276,12 +301,11 @@ def test_two_processes_fail_in_a_few_lines(tmp_path):
 
 @pytest.mark.slow
 def test_a_terminated_run_says_so_and_can_be_resumed(tmp_path):
-    done = command(
-        *SMALL, "+callbacks.stop._target_=by_image.Terminate", "hydra.run.dir=run", cwd=tmp_path, PYTHONPATH=TESTS
-    )
+    stop = "+callbacks.stop._target_=helpers.callbacks.Terminate"
+    done = command(*SMALL, stop, "hydra.run.dir=run", cwd=tmp_path, PYTHONPATH=str(TESTS))
     assert done.returncode == 143
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
-    done = command("resume=run", "+callbacks.stop=null", cwd=tmp_path, PYTHONPATH=TESTS)
+    done = command("resume=run", "+callbacks.stop=null", cwd=tmp_path, PYTHONPATH=str(TESTS))
     assert done.returncode == 0, done.stderr
     whole = command(*SMALL, "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.returncode == 0
@@ -294,7 +318,7 @@ def test_a_terminated_run_says_so_and_can_be_resumed(tmp_path):
 @pytest.mark.slow
 def test_a_wheel_carries_its_conf_and_trains_from_anywhere(tmp_path):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=Path(TESTS).parent, check=True, capture_output=True)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PICTURED, SMALL, composed
+from helpers.pairs import cover
+from helpers.runs import PICTURED, SMALL, composed
 from hydra.core.hydra_config import HydraConfig
-from pairs import cover
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.runs.build import bound, build, check_values

@@ -5,7 +5,7 @@ from math import sqrt
 
 import pytest
 import torch
-from conftest import SMALL, composed
+from helpers.runs import SMALL, composed
 from scipy import stats
 
 from vae_exp import corruptions, decoders, encoders, likelihoods

@@ -7,6 +7,7 @@ from scipy import integrate, special, stats
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from zuko.mixtures import GMM
 
+from vae_exp import likelihoods
 from vae_exp.draws import Draw
 
 B, D, IMAGE = 4, 3, (1, 2, 3)
@@ -108,6 +109,17 @@ def test_elbo_of_k_latents_is_the_mean_of_the_elbos_of_each():
     draw = make_draw(diagonal(B, D), GMM(D, components=2).double()(), 5)
     each = [Draw(draw.x, z[None], draw.q, draw.p, lambda _, i=i: px_of(draw, i)).elbo for i, z in enumerate(draw.z)]
     torch.testing.assert_close(draw.elbo, sum(each) / 5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2), (2, 2, 3)])
+@pytest.mark.parametrize("likelihood", [likelihoods.Normal(1.0), likelihoods.Bernoulli()])
+def test_params_of_another_shape_than_the_images_are_refused(likelihood, shape):
+    """Torch would broadcast, and give every image the same number where the params are no images."""
+    q = diagonal(B, D)
+    for x in (torch.rand(B, *IMAGE).double().round(), torch.zeros(B, 5).double()):
+        draw = Draw(x, q.sample((2,)), q, standard(), lambda z: likelihood(torch.zeros(2, B, *shape).double()))
+        with pytest.raises(ValueError, match=r"likelihood: .* an image is "):
+            draw.elbo  # noqa: B018
 
 
 def px_of(draw, i):

@@ -6,7 +6,7 @@ import sys
 import onnxruntime
 import pytest
 import torch
-from conftest import SMALL, command, composed
+from helpers.runs import SMALL, command, composed
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn

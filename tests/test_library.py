@@ -1,17 +1,16 @@
 """docs/library.md: its code runs, and gives what stands beside it."""
 
 import re
-from pathlib import Path
 
 import torch
-from conftest import SMALL, composed
+from helpers.runs import ROOT, SMALL, composed
 from PIL import Image
 
 from vae_exp.export import export
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
 
-TEXT = (Path(__file__).parents[1] / "docs" / "library.md").read_text()
+TEXT = (ROOT / "docs" / "library.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 SIZES = {"C": 1, "H": 8, "W": 8, "D": 3}
 RUNS = {"vae": ("data.binarize=dynamic", "likelihood=bce"), "cvae": ("data.num_classes=10",)}

@@ -4,23 +4,25 @@ import csv
 import json
 import subprocess
 import sys
-from importlib import import_module
+from functools import partial
 from typing import ClassVar
 
 import pytest
-from conftest import PICTURED, SMALL, command, composed
+from helpers.runs import PICTURED, SMALL, command, composed, resume, wandb_records
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 from pytorch_lightning.loggers import Logger
-from test_train import resume
 
 from vae_exp.config import CONF
-from vae_exp.generate import generate_runs
+from vae_exp.export import export_runs
 from vae_exp.loggers import CSV
+from vae_exp.metrics.score import score_runs
+from vae_exp.report import report_runs
 from vae_exp.runs.folder import resumed_config
 from vae_exp.runs.trained import Trained
 from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 
 def read(path):
@@ -116,34 +118,24 @@ def test_a_run_whose_config_does_not_state_the_folder_is_resumed(run):
     assert len(list((folder / "tensorboard").glob("events.out*"))) == 2
 
 
-@pytest.mark.parametrize(
-    ("module", "options"),
-    [("evaluate", ["metrics=[elbo]"]), ("generate", ["what=samples", "num_images=1"]), ("report", []), ("export", [])],
-)
-def test_every_command_adds_its_results_to_the_record_in_wandb(run, monkeypatch, module, options):
-    folder, _ = run("callbacks.pictures=null")
+COMMANDS = {
+    "evaluate": (score_runs, ["metrics=[elbo]"]),
+    "generate": (partial(generate_runs, what="samples"), ["what=samples", "num_images=1"]),
+    "report": (report_runs, []),
+    "export": (export_runs, []),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_adds_its_results_to_the_record_in_wandb(run, monkeypatch, name):
+    folder, _ = run()
     logged = []
     monkeypatch.setattr(Trained, "log_wandb", lambda self, numbers, pictures: logged.append((numbers, pictures)))
+    command, options = COMMANDS[name]
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(module, [f"run='{folder}'", "accelerator=cpu", "progress=false", "logger=wandb", *options])
-    if module == "generate":
-        generate_runs(cfg, "samples")
-    else:
-        getattr(import_module(f"vae_exp.{module}"), f"{module}_runs")(cfg)
+        command(compose(name, [f"run='{folder}'", "accelerator=cpu", "progress=false", "logger=wandb", *options]))
     (added,) = logged
     assert any(added)
-
-
-def wandb_records(folder):
-    """The records of an offline run, by W&B's own reader."""
-    (path,) = folder.rglob("*.wandb")
-    lines = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import composed
+from helpers.runs import composed
 from scipy.special import logit
 from torch import nn
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_quadrature import assert_moments, plane
+from helpers.quadrature import assert_moments, plane
 from scipy import integrate, stats
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 from torch.distributions import Laplace as TorchLaplace

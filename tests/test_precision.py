@@ -1,16 +1,16 @@
 """precision.py: the only module that asks for float64, and moves a tensor before it widens it."""
 
 import ast
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.runs import ROOT
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vae_exp import precision
 
-SOURCE = Path(__file__).parents[1] / "src" / "vae_exp"
+SOURCE = ROOT / "src" / "vae_exp"
 
 
 def asks_for_float64(node: ast.AST) -> bool:

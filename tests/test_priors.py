@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_quadrature import assert_moments, plane
+from helpers.quadrature import assert_moments, plane
 from scipy import special, stats
 from torch import nn
 from torch.distributions import Categorical as TorchCategorical

@@ -5,13 +5,12 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import composed
+from helpers.runs import ROOT, composed
 from omegaconf import OmegaConf
 
 from vae_exp.config import CONF
 from vae_exp.training.job import train
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = re.findall(r"^python -m vae_exp ([^#\n]*)", TEXT, re.MULTILINE)
 EXPECTED = OmegaConf.load(Path(CONF) / "experiment" / "quickstart.yaml").expected

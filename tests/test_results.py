@@ -6,11 +6,10 @@ import math
 import re
 import shlex
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed
+from helpers.runs import ROOT, composed
 from hydra import compose, initialize_config_dir
 
 from vae_exp.config import CONF
@@ -18,7 +17,6 @@ from vae_exp.likelihoods import Categorical as Levels
 from vae_exp.likelihoods import ContinuousBernoulli
 from vae_exp.runs.build import build
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "results"))
 run = importlib.import_module("run")
 uses = importlib.import_module("uses")

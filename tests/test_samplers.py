@@ -4,16 +4,17 @@ import math
 
 import pytest
 import torch
-from conftest import evaluated, generated
-from linear import Affine, features, full_normal, make
-from made import made
+from helpers.in_memory import made
+from helpers.linear import Affine, features, full_normal, make
+from helpers.runs import evaluated, generated
 from torch import nn
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from vae_exp import samplers
+from vae_exp import plots, samplers
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Split
 from vae_exp.objectives import ELBO
+from vae_exp.runs.trained import restore
 from vae_exp.samplers import fit_flow, fit_mixture, sampler
 
 FACTORS = torch.tensor([[[1.0, 0.0], [0.5, 0.3]], [[0.2, 0.0], [-0.4, 0.6]]])
@@ -185,5 +186,42 @@ def test_what_cannot_be_is_refused(run):
     generated(folder, "samples", "sampler=prior")
     with pytest.raises(NoMeaningError, match="discrete latents"):
         generated(folder, "samples", "sampler=gmm")
-    with pytest.raises(ConfigError, match="sampler=maf: choose prior, gmm or flow"):
+    with pytest.raises(ConfigError, match="sampler=maf: choose one of prior, gmm, flow"):
         generated(folder, "samples", "sampler=maf")
+
+
+class At(samplers.Sampler):
+    """Every latent is the same one."""
+
+    def __call__(self, num, c=None):
+        return torch.full((num, 3), 0.7)
+
+
+FOURTH_MOMENTS = {
+    "likelihood=bce data.binarize=static": lambda px: px.variance * (1 - 3 * px.variance),
+    "likelihood=gaussian_shared likelihood.init_scale=0.3": lambda px: 3 * px.variance**2,
+}
+
+
+@pytest.mark.parametrize("likelihood", FOURTH_MOMENTS)
+def test_sampled_pixels_have_the_mean_and_the_variance_of_the_likelihood(run, monkeypatch, likelihood):
+    """All images of one z: what varies among them is the likelihood's."""
+    folder, _ = run(*likelihood.split(), "trainer.max_epochs=1")
+    drawn = []
+    monkeypatch.setattr(samplers, "sampler", lambda *_: At(lambda c: None, "one z", {}))
+    monkeypatch.setattr(plots, "grid", lambda images, *_: drawn.append(images))
+    for pixels in ("mean", "sample"):
+        generated(folder, "samples", f"pixels={pixels}", "num_images=4000")
+    means, samples = drawn
+    trained = restore(folder, accelerator="cpu")
+    px = trained.model.decode(torch.full((1, 3), 0.7))
+    assert torch.allclose(means, px.mean.expand(4000, -1, -1, -1), atol=1e-6)
+    variance, fourth = px.variance[0], FOURTH_MOMENTS[likelihood](px)[0]
+    assert ((samples.mean(0) - px.mean[0]).abs() < 5 * (variance / 4000).sqrt()).all()
+    assert (
+        (samples.var(0) - variance).abs() < 5 * ((fourth - variance**2).clamp(min=1e-12) / 4000).sqrt() + 1e-3
+    ).all()
+    with pytest.raises(ConfigError, match="pixels=bits: choose mean or sample"):
+        generated(folder, "samples", "pixels=bits")
+    with pytest.raises(ConfigError, match="num_images=0: at least 1 is needed"):
+        generated(folder, "samples", "num_images=0")

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from linear import Affine, Flat
+from helpers.linear import Affine, Flat
+from helpers.runs import curve, resume
 from omegaconf import OmegaConf
-from test_train import curve, resume
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from vae_exp import likelihoods

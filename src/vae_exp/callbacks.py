@@ -107,11 +107,9 @@ class Latents(Callback):
         self._log(trainer, pl_module, "test")
 
     def _update(self, draw: Draw) -> None:
-        try:
-            mean = draw.z_mean
+        mean = draw.z_mean
+        if mean is not None:
             self._moments.update(torch.cat([mean.sum(dim=0), mean.square().sum(dim=0)]), len(mean))
-        except NotImplementedError:
-            pass  # a flow knows no mean
         if draw.p is not None and draw.kl_per_dim is not None:
             self._kl.update(draw.kl_per_dim.sum(dim=0), len(draw.kl_per_dim))
 

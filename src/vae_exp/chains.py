@@ -1,4 +1,4 @@
-"""Chains of conditionals: posterior and prior of a VAE with several stochastic layers."""
+"""Chains of conditionals: posterior and prior of a VAE with several stochastic layers (arXiv:1509.00519)."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -21,7 +21,7 @@ class Chain(Distribution):
 
     Arguments:
         first: `p(v_1)`, event `(D_1,)`.
-        links: `v_l -> p(v_{l+1} | v_l)`, for each but the last.
+        links: `v_l -> p(v_{l+1} | v_l)`, for each l but the last.
         sizes: D_1 to D_L, in the order of the concatenation.
         is_reversed: Whether the concatenation begins with v_L.
     """
@@ -40,14 +40,14 @@ class Chain(Distribution):
         super().__init__(first.batch_shape, torch.Size([sum(sizes)]), validate_args=False)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Draws the first, then each from the one before it."""
+        """Draws v_1, then each v_l given the one before it."""
         v = [self.first.rsample(torch.Size(sample_shape))]
         for link in self.links:
             v.append(link(v[-1]).rsample())
         return torch.cat(v[::-1] if self.is_reversed else v, dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The sum over the chain."""
+        """The sum over the chain, `(..., D_1 + ... + D_L) -> (...)`."""
         v = list(value.split(self.sizes, dim=-1))
         if self.is_reversed:
             v.reverse()

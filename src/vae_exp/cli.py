@@ -48,6 +48,7 @@ MANY_TYPES = (
 )
 
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
+BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own at the top of the config
 COMMANDS = ("train", "evaluate", "generate", "report", "export")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
@@ -215,10 +216,9 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
     hydra = HydraConfig.get()
     _check_search_path(hydra)
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    groups = [o for o in overrides if o.key_or_group in hydra.runtime.choices]
+    groups = [o for o in overrides if o.key_or_group in (*hydra.runtime.choices, *BRING_KEYS)]
     defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
-    # `what` is the one group whose options bring keys of their own.
-    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group == "what"])
+    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group in BRING_KEYS])
     names = [*known, *hydra.runtime.choices]
     for key in cfg:
         if key not in names:
@@ -227,10 +227,16 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         key = override.key_or_group
         if override in groups or override.is_delete() or key in MANY_TYPES:
             continue
-        given, default = OmegaConf.select(cfg, key), OmegaConf.select(defaults, key)
-        kind = _needed(default)
-        if given is not None and kind is not None and not isinstance(given, kind[0]):
-            raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
+        _check_value(key, OmegaConf.select(cfg, key), OmegaConf.select(defaults, key))
+
+
+def _check_value(key: str, given: Any, default: Any) -> None:
+    if isinstance(default, DictConfig) and isinstance(given, str | int | float):
+        both = f"\nBoth are metrics: choose metrics=[{key},{given}]" if _is_metric(str(given)) else ""
+        raise ConfigError(f"{key}={given}: {key} is no single value but has keys, which --cfg job shows{both}")
+    kind = _needed(default)
+    if given is not None and kind is not None and not isinstance(given, kind[0]):
+        raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
 
 
 def _check_search_path(hydra: HydraConf) -> None:
@@ -259,18 +265,25 @@ def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
 def _explain(error: BaseException, config_name: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
-    if isinstance(error, MissingConfigException) and error.options:
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, given = str(error.missing_cfg_file).rpartition("/")
-        options = ", ".join(error.options)
-        return f"{group}={given}: no such option{_nearest(given, error.options)}\n{group} is one of: {options}"
+        # Of a group that takes several options Hydra names none.
+        options = error.options or sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
+        return f"{group}={given}: no such option{_nearest(given, options)}\n{group} is one of: {', '.join(options)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
     key = getattr(cause, "full_key", None)
     if key and not isinstance(error, OverrideParseException):
+        if config_name == "evaluate" and _is_metric(key):
+            return f"{key}: this metric is not asked for, so nothing reads its options: choose metrics=[...,{key}]"
         known = _known_keys(config_name)
         return f"{key}: no such key{_nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
     return "\n".join(line.strip() for line in str(error).splitlines()[:5] if line.strip())
+
+
+def _is_metric(name: str) -> bool:
+    return (Path(CONF) / "metrics" / f"{name}.yaml").is_file()
 
 
 def _known_keys(config_name: str) -> list[str]:

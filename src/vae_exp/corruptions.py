@@ -1,4 +1,4 @@
-"""Corruptions `x -> x`: what the encoder sees in training. The clean x is scored, so that an ELBO stays a bound.
+"""Corruptions `x -> x` of what the encoder sees in training. The clean x is scored, so an ELBO stays a bound.
 
 In evaluation they do nothing.
 """
@@ -13,7 +13,7 @@ class Gaussian(nn.Module):
     """Adds normal noise to each pixel.
 
     Arguments:
-        scale: Its standard deviation, in units of the pixel range [0, 1].
+        scale: Standard deviation of the noise, in units of the pixel range [0, 1].
     """
 
     def __init__(self, scale: float) -> None:
@@ -28,10 +28,10 @@ class Gaussian(nn.Module):
 
 
 class Mask(nn.Module):
-    """Sets pixels to 0, all channels of one together (Vincent et al., 2008).
+    """Sets random pixels to 0, all channels of a pixel together (Vincent et al., 2008).
 
     Arguments:
-        share: Of the pixels, each on its own.
+        share: Probability of each pixel to be set to 0, independent of the others.
     """
 
     def __init__(self, share: float) -> None:

@@ -1,11 +1,11 @@
 """Decoders `(z, c) -> params`: latents `(N, D)`, context `(N, context_dim)` or None, params `(N, P*C, H, W)`.
 
-Normalisations are those of `vae_exp.encoders`. `batch` couples the latents of a training batch, so that what is
-bounded there is the probability of the whole batch under another model than the one that is validated.
+Normalisations are those of `vae_exp.encoders`. `batch` couples the latents of a training batch, so the training bound
+is one of the probability of the whole batch, under another model than the one that is validated.
 
-The output bias can start at the training images: `output_bias=mean` at their mean, for likelihoods whose one
-number a pixel is a mean (sse, gaussian_shared, laplace); `mean_logit` at its logit, for bce. Where the last layer
-has a bias for each pixel, that is the mean image, else the mean of each channel.
+The output bias can start at the training images: with `output_bias=mean` at their mean, for likelihoods that read one
+number per pixel, a mean (sse, gaussian_shared, laplace); with `mean_logit` at its logit, for bce. If the last layer has
+a bias for each pixel, this is the mean image, otherwise the mean of each channel.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ __all__ = ["MLP", "Conv", "ResNet"]
 
 
 class _Decoder(Part):
-    """What all share: `layers`, of which the last gives the params and has a bias."""
+    """What all decoders share: `layers`; the last one gives the params and has a bias."""
 
     layers: nn.Sequential
 
@@ -35,7 +35,7 @@ class _Decoder(Part):
             raise ValueError(f"decoder.output_bias={output_bias}: choose default, mean or mean_logit")
         if output_bias != "default" and params_per_pixel != 1:
             raise ValueError(
-                f"decoder.output_bias={output_bias} is for likelihoods of one number a pixel, "
+                f"decoder.output_bias={output_bias} is for likelihoods that read one number per pixel, "
                 f"this one reads {params_per_pixel}: choose default"
             )
         channels, height, width = image_shape
@@ -46,28 +46,29 @@ class _Decoder(Part):
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """`(N, D), (N, context_dim) or None -> (N, P*C, H, W)`; the context is appended to the latents."""
         check_inputs("decoder", z, (self.latent_dim,), c, self.context_dim)
-        # Not len(z), which an export would take for fixed.
+        # Not len(z), which an export would treat as a constant.
         return self.layers(z if c is None else torch.cat([z, c], dim=1)).view(z.shape[0], *self.params_shape)
 
     @torch.no_grad()
     def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Sets the output bias as `output_bias` says, before the first step of a new run.
+        """Sets the output bias according to `output_bias`, before the first step of a new run.
 
         Arguments:
-            batches: The training images, each once: x `(B, C, H, W)` as the likelihood scores them, and y, unread.
+            batches: The training images, each once: x `(B, C, H, W)` as the likelihood scores them, and y, which is not
+                read.
 
         Raises:
-            ValueError: If a mean has no logit.
+            ValueError: If a mean outside [0, 1] has no logit.
         """
         if self.output_bias == "default":
             return
-        *_, bias = self.layers.parameters()  # the output layer's
+        *_, bias = self.layers.parameters()  # that of the output layer
         dims = (0,) if bias.numel() == prod(self.params_shape) else (0, 2, 3)
         total, num = on_cpu(torch.zeros(())), 0
         for x, _ in batches:
             total = total + on_cpu(x.sum(dims))
             num += x.numel() // bias.numel()
-        # Half a bit of each kind more than there are: the logit of a pixel that is never on is finite.
+        # Adds half a bit of each kind, so that the logit of a pixel that is never on is finite.
         start = total / num if self.output_bias == "mean" else torch.logit((total + 0.5) / (num + 1))
         if not start.isfinite().all():
             raise ValueError("decoder.output_bias=mean_logit: some pixels have a mean outside [0, 1], choose mean")
@@ -123,7 +124,7 @@ class Conv(_Decoder):
         hidden: Width of the linear layer that reads z.
         activation: Name of a class in `torch.nn`.
         normalization: `none`, `batch` or `layer`, of the hidden layer and the feature maps.
-        output_bias: `default`, `mean` or `mean_logit`; one number a channel.
+        output_bias: `default`, `mean` or `mean_logit`; one number for each channel.
 
     Raises:
         ValueError: If the image is too small to be halved `len(channels)` times, or there is no such
@@ -146,7 +147,7 @@ class Conv(_Decoder):
         act, norm = activation_class("decoder", activation), normalization_of("decoder", normalization, of_maps=True)
         norm_hidden = normalization_of("decoder", normalization, of_maps=False)
         out_channels, height, width = self.params_shape
-        # The sides from the smallest to the image: 7, 14, 28. An odd side is one more than twice the last.
+        # Sides from the smallest map to the image: 7, 14, 28. An odd side is one more than twice the side before it.
         heights = [height >> k for k in range(len(channels), -1, -1)]
         widths = [width >> k for k in range(len(channels), -1, -1)]
         if not heights[0] or not widths[0]:
@@ -175,8 +176,8 @@ class Conv(_Decoder):
 class ResNet(_Decoder):
     """The mirror of `encoders.ResNet`: a linear layer, stages of residual blocks, a convolution to the params.
 
-    From the second stage on, a stage begins by enlarging the maps (nearest neighbour) to the size that the
-    encoder's has there, and by a convolution of kernel 3.
+    From the second stage on, each stage first enlarges the maps (nearest neighbour) to the size that they have in the
+    encoder, and then applies a convolution of kernel 3.
 
     Arguments:
         latent_dim: D.
@@ -187,10 +188,10 @@ class ResNet(_Decoder):
         blocks: Residual blocks in each stage.
         activation: Name of a class in `torch.nn`.
         normalization: `none`, `batch` or `layer`, of the feature maps.
-        output_bias: `default`, `mean` or `mean_logit`; one number a channel.
+        output_bias: `default`, `mean` or `mean_logit`; one number for each channel.
 
     Raises:
-        ValueError: If there is no stage or no block, if the first stages would be of a single pixel, or if there
+        ValueError: If there is no stage or no block, if the first two stages would have a single pixel, or if there
             is no such activation, normalisation or bias.
     """
 
@@ -213,7 +214,7 @@ class ResNet(_Decoder):
                 f"decoder.channels={list(channels)}, decoder.blocks={blocks}: at least one stage of one block is needed"
             )
         out_channels, height, width = self.params_shape
-        # Sides rounded up, as in the encoder: 7, 14, 28 and 4, 7, 13.
+        # Sides are rounded up, as in the encoder: 7, 14, 28 or 4, 7, 13.
         sizes = [(-(-height >> k), -(-width >> k)) for k in range(len(channels) - 1, -1, -1)]
         if sizes[:2] == [(1, 1), (1, 1)]:
             raise ValueError(

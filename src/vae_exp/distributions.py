@@ -1,19 +1,73 @@
-"""Distributions over latents `(D,)` that a prior and a posterior share, or two priors, and that torch lacks."""
+"""Distributions over latents `(D,)` that torch lacks, and what any distribution can be asked without an exception."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, constraints, register_kl
+from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 
-__all__ = ["Mixture", "OneHots", "RelaxedOneHots"]
+__all__ = [
+    "Mixture",
+    "OneHots",
+    "RelaxedOneHots",
+    "closed_form_kl",
+    "is_discrete",
+    "mean_of",
+    "sample_of",
+    "variance_of",
+]
+
+
+def mean_of(q: Distribution) -> Tensor | None:
+    """`E z`, `(..., D)`; None if q does not know it, as a flow."""
+    try:
+        return q.mean
+    except NotImplementedError:
+        return None
+
+
+def variance_of(q: Distribution) -> Tensor | None:
+    """The variance of each dimension, `(..., D)`; None if q does not know it, as a flow or a point."""
+    try:
+        return q.variance
+    except NotImplementedError:
+        return None
+
+
+def is_discrete(q: Distribution) -> bool:
+    """Whether q is over bits or categories."""
+    try:
+        return q.support is not None and q.support.is_discrete
+    except NotImplementedError:  # chains, flows and points do not say; they are over real numbers
+        return False
+
+
+def closed_form_kl(q: Distribution, p: Distribution) -> Tensor | None:
+    """`KL(q || p)`, `(...)`, nats; None if torch has no closed form for the two."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
+def sample_of(p: Distribution, shape: Sequence[int] = ()) -> Tensor:
+    """Samples `(*shape, ..., D)`, with a pathwise gradient if p has one.
+
+    Raises:
+        ValueError: If p cannot be sampled from.
+    """
+    try:
+        return p.rsample(torch.Size(shape)) if p.has_rsample else p.sample(torch.Size(shape))
+    except NotImplementedError as error:
+        raise ValueError(f"prior: {type(p).__name__} cannot be sampled from; it needs a method sample") from error
 
 
 class Mixture(Distribution):
     """`p(z) = sum_k w_k q_k(z)`.
 
-    Torch's `MixtureSameFamily` takes the batch from the components alone; here weights `(B, K)` may share
+    Torch's `MixtureSameFamily` takes the batch shape from the components alone; here weights `(B, K)` may share
     components `(K,)`, and a weight may be 0.
 
     Arguments:
@@ -49,7 +103,7 @@ class Mixture(Distribution):
 
 
 class _Blocks(constraints.Constraint):
-    """Where `OneHots` lie: of other blocks, and of bits, they have no probability."""
+    """The support of `OneHots`: blocks of another width, and bits, have no probability."""
 
     is_discrete = True
     event_dim = 1
@@ -62,7 +116,7 @@ class _Blocks(constraints.Constraint):
 
 
 class OneHots(Distribution):
-    """V independent variables of C categories, each a one-hot block; the blocks side by side are z, D = V C.
+    """V independent variables of C categories, each a one-hot block; z is the blocks side by side, D = V C.
 
     Arguments:
         logits: `(..., V, C)`.
@@ -101,11 +155,11 @@ class OneHots(Distribution):
 
 
 class RelaxedOneHots(OneHots):
-    """`OneHots` whose samples are the Gumbel-softmax (Jang et al., 2017; Maddison et al., 2017); its KL stays theirs.
+    """`OneHots` with Gumbel-softmax samples (Jang et al., 2017; Maddison et al., 2017); the KL is that of `OneHots`.
 
     Arguments:
         logits: `(..., V, C)`.
-        temperature: Towards 0 samples become one-hot.
+        temperature: Samples become one-hot as it goes to 0.
     """
 
     has_rsample = True
@@ -120,7 +174,7 @@ class RelaxedOneHots(OneHots):
         return F.gumbel_softmax(logits, tau=self.temperature, dim=-1).flatten(-2)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """As `rsample`, without a gradient."""
+        """Like `rsample`, without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)
 
@@ -144,7 +198,7 @@ def _kl_one_hots(q: OneHots, p: OneHots) -> Tensor:
 def _choose(log_probs: Tensor, sample_shape: Any) -> Tensor:
     """`(..., C) -> (*sample_shape, ...)`: categories, by Gumbel's argmax.
 
-    Torch's Categorical looks at its probabilities on the way, for which a device has to be waited.
+    Torch's Categorical checks its probabilities on the way and waits for the device to do so.
     """
     log_probs = log_probs.expand(*sample_shape, *log_probs.shape)
     return (log_probs - torch.empty_like(log_probs).exponential_().log()).argmax(dim=-1)

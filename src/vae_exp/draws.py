@@ -8,8 +8,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution, Independent
 
+from vae_exp.distributions import closed_form_kl, mean_of, sample_of, variance_of
 from vae_exp.precision import full_precision
 
 __all__ = ["Draw", "sample"]
@@ -67,6 +68,9 @@ class Draw:
         stop: What gets no gradient: the parameters of "q" (in `log_qz`), those of "p" (in `log_px` and `log_pz`).
             Either is then a function of z alone. Whoever made z has stopped "z".
         log_qz: Where it is known already.
+
+    Raises:
+        ValueError: When x is scored, if the event of `p(x | z, c)` has another shape than an image.
     """
 
     def __init__(
@@ -92,29 +96,19 @@ class Draw:
         return {"recon": self.recon, **({} if self.p is None else {"kl": self.kl}), **self.extras}
 
     @property
-    def z_mean(self) -> Tensor:
-        """`E_q z`, `(B, D)`.
-
-        Raises:
-            NotImplementedError: If the posterior does not know it, as a flow.
-        """
-        return self.q.mean
+    def z_mean(self) -> Tensor | None:
+        """`E_q z`, `(B, D)`; None if the posterior does not know it, as a flow."""
+        return mean_of(self.q)
 
     @property
-    def z_variance(self) -> Tensor:
-        """`Var_q z`, `(B, D)`.
-
-        Raises:
-            NotImplementedError: If the posterior does not know it, as a flow.
-        """
-        return self.q.variance
+    def z_variance(self) -> Tensor | None:
+        """`Var_q z`, `(B, D)`; None if the posterior does not know it, as a flow or a point."""
+        return variance_of(self.q)
 
     def mean(self, num_samples: int) -> Tensor:
-        """`E_q z`, `(B, D)`, or the mean of K fresh latents, where the posterior does not know it."""
-        try:
-            return self.z_mean
-        except NotImplementedError:
-            return self.again(num_samples).z.mean(dim=0)
+        """`E_q z`, `(B, D)`, or the mean of K fresh latents if the posterior does not know it."""
+        mean = self.z_mean
+        return self.resample(num_samples).z.mean(dim=0) if mean is None else mean
 
     @cached_property
     def px(self) -> Distribution:
@@ -152,8 +146,8 @@ class Draw:
         """`log p(x, z | c)`, `(K, B)`, at other latents `(K, B, D)`."""
         return self.log_likelihood(z) + self.log_prior(z)
 
-    def again(self, num_samples: int) -> "Draw":
-        """K fresh latents from the same posterior: x is not encoded again."""
+    def resample(self, num_samples: int) -> "Draw":
+        """K fresh latents from the same posterior; x is not encoded again."""
         with full_precision(self.x):
             z, log_qz = sample(self.q, num_samples, self.stop)
         return Draw(self.x, z, self.q, self.p, self.decode, self.stop, log_qz)
@@ -165,12 +159,8 @@ class Draw:
             ValueError: If the prior cannot be sampled from.
         """
         p = self._prior()
-        shape = torch.Size((num_samples,) if p.batch_shape else (num_samples, len(self.x)))
         with full_precision(self.x):
-            try:
-                return p.rsample(shape) if p.has_rsample else p.sample(shape)
-            except NotImplementedError as error:
-                raise ValueError(f"prior: {type(p).__name__} cannot be sampled from, which objective needs") from error
+            return sample_of(p, (num_samples,) if p.batch_shape else (num_samples, len(self.x)))
 
     def _prior(self) -> Distribution:
         if self.p is None:
@@ -178,6 +168,11 @@ class Draw:
         return self.p
 
     def _score_x(self, px: Distribution) -> Tensor:
+        if px.event_shape != self.x.shape[1:]:  # log_prob would broadcast, and give all images one number
+            raise ValueError(
+                f"likelihood: p(x | z) is over events {tuple(px.event_shape)}, an image is {tuple(self.x.shape[1:])}.\n"
+                "Ways out: a decoder that gives params (N, P*C, H, W) of that image, or another likelihood"
+            )
         with full_precision(self.x):
             return px.log_prob(self.x.expand(*px.batch_shape[:-1], *self.x.shape))
 
@@ -186,27 +181,15 @@ class Draw:
         """`KL(q(z_d | x, c) || p(z_d | c))`, `(B, D)`, where both factorise and torch knows it; else None."""
         if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
             return None
-        try:
-            return kl_divergence(self.q.base_dist, self.p.base_dist)
-        except NotImplementedError:
-            return None
-
-    @_term
-    def closed_form_kl(self) -> Tensor | None:
-        """`KL(q(z | x, c) || p(z | c))`, `(B,)`, where torch knows it; else None."""
-        if self.kl_per_dim is not None:
-            return self.kl_per_dim.sum(dim=-1)
-        try:
-            return kl_divergence(self.q, self._prior())
-        except NotImplementedError:
-            return None
+        return closed_form_kl(self.q.base_dist, self.p.base_dist)
 
     @_term
     def kl(self) -> Tensor:
         """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form where torch has one, else Monte Carlo."""
-        if self.closed_form_kl is not None:
-            return self.closed_form_kl
-        return (self.log_qz - self.log_pz).mean(dim=0)
+        if self.kl_per_dim is not None:
+            return self.kl_per_dim.sum(dim=-1)
+        closed = closed_form_kl(self.q, self._prior())
+        return (self.log_qz - self.log_pz).mean(dim=0) if closed is None else closed
 
     @cached_property
     def recon(self) -> Tensor:

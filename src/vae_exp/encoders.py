@@ -1,9 +1,10 @@
 """Encoders `(x, c) -> h`: images `(B, C, H, W)`, context `(B, context_dim)` or None, features `(B, F)`.
 
-What lies between two layers is a normalisation, if any, and an activation. `layer` (Ba et al., 2016) normalises
-each image by itself, a feature map over channels and pixels together. `batch` (Ioffe & Szegedy, 2015) couples
-the images of a training batch, so that its ELBO is no sum over images; it needs two of them at least. Validation
-and test use the running means: their images are scored one by one, and what they log is a bound as ever.
+Between two layers there are an optional normalisation and an activation. `layer` (Ba et al., 2016, arXiv:1607.06450)
+normalises each image by itself, a feature map over channels and pixels together. `batch` (Ioffe & Szegedy, 2015,
+arXiv:1502.03167) couples the images of a training batch, so its ELBO is not a sum over images; it needs at least two
+images. Validation and test use the running means: they score each image by itself, and what they log is a bound.
+`ResNet`: arXiv:1603.05027.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ __all__ = ["MLP", "Conv", "ResNet"]
 
 
 class _Encoder(Part):
-    """What all share: `layers`, and what they read."""
+    """What all encoders share: `layers`, and what goes into them."""
 
     layers: nn.Sequential
 
@@ -41,7 +42,7 @@ class _Encoder(Part):
 class MLP(_Encoder):
     """A fully connected encoder; the context is appended to the pixels.
 
-    Without hidden layers and with `Identity` for an activation it is one linear map (`encoder=linear`).
+    Without hidden layers and with the activation `Identity` it is one linear map (`encoder=linear`).
 
     Arguments:
         image_shape: `(C, H, W)`.
@@ -79,8 +80,8 @@ class MLP(_Encoder):
 class Conv(_Encoder):
     """Convolutions that halve the image (kernel 4, stride 2), then one linear layer.
 
-    The context enters as constant channels, one for each of its entries. Any image is taken whose
-    sides survive the halvings.
+    The context enters as constant channels, one for each of its entries. The image may have any size that can be halved
+    that often.
 
     Arguments:
         image_shape: `(C, H, W)`.
@@ -124,8 +125,8 @@ class Conv(_Encoder):
 class ResNet(_Encoder):
     """Stages of residual blocks, activations first (He et al., 2016), then one linear layer.
 
-    A convolution of kernel 3 leads into each stage; from the second stage on it has stride 2 and halves the
-    image, an odd side rounded up. The context enters as constant channels, one for each of its entries.
+    Each stage begins with a convolution of kernel 3; from the second stage on it has stride 2 and halves the image,
+    with odd sides rounded up. The context enters as constant channels, one for each of its entries.
 
     Arguments:
         image_shape: `(C, H, W)`.

@@ -99,6 +99,7 @@ def export(trained: "Trained") -> dict[str, Any]:
         raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
     import torch
 
+    from vae_exp.distributions import mean_of, variance_of
     from vae_exp.models import M2
     from vae_exp.runs.build import bound
     from vae_exp.runs.folder import write_json
@@ -111,10 +112,7 @@ def export(trained: "Trained") -> dict[str, Any]:
 
     def encoder(x: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
         q = posterior(x, y)
-        try:
-            return {"z_mean": q.mean, "z_stddev": q.stddev}
-        except NotImplementedError:
-            return {"z_mean": q.mean}
+        return {"z_mean": q.mean} if variance_of(q) is None else {"z_mean": q.mean, "z_stddev": q.stddev}
 
     def decoder(z: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
         params: list[Tensor] = []
@@ -132,9 +130,7 @@ def export(trained: "Trained") -> dict[str, Any]:
     if isinstance(model, M2):
         parts["classifier"] = (lambda x: {"log_qy": model.classify(x)}, {"x": x})
     refused = {}
-    try:
-        encoder(x, **y)
-    except NotImplementedError:
+    if mean_of(posterior(x, **y)) is None:
         del parts["encoder"]
         refused["encoder"] = f"posterior: {type(model.posterior).__name__} knows no mean"
 

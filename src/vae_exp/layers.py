@@ -1,4 +1,4 @@
-"""What encoders, decoders and chains put between two layers."""
+"""What encoders, decoders and chains use between two layers."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ __all__ = ["activation_class", "check_inputs", "normalization_of", "residual"]
 
 
 def activation_class(part: str, name: str) -> type[nn.Module]:
-    """The class of that name in `torch.nn`.
+    """The class with this name in `torch.nn`.
 
     Raises:
         ValueError: If there is none; the message names the key of the part.
@@ -21,7 +21,7 @@ def activation_class(part: str, name: str) -> type[nn.Module]:
 
 
 def normalization_of(part: str, kind: str, of_maps: bool) -> Callable[[int], list[nn.Module]]:
-    """What makes the normalisation of so many features or feature maps, a list of none or one.
+    """A function from a number of features, or feature maps, to their normalisation: a list of one layer or none.
 
     Raises:
         ValueError: If there is no such kind; the message names the key of the part.
@@ -37,17 +37,17 @@ def normalization_of(part: str, kind: str, of_maps: bool) -> Callable[[int], lis
 
 
 def check_inputs(part: str, given: Tensor, shape: Sequence[int], c: Tensor | None, context_dim: int) -> None:
-    """Holds what a network is given against what it reads: torch's own words are of matrices that cannot be multiplied.
+    """Checks the inputs of a network; torch's own error would only say that matrices cannot be multiplied.
 
     Arguments:
         part: encoder or decoder.
         given: Images or latents, `(N, *shape)`.
-        shape: Of one of them.
+        shape: The shape of one image or latent.
         c: The context, `(N, context_dim)` or None.
         context_dim: Its width, 0 for none.
 
     Raises:
-        ValueError: If one does not fit; it names the shapes.
+        ValueError: If one does not fit; the message names the shapes.
     """
     if given.shape[1:] != tuple(shape) or not given.is_floating_point():
         needed = f"floating-point numbers (N, {', '.join(map(str, shape))})"
@@ -64,10 +64,10 @@ class _Residual(nn.Sequential):
 
 
 def residual(width: int, act: type[nn.Module], norm: Callable[[int], list[nn.Module]], depth: int) -> nn.Module:
-    """One of `depth` blocks that keep channels and size."""
+    """A block that keeps the number of channels and the size, one of `depth` such blocks."""
     first, last = (nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(2))
-    # Variances of branches add up: with 1 / depth each, a deep network starts as large as one of one block. With
-    # zeros it would too, but then the first step does not reach the first convolution.
+    # Variances of branches add up: with 1 / depth for each, the output of a deep network starts as large as that of one
+    # block. Zeros would do that, too, but then the first step would not reach the first convolution.
     with torch.no_grad():
         for parameter in last.parameters():
             parameter.mul_(depth**-0.5)

@@ -1,7 +1,8 @@
 """Posteriors `h -> q(z | x, c)`: features `(B, F)` to a Distribution with batch `(B,)` and event `(D,)`.
 
-A posterior owns the heads that turn features into its parameters, so any `zuko` flow conditioned on
-F features is one as it stands.
+A posterior owns the linear heads that turn features into its parameters, so any `zuko` flow conditioned on F features
+is a posterior without further code. Diagonal normal: arXiv:1312.6114. Inverse autoregressive flow: arXiv:1606.04934.
+Relaxed bits and categories: arXiv:1611.00712, arXiv:1611.01144.
 """
 
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ class FullNormal(Part):
         self.register_buffer("columns", columns, persistent=False)
         self.below = nn.Linear(in_features, len(rows)) if latent_dim > 1 else None
         if self.below is not None:
-            # D (D - 1) / 2 random entries would swamp the diagonal: it starts as a diagonal normal.
+            # D (D - 1) / 2 random entries would dominate the diagonal, so this starts as a diagonal normal.
             nn.init.zeros_(self.below.weight)
             nn.init.zeros_(self.below.bias)
 
@@ -71,10 +72,10 @@ class FullNormal(Part):
         scale = (0.5 * self.logvar(h)).exp()
         factor = scale.diag_embed()
         if self.below is not None:
-            # Adam moves all D (D - 1) / 2 entries by its learning rate, however small their gradients. In units of z,
-            # not of the scale, and without the D, that shakes a narrow posterior by more than its width.
+            # Adam moves all D (D - 1) / 2 entries by its learning rate, however small their gradients. In units of z
+            # instead of the scale, and without the D, this would move a narrow posterior by more than its width.
             below = scale[:, self.rows] * self.below(h) / len(self.mu.bias)
-            images = torch.arange(h.shape[0], device=h.device)  # not len(h), which an export would take for fixed
+            images = torch.arange(h.shape[0], device=h.device)  # not len(h), a constant in an export
             factor = factor.index_put((images[:, None], self.rows, self.columns), below)
         return MultivariateNormal(self.mu(h), scale_tril=factor, validate_args=False)
 
@@ -84,7 +85,7 @@ def _kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     """`sum_d log(s_d / L_dd) + ((L L^T)_dd + (mu_d - m_d)^2) / (2 s_d^2) - 1/2`, p the normals N(m_d, s_d^2).
 
     Raises:
-        NotImplementedError: If p is another product.
+        NotImplementedError: If p is a product of other distributions.
     """
     normal = p.base_dist
     if not isinstance(normal, Normal) or p.reinterpreted_batch_ndims != 1:
@@ -115,17 +116,17 @@ class Laplace(Part):
 
 
 class Flow(Part):
-    """Inverse autoregressive flow (Kingma et al., 2016): a diagonal normal sent through affine maps conditioned on h.
+    """Inverse autoregressive flow (Kingma et al., 2016): a diagonal normal through affine maps conditioned on h.
 
-    `z_d <- a_d(z_<d, h) z_d + b_d(z_<d, h)`, the order of the dimensions reversed from one transform to the next. A
-    sample and its own density (`rsample_and_log_prob`) cost one pass; the density of other latents (`log_prob`) costs D
-    passes a transform. The mean is not known.
+    `z_d <- a_d(z_<d, h) z_d + b_d(z_<d, h)`; the order of the dimensions is reversed from one map to the next. A sample
+    with its own density (`rsample_and_log_prob`) costs one pass; the density of other latents (`log_prob`) costs D
+    passes per map. The mean is not known.
 
     Arguments:
         in_features: F, the width of the encoder's output.
         latent_dim: D.
-        transforms: How many.
-        hidden: Widths of the hidden layers of each.
+        transforms: Number of maps.
+        hidden: Widths of the hidden layers of each map.
     """
 
     def __init__(
@@ -144,10 +145,10 @@ class Flow(Part):
             MaskedAutoregressiveTransform(latent_dim, in_features, order=orders[i % 2], hidden_features=tuple(hidden))
             for i in range(transforms)
         ]
-        for each in maps:  # scale 1 and shift 0: it starts as a diagonal normal
+        for each in maps:  # scale 1 and shift 0, so it starts as a diagonal normal
             nn.init.zeros_(each.hyper[-1].weight)
             nn.init.zeros_(each.hyper[-1].bias)
-        # zuko's flows go from z to the noise, in one pass; inverted, a sample is what takes one pass.
+        # zuko's flows go from z to the noise in one pass; inverted, they sample in one pass.
         self.transform = LazyComposedTransform(*(each.inv for each in maps))
 
     def forward(self, h: Tensor) -> NormalizingFlow:
@@ -156,16 +157,16 @@ class Flow(Part):
 
 
 class Bernoulli(Part):
-    """`q(z | h)`, D independent bits; for `prior=bernoulli`.
+    """`q(z | h)`: D independent bits, for `prior=bernoulli`.
 
-    Samples carry no gradient, unless `relaxed`: then, in training mode, they are binary concrete numbers in (0, 1)
+    Samples carry no gradient unless `relaxed` is set: then they are binary concrete numbers in (0, 1) in training mode
     (Maddison et al., 2017), and the KL stays that of the bits.
 
     Arguments:
         in_features: F, the width of the encoder's output.
         latent_dim: D.
-        relaxed: Sample the relaxation in training mode.
-        temperature: Of the relaxation; towards 0 it becomes bits, and its gradient wild.
+        relaxed: Whether samples are relaxed in training mode.
+        temperature: Of the relaxed samples; towards 0 they become bits, and the variance of their gradient grows.
     """
 
     def __init__(self, in_features: int, latent_dim: int, relaxed: bool = False, temperature: float = 0.5) -> None:
@@ -183,7 +184,7 @@ class Bernoulli(Part):
 
 
 class _RelaxedBits(TorchBernoulli):
-    """Torch's Bernoulli, its KL too, with samples `s((logits + logistic noise) / temperature)`."""
+    """Torch's Bernoulli, with its KL, but samples `s((logits + logistic noise) / temperature)`."""
 
     has_rsample = True
 
@@ -204,17 +205,17 @@ class _RelaxedBits(TorchBernoulli):
 
 
 class Categorical(Part):
-    """`q(z | h)`, D / C independent variables of C categories, one-hot blocks side by side; for `prior=categorical`.
+    """`q(z | h)`: D / C independent variables of C categories, one-hot blocks side by side, for `prior=categorical`.
 
-    Samples carry no gradient, unless `relaxed`: then, in training mode, they are the Gumbel-softmax (Jang et al., 2017;
-    Maddison et al., 2017), and the KL stays that of the categories.
+    Samples carry no gradient unless `relaxed` is set: then they are Gumbel-softmax samples in training mode (Jang et
+    al., 2017; Maddison et al., 2017), and the KL stays that of the categories.
 
     Arguments:
         in_features: F, the width of the encoder's output.
         latent_dim: D.
         categories: C.
-        relaxed: Sample the relaxation in training mode.
-        temperature: Of the relaxation; towards 0 it becomes one-hot, and its gradient wild.
+        relaxed: Whether samples are relaxed in training mode.
+        temperature: Of the relaxed samples; towards 0 they become one-hot, and the variance of their gradient grows.
     """
 
     def __init__(
@@ -224,7 +225,7 @@ class Categorical(Part):
         if categories < 2 or latent_dim % categories:
             raise ValueError(
                 f"posterior.categories={categories}, latent_dim={latent_dim}: at least 2 categories are needed, "
-                "and latent_dim is a multiple of them"
+                "and latent_dim must be a multiple of them"
             )
         self.logits = nn.Linear(in_features, latent_dim)
         self.categories = categories
@@ -241,12 +242,12 @@ class Categorical(Part):
 
 def _check_temperature(temperature: float) -> float:
     if temperature <= 0:
-        raise ValueError(f"posterior.temperature={temperature}: a temperature is positive")
+        raise ValueError(f"posterior.temperature={temperature}: a positive temperature is needed")
     return temperature
 
 
 class Point(Part):
-    """All mass at one point, a linear function of the features: the code of an autoencoder.
+    """All mass in one point, a linear function of the features: the code of an autoencoder.
 
     Arguments:
         in_features: F, the width of the encoder's output.

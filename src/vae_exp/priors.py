@@ -1,6 +1,7 @@
 """Priors `c -> p(z | c)`: context `(B, context_dim)` or None to a Distribution, batch `()` or `(B,)`, event `(D,)`.
 
-The interface is `zuko.lazy.LazyDistribution`: zuko's flows are priors by yaml alone (`conf/prior/flow.yaml`).
+The interface is that of `zuko.lazy.LazyDistribution`: a yaml file alone makes a zuko flow a prior
+(`conf/prior/flow.yaml`). VampPrior: arXiv:1705.07120.
 """
 
 import math
@@ -51,17 +52,17 @@ def _kl_normal_unit(q: Normal, p: _Unit) -> Tensor:
 class Mixture(Prior):
     """`p(z | c) = sum_k pi_k(c) N(z; mu_k(c), diag(s_k(c)^2))`; a linear function of c is added to the parameters.
 
-    It starts from means drawn from N(0, I), scales of one and equal weights: components that start equal get equal
-    gradients and stay equal.
+    It starts with means drawn from N(0, I), scales of one and equal weights: components that start equal would get
+    equal gradients and stay equal.
 
     Arguments:
         latent_dim: D.
         components: K.
-        context_dim: Width of c; 0 conditions on nothing.
+        context_dim: Width of c; 0 for none.
     """
 
-    # A posterior and a component that shrink together lose nothing in the KL, and the gradients of the density grow
-    # with 1 / scale^2. The floor only keeps them within float32; a raw scale is exponentiated, so it can grow freely.
+    # A posterior and a component that shrink together lose nothing in the KL, while the gradients of the density grow
+    # with 1 / scale^2. The lower bound only keeps them within float32; the exponential lets a scale grow freely.
     min_scale = 0.01
 
     def __init__(self, latent_dim: int, components: int = 10, context_dim: int = 0) -> None:
@@ -74,7 +75,7 @@ class Mixture(Prior):
         self.shift = nn.Linear(context_dim, components * (1 + 2 * latent_dim), bias=False) if context_dim else None
 
     def forward(self, c: Tensor | None = None) -> distributions.Mixture:
-        """`c ->` mixture, batch `()`, or `(B,)` where it depends on c, event `(D,)`."""
+        """`c ->` mixture, batch `()`, or `(B,)` if it depends on c, event `(D,)`."""
         logits, mu, raw_scale = self.logits, self.mu, self.raw_scale
         if self.shift is not None:
             k, d = mu.shape
@@ -90,17 +91,17 @@ class Mixture(Prior):
 class Vamp(Prior):
     """The VampPrior (Tomczak & Welling, 2018): `p(z) = 1/K sum_k q(z | u_k)`, K learned pseudo-inputs `u_k`.
 
-    Conditional on one-hot labels each pseudo-input has a class, and `p(z | y)` is the mean of `q(z | u_k, y)` over
-    those of class y. Pseudo-inputs stay in [0, 1], where the data lie, as the sigmoid of a parameter: a clamp has no
-    gradient beyond its ends, and a pixel that once left would never come back.
+    If c is a one-hot label, each pseudo-input has a class, and `p(z | y)` is the mean of `q(z | u_k, y)` over the
+    pseudo-inputs of class y. Pseudo-inputs are the sigmoid of a parameter and so stay in [0, 1], where the data lie. (A
+    clamp has no gradient outside, so a pixel that left [0, 1] would never come back.)
 
     Arguments:
         image_shape: `(C, H, W)`.
-        context_dim: Width of c, the number of classes; 0 conditions on nothing.
+        context_dim: Width of c, the number of classes; 0 for none.
         pseudo_inputs: K.
     """
 
-    # At 0 and 1 themselves the sigmoid is flat; images start squeezed into [margin, 1 - margin].
+    # The sigmoid is flat near 0 and 1, so images are first scaled into [margin, 1 - margin].
     margin = 0.05
 
     context: Tensor | None
@@ -115,7 +116,7 @@ class Vamp(Prior):
         self.logits = nn.Parameter(self._squeezed(torch.rand(pseudo_inputs, *image_shape)))
         classes = torch.arange(pseudo_inputs) % max(context_dim, 1)
         of_class = (classes == torch.arange(max(context_dim, 1))[:, None]).float()  # (classes, K)
-        # Constants, so no checkpoint holds them.
+        # Constants, so checkpoints do not hold them.
         self.register_buffer("context", F.one_hot(classes).float() if context_dim else None, persistent=False)
         self.register_buffer("weights", of_class / of_class.sum(dim=1, keepdim=True), persistent=False)
         self.infer: Callable[[Tensor, Tensor | None], Distribution] | None = None
@@ -132,20 +133,20 @@ class Vamp(Prior):
     def attach(self, infer: Callable[[Tensor, Tensor | None], Distribution]) -> None:
         """Takes the posterior of the model, `(x (K, C, H, W), c (K, context_dim) or None) -> q`, batch `(K,)`.
 
-        Give a bound method: it registers no module here, so the state dict holds the encoder once, and a deep copy
-        of the model takes the copy's encoder along (that of a lambda would keep the old one's).
+        It must be a bound method: that registers no module here, so the state dict holds the encoder once, and a deep
+        copy of the model uses the encoder of the copy (a lambda would keep the old one).
         """
         self.infer = infer
 
     @torch.no_grad()
     def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Puts training images in the place of the random numbers that pseudo-inputs start from.
+        """Replaces the random numbers in the pseudo-inputs by training images.
 
-        Each image is taken once, for a pseudo-input of its class where there are classes; pseudo-inputs for which there
-        is no image stay as they are.
+        Each image is used at most once, with classes for a pseudo-input of its own class. Pseudo-inputs without an
+        image stay as they are.
 
         Arguments:
-            batches: Of images `(B, C, H, W)` and labels `(B,)`, each image once, in random order.
+            batches: Images `(B, C, H, W)` and labels `(B,)`, each image once, in random order.
 
         Raises:
             ValueError: If pixels lie outside [0, 1].
@@ -162,13 +163,13 @@ class Vamp(Prior):
                 return
 
     def forward(self, c: Tensor | None = None) -> distributions.Mixture:
-        """`c ->` mixture of posteriors, batch `()`, or `(B,)` where c is one-hot labels, event `(D,)`.
+        """`c ->` mixture of posteriors, batch `()`, or `(B,)` if c is one-hot labels, event `(D,)`.
 
         Raises:
-            ValueError: If no posterior was attached, or there is no c where there are classes.
+            ValueError: If no posterior was attached, or if c is missing although there are classes.
         """
         if self.infer is None:
-            raise ValueError("prior: Vamp is made of the model's posteriors, call attach first")
+            raise ValueError("prior: Vamp needs the model's posteriors, call attach first")
         if self.context is None:
             weights = self.weights[0]
         elif c is None:
@@ -197,7 +198,7 @@ class Bernoulli(Prior):
 
 
 class _Half(TorchBernoulli):
-    """A fair coin. Torch's KL of two Bernoullis assigns through masks, which a device has to be waited for."""
+    """A fair coin. Torch's KL of two Bernoullis assigns through masks, for which it must wait for the device."""
 
 
 @register_kl(TorchBernoulli, _Half)
@@ -221,7 +222,7 @@ class Categorical(Prior):
         if categories < 2 or latent_dim % categories:
             raise ValueError(
                 f"prior.categories={categories}, latent_dim={latent_dim}: at least 2 categories are needed, "
-                "and latent_dim is a multiple of them"
+                "and latent_dim must be a multiple of them"
             )
         self.register_buffer("logits", torch.zeros(latent_dim // categories, categories), persistent=False)
 
@@ -231,7 +232,7 @@ class Categorical(Prior):
 
 
 class NoPrior(Prior):
-    """No density over z: that of an autoencoder."""
+    """No density over z: the prior of an autoencoder."""
 
     def forward(self, c: Tensor | None = None) -> None:
         """None, whatever the context."""

@@ -1,8 +1,8 @@
-"""Where latents to generate from are drawn: the prior, or a density fitted to the aggregate posterior after training.
+"""Densities to draw latents from: the prior, or a density fitted to the aggregate posterior after training.
 
-Ex-post density estimation (Ghosh et al., 2020): what the decoder was trained on is `q(z) = 1/N sum_n q(z | x_n)`, and
-where the prior differs from it, samples of the prior lie where the decoder was never asked. Of an autoencoder, which
-has no prior, it is the way to sample at all.
+Ex-post density estimation (Ghosh et al., 2020, arXiv:1903.12436): the decoder was trained on latents from
+`q(z) = 1/N sum_n q(z | x_n)`. If the prior differs from it, samples of the prior lie where the decoder was never
+trained. An autoencoder has no prior, so for it this is the only way to sample. Neural spline flow: arXiv:1906.04032.
 """
 
 import warnings
@@ -20,45 +20,46 @@ from vae_exp.models import M2
 from vae_exp.precision import full_precision, on_cpu
 from vae_exp.runs.trained import Trained
 
-__all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
+__all__ = ["KINDS", "Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
 
 Density = Callable[[Tensor | None], Distribution]  # the interface of a prior: c -> p(z | c), batch () or (B,)
+KINDS = ("prior", "gmm", "flow")
 COMPONENTS = 10
-STEPS, BATCH = 500, 500  # of a flow
+STEPS, BATCH = 500, 500  # to fit a flow
 
 
 class Sampler(NamedTuple):
-    """A density over latents, and what is known of it."""
+    """A density over latents, its name and its numbers."""
 
     density: Density
     name: str  # for titles
-    numbers: dict[str, Any]  # of one that was fitted: its log density, and the prior's, of validation codes
+    numbers: dict[str, Any]  # if it was fitted: mean log density of validation codes under it, and under the prior
 
     def __call__(self, num: int, c: Tensor | None = None) -> Tensor:
-        """Latents, `(num, D)`; `c (num, context_dim)` where the model is conditional."""
+        """Latents, `(num, D)`; `c (num, context_dim)` if the model is conditional."""
         p = self.density(c)
         return p.sample() if p.batch_shape else p.sample((num,))
 
 
 @torch.no_grad()
 def sampler(trained: Trained, kind: str, key: str = "sampler") -> Sampler:
-    """What to draw latents from.
+    """The density that latents are drawn from.
 
-    A density is fitted to one draw of q(z | x) for each training image (of an autoencoder, its code); of a conditional
-    model within each class, given the label.
+    `gmm` and `flow` are fitted to one draw of q(z | x) for each training image (for an autoencoder, to its code); for a
+    conditional model within each class, given the label.
 
     Arguments:
         trained: The run.
-        kind: `prior`; `gmm`, a mixture of 10 normals with full covariances, of fewer where a class has not 2 D images
-            for each; `flow`, a neural spline flow (Durkan et al., 2019).
-        key: The option that `kind` was given by, for messages.
+        kind: `prior`; `gmm`, a mixture of 10 normals with full covariances, or fewer if a class has less than 2 D
+            images for each normal; `flow`, a neural spline flow (Durkan et al., 2019).
+        key: The name of the option that chose `kind`, for messages.
 
     Raises:
         ConfigError: If there is no such kind.
-        NoMeaningError: If there is no prior, or nothing that a density can be fitted to.
+        NoMeaningError: If there is no prior, or if no density can be fitted to the codes.
     """
-    if kind not in ("prior", "gmm", "flow"):
-        raise ConfigError(f"{key}={kind}: choose prior, gmm or flow")
+    if kind not in KINDS:
+        raise ConfigError(f"{key}={kind}: choose one of {', '.join(KINDS)}")
     prior = trained.model.prior
     if kind == "prior":
         if trained.model.bounds is None:
@@ -87,7 +88,7 @@ def fit_mixture(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
     """A mixture of normals with full covariances fitted to `z (N, D)` by EM, within each class of one-hot `c (N, Y)`.
 
     Raises:
-        NoMeaningError: If a class has less than 2 images.
+        NoMeaningError: If a class has fewer than 2 images.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
@@ -95,11 +96,11 @@ def fit_mixture(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
     classes = [z] if c is None else [z[c[:, k] == 1] for k in range(c.shape[1])]
     least = min(map(len, classes))
     if least < 2:
-        raise NoMeaningError(f"a class has {least} training images, to fit a mixture within it needs 2: choose flow")
+        raise NoMeaningError(f"a class has {least} training images, a mixture in it needs at least 2: choose flow")
     components = max(1, min(COMPONENTS, least // (2 * z.shape[1])))
     fits = []
     with trained.bar(len(classes), "mixture of normals", "fits") as bar, warnings.catch_warnings():
-        # Stopped early it is a density, too, and its log density of validation codes stands beside it.
+        # If the fit stops early the result is still a density, and the log density of validation codes is reported.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for each in classes:
             fits.append(GaussianMixture(components, random_state=trained.seed % 2**32).fit(on_cpu(each).numpy()))
@@ -121,7 +122,7 @@ def fit_mixture(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
 
 @torch.enable_grad()
 def fit_flow(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
-    """A neural spline flow fitted to `z (N, D)` by maximum likelihood, given `c (N, Y)`; z is best standardised."""
+    """A neural spline flow fitted to `z (N, D)` by maximum likelihood, given `c (N, Y)`; z should be standardised."""
     from zuko.flows import NSF
 
     flow = NSF(z.shape[1], 0 if c is None else c.shape[1], transforms=3, hidden_features=(64, 64)).to(z)
@@ -140,7 +141,7 @@ def fit_flow(z: Tensor, c: Tensor | None, trained: Trained) -> Density:
 
 
 def _log_density(density: Density, z: Tensor, c: Tensor | None) -> float:
-    """The mean of `log p(z | c)`, nats a code."""
+    """The mean of `log p(z | c)`, nats per code."""
     rows = torch.arange(len(z), device=z.device).split(BATCH)
     return float(on_cpu(torch.cat([density(None if c is None else c[i]).log_prob(z[i]) for i in rows])).mean())
 

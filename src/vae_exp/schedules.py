@@ -1,7 +1,7 @@
-"""Schedules: a number that changes over the steps of training, in the place of any number in an objective or `lr`.
+"""Schedules: numbers that change with the training step; they can replace any number of an objective, and `lr`.
 
-All are functions of the step and keep nothing: evaluation does not advance them, a resumed run continues them, and a
-captured step, whose step is a tensor on the device, follows them.
+They are functions of the step without a state: evaluation does not advance them, a resumed run continues them, and a
+captured step, whose step is a tensor on the device, follows them. Cyclical: arXiv:1903.10145.
 """
 
 from math import inf
@@ -17,7 +17,7 @@ class Schedule(Protocol):
     """A number that is a function of the step."""
 
     def __call__(self, step: Tensor | int) -> Tensor | float:
-        """The value at a step, counted from 0; a 0-d tensor for a tensor."""
+        """The value at a step, counted from 0; a 0-d tensor if the step is a tensor."""
 
 
 Number = float | Schedule
@@ -32,7 +32,8 @@ def check(key: str, number: Number, low: float = 0.0, high: float = inf) -> Numb
     """Returns the number.
 
     Raises:
-        ValueError: If it is not in `[low, high]`, or starts or ends outside of it; the message names the key.
+        ValueError: If it is outside `[low, high]`, or a schedule that starts or ends outside; the message names the
+            key.
     """
     values = [getattr(number, name) for name in ("value", "start", "end") if hasattr(number, name)]
     for value in values if callable(number) else [number]:
@@ -58,12 +59,12 @@ class Constant:
 
 
 class Linear:
-    """From `start` to `end` in `steps` steps, by equal amounts; `end` from then on.
+    """From `start` to `end` in `steps` steps, by equal amounts; `end` after that.
 
     Arguments:
         start: The value at step 0.
         end: The value at step `steps` and after it.
-        steps: Length of the way.
+        steps: Number of steps from `start` to `end`.
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
@@ -75,13 +76,13 @@ class Linear:
 
 
 class Cyclical:
-    """From `start` to `end` again and again (Fu et al., 2019): up in the first part of a period, then flat.
+    """From `start` to `end` in each period (Fu et al., 2019): a rise in the first part of the period, then constant.
 
     Arguments:
         start: The value at the start of each period.
         end: The value at the end of the rise, kept to the end of the period.
         period: Steps from one start to the next.
-        rise: The share of the period that is spent rising.
+        rise: The share of the period in which the value goes from `start` to `end`.
     """
 
     def __init__(self, start: float, end: float, period: int, rise: float = 0.5) -> None:
@@ -97,18 +98,18 @@ class Cyclical:
 
 
 class Exponential:
-    """From `start` to `end` in `steps` steps, by equal factors; `end` from then on.
+    """From `start` to `end` in `steps` steps, by equal factors; `end` after that.
 
     Arguments:
         start: The value at step 0, not 0.
         end: The value at step `steps` and after it, of the same sign.
-        steps: Length of the way.
+        steps: Number of steps from `start` to `end`.
     """
 
     def __init__(self, start: float, end: float, steps: int) -> None:
         if start * end <= 0:
             raise ValueError(
-                f"start={start}, end={end} of an exponential schedule: neither may be 0, nor their signs differ"
+                f"start={start}, end={end} of an exponential schedule: neither may be 0 and both need the same sign"
             )
         self.start, self.end, self.steps = start, end, _check_steps("steps", steps)
 

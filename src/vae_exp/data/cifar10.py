@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009) in the binary version: no pickle to trust."""
+"""CIFAR-10 (Krizhevsky, 2009) in the binary version, which needs no pickle."""
 
 import tarfile
 from pathlib import Path
@@ -44,7 +44,7 @@ class CIFAR10:
 
 
 def read(*paths: Path) -> Split:
-    """Records of a label byte and 3,072 pixel bytes, the files one after another."""
+    """Records of a label byte and 3,072 pixel bytes, from all files in order."""
     batches = [np.fromfile(path, np.uint8) for path in paths]
     for path, batch in zip(paths, batches, strict=True):
         if batch.size != RECORDS * 3073:

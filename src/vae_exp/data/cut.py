@@ -1,4 +1,4 @@
-"""What is taken from the training images: those to validate and test on, and the labels of all but a few."""
+"""What is taken from the training images: images to validate and test on, and the labels of all but a few images."""
 
 import torch
 
@@ -27,10 +27,10 @@ def check_labelled(number: int | None, per_batch: int | None, num_classes: int |
 
 
 def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -> tuple[Split, Split]:
-    """Cuts `size` images off, every class by its share: the rest, and the split `name`.
+    """Cuts off `size` images, of every class its share. Returns the rest, and the split `name`.
 
     Raises:
-        ValueError: If there are not as many, or none would be left.
+        ValueError: If there are fewer images, or none would be left.
     """
     total = len(split.x)
     if size is None or not 0 < size < total:
@@ -45,10 +45,10 @@ def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -
 
 
 def keep_labels(split: Split, number: int, num_classes: int, generator: torch.Generator) -> Split:
-    """The split with the labels of `number` of its images, -1 for the others; classes differ by one at most.
+    """The split with the labels of `number` of its images, -1 for the others; counts of classes differ by at most one.
 
     Raises:
-        ValueError: If there are not as many images, in all or in a class.
+        ValueError: If there are fewer images, in all or in a class.
     """
     if number > len(split.y):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Finding the files of a data set and downloading them, and what to say when neither works."""
+"""Finds and downloads the files of a data set, and says what to do if neither works."""
 
 import hashlib
 import socket
@@ -19,10 +19,10 @@ TIMEOUT = 10.0  # seconds without a byte
 @final
 @dataclass(frozen=True)
 class FileSet:
-    """Files that belong together, looked for in `folders` (below data.root) in turn.
+    """Files that belong together, searched in `folders` (below data.root) in this order.
 
-    The first folder is the distributor's layout and takes the download. Each file may bear one of
-    `suffixes`. `offline` says where else the files can be had.
+    The first folder has the distributor's layout and receives the download. Each file may have one of `suffixes`.
+    `offline` says where else to get the files.
     """
 
     title: str
@@ -41,8 +41,8 @@ class FileSet:
     def fetch(self, root: Path, get: Callable[[Path], Path]) -> None:
         """Download the files unless they are there.
 
-        get(scratch) downloads into an empty folder, verifies, and returns the folder that then holds the
-        files; they get their final names only after that.
+        get(scratch) downloads into an empty folder, verifies, and returns the folder that then holds the files; only
+        after that they get their final names.
         """
         folder, found = self._best(root)
         if len(found) == len(self.names):
@@ -59,7 +59,7 @@ class FileSet:
             raise self._missing(folder, found, f"  download failed: {reason}") from error
 
     def _best(self, root: Path) -> tuple[Path, dict[str, Path]]:
-        """The first of the folders that hold the most files, and these files."""
+        """The folder that holds the most files, the first one if several do, and these files."""
         candidates = [(root / folder, self._found(root / folder)) for folder in self.folders]
         return max(candidates, key=lambda candidate: len(candidate[1]))
 
@@ -97,14 +97,14 @@ def check_md5(path: Path, md5: str) -> None:
 
 
 def corrupt(path: Path, why: str) -> ValueError:
-    """The error to raise for a file that is not what its name says."""
+    """The error for a file that is not what its name says."""
     advice = "delete or move it to download it again, or put an intact copy there"
     return ValueError(f"{path.absolute()} is corrupt: {why}\n  {advice}")
 
 
 @contextmanager
 def _socket_timeout() -> Iterator[None]:
-    """Where packets are dropped a download would wait for ever; torch.hub and torchvision set no limit."""
+    """If packets are dropped a download would wait for ever; torch.hub and torchvision set no limit."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:

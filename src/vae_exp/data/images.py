@@ -180,9 +180,10 @@ class Images(pl.LightningDataModule):
             raise ValueError(f"data.batch_size={self.batch_size} cannot be shared out among {world_size} processes")
 
     def train_dataloader(self) -> Batches:
-        """Shuffled batches."""
+        """Shuffled batches; the same ones each epoch with `trainer.overfit_batches`."""
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
         batches.labelled_per_batch = self.labelled_per_batch
+        batches.is_order_kept = self.trainer is not None and self.trainer.overfit_batches > 0
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
         return batches

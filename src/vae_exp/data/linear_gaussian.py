@@ -1,4 +1,4 @@
-"""Data of which everything is known: drawn from a linear-Gaussian model, which is probabilistic PCA."""
+"""Data with a known density: drawn from a linear-Gaussian model, which is probabilistic PCA."""
 
 import math
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from vae_exp.precision import on_cpu
 class LinearGaussian:
     """`x = W z + b + noise * eps` with z and eps standard normal (Tipping & Bishop, 1999).
 
-    A VAE with a linear decoder, a diagonal posterior on linear features and likelihood=sse, at the scale `noise`,
-    can come as near to `log_prob` as that of the mean-field posterior; one with more can reach it.
+    A VAE with a linear decoder, a diagonal posterior on linear features and likelihood=sse with the scale `noise` can
+    reach the ELBO of the best mean-field posterior; with a richer posterior it can reach `log_prob`.
 
     Args:
-        image_shape: (C, H, W) that the N = C H W numbers of an x are given in.
+        image_shape: (C, H, W), the shape of the N = C H W numbers of an x.
         latent_dim: Width of z, D.
-        noise: Standard deviation of what W z + b leaves open, the same for each number.
-        train_size: Images to train on; their number changes no image to validate or test on.
-        val_size: Likewise.
-        test_size: Likewise.
-        seed: Fixes W `(N, D)`, of normal numbers with variance 1 / D, b `(N,)`, of standard normal ones, and the draws.
+        noise: Standard deviation of the noise, the same for each number.
+        train_size: Images to train on; the number does not change the images to validate or test on.
+        val_size: Images to validate on.
+        test_size: Images to test on.
+        seed: Fixes W `(N, D)`, normal numbers with variance 1 / D, b `(N,)`, standard normal numbers, and the draws.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -48,7 +48,7 @@ class LinearGaussian:
             if size < 1:
                 raise ValueError(f"data.source.{name}={size}: at least 1 is needed")
         if noise <= 0:
-            raise ValueError(f"data.source.noise={noise}: a standard deviation is positive")
+            raise ValueError(f"data.source.noise={noise}: a positive standard deviation is needed")
         self.image_shape = tuple(image_shape)
         self.noise = noise
         self.sizes = {"train": train_size, "val": val_size, "test": test_size}

@@ -44,6 +44,7 @@ class Batches:
         labelled_per_batch: The first images of each batch that have a label; the others have none (y = -1). Needs
             `shuffle` and `drop_last`. The labelled ones, and the others, are gone through in turn, in another order
             at each turn, over the epochs. None: the images come as they are.
+        is_order_kept: Whether every epoch has the order of the first one; its noise is its own all the same.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Batches:
         self.view = view
         self.drop_last = drop_last
         self.labelled_per_batch: int | None = None
+        self.is_order_kept = False
         self.epoch = 0
         self.position = 0  # batches given in this epoch
         self._began = False
@@ -115,21 +117,24 @@ class Batches:
 
     def _order(self) -> Tensor:
         num_images = len(self.split.x)
+        epoch = 0 if self.is_order_kept else self.epoch
         if not self.shuffle:
             return torch.arange(num_images)
         if self.labelled_per_batch is None:
-            return _shuffled(num_images, "order", self.seed, self.epoch)
+            return _shuffled(num_images, "order", self.seed, epoch)
         has_label = self.split.y.cpu() >= 0
         numbers = {True: self.labelled_per_batch, False: self.batch_size - self.labelled_per_batch}
         parts = [
-            self._next(has_label.eq(kind).nonzero()[:, 0], len(self) * number, f"labelled={kind}").view(-1, number)
+            self._next(has_label.eq(kind).nonzero()[:, 0], epoch, len(self) * number, f"labelled={kind}").view(
+                -1, number
+            )
             for kind, number in numbers.items()
         ]
         return torch.cat(parts, dim=1).flatten()
 
-    def _next(self, rows: Tensor, number: int, name: str) -> Tensor:
+    def _next(self, rows: Tensor, epoch: int, number: int, name: str) -> Tensor:
         """`number` of the rows, from where the epoch before stopped; they are shuffled at each turn."""
-        start = self.epoch * number
+        start = epoch * number
         first, last = start // len(rows), (start + number - 1) // len(rows)
         turns = [rows[_shuffled(len(rows), name, self.seed, turn)] for turn in range(first, last + 1)]
         return torch.cat(turns)[start - first * len(rows) :][:number]

@@ -1,4 +1,4 @@
-"""Arrays of a user's own, in a file that numpy.savez wrote."""
+"""Arrays of the user, in a file that numpy.savez wrote."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ SPLITS = ("train", "val", "test")
 class NPZ:
     """Images x and labels y from a .npz file; no pickle is read.
 
-    The file holds `x`, or `x_train` and, where the set has such splits, `x_val` and `x_test`; beside each the labels
-    `y`, `y_train`, ..., if there are any. Other arrays are left alone. Pixels are bytes from 0 to 255, bools, or
-    floats; images are `(N, C, H, W)`, `(N, H, W, C)`, or `(N, H, W)` where C is 1, told apart by `image_shape`; of
-    cubes (C = H = W) channels come first. Labels are whole numbers `(N,)`.
+    The file holds `x`, or `x_train` and, if the set has such splits, `x_val` and `x_test`; for each of them optional
+    labels `y`, `y_train`, ... Other arrays are ignored. Pixels are bytes from 0 to 255, bools, or floats. Images are
+    `(N, C, H, W)`, `(N, H, W, C)`, or `(N, H, W)` if C is 1; `image_shape` decides which (if C = H = W, channels come
+    first). Labels are whole numbers `(N,)`.
 
     Args:
-        path: The file, from the current folder or from data.root. None is an error of `fetch` and `load`.
+        path: The file, in the current folder or in data.root. With None `fetch` and `load` raise an error.
         image_shape: (C, H, W).
     """
 
@@ -32,11 +32,11 @@ class NPZ:
         self.image_shape = tuple(image_shape)
 
     def fetch(self, root: Path) -> None:
-        """Nothing to do but to say early that the file is not there."""
+        """Only checks early that the file is there."""
         self._find(root)
 
     def load(self, root: Path) -> dict[str, Split]:
-        """Split "train" and those of "val" and "test" that are there; x uint8 or float32.
+        """Split "train", and "val" and "test" if they exist; x uint8 or float32.
 
         Raises:
             FileNotFoundError: If the file is not there, or data.source.path not given.
@@ -47,15 +47,15 @@ class NPZ:
             with path.open("rb") as stream:
                 file = np.load(stream, allow_pickle=False)
                 arrays = None if isinstance(file, np.ndarray) else dict(file)
-        except Exception as error:  # numpy's parser meets junk with errors of many types, a pickle with a ValueError
+        except Exception as error:  # numpy's parser raises errors of many types, for a pickle a ValueError
             raise corrupt(path, f"not an .npz file of plain arrays ({type(error).__name__}: {error})") from error
         if arrays is None:
             raise ValueError(f"{path}: one array without a name; save it with numpy.savez({path.stem!r}, x=...)")
         names = {"train": "x"} if "x" in arrays else {split: f"x_{split}" for split in SPLITS if f"x_{split}" in arrays}
         if "train" not in names or ("x" in arrays and any(f"x_{split}" in arrays for split in SPLITS)):
             raise ValueError(
-                f"{path} holds {', '.join(arrays) or 'nothing'}: needed is x, or x_train (with x_val and x_test if "
-                "the set has such splits), and not both"
+                f"{path} holds {', '.join(arrays) or 'nothing'}: either x is needed, or x_train (with x_val and x_test "
+                "if the set has such splits)"
             )
         return {split: self._split(path, arrays, x) for split, x in names.items()}
 
@@ -66,7 +66,7 @@ class NPZ:
         for path in candidates:
             if path.is_file():
                 return path
-        places = " nor ".join(str(path.absolute()) for path in dict.fromkeys(candidates))
+        places = " and no ".join(str(path.absolute()) for path in dict.fromkeys(candidates))
         raise FileNotFoundError(f"data.source.path={self.path}: there is no {places}")
 
     def _split(self, path: Path, arrays: Mapping[str, np.ndarray], name: str) -> Split:
@@ -74,7 +74,7 @@ class NPZ:
         y = arrays.get(label, np.full(len(x), -1))
         if y.shape != x.shape[:1] or y.dtype.kind not in "iu":
             raise ValueError(
-                f"{path}: {label} is {y.dtype} {y.shape}, needed are whole numbers, one for each of {len(x)} images"
+                f"{path}: {label} is {y.dtype} {y.shape}, whole numbers are needed, one for each of {len(x)} images"
             )
         return Split(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
 
@@ -96,9 +96,9 @@ class NPZ:
         if x.dtype == np.uint8:
             if x.max() == 1:
                 raise ValueError(
-                    f"{path}: the bytes of {name} are 0 and 1, white is 255: save them as bool, or times 255"
+                    f"{path}: the bytes of {name} are 0 and 1, but white is 255: save them as bool, or times 255"
                 )
             return np.ascontiguousarray(x)
         if x.dtype.kind != "f":
-            raise ValueError(f"{path}: {name} is {x.dtype}: needed are uint8 (0 to 255), bool or a float type")
+            raise ValueError(f"{path}: {name} is {x.dtype}: uint8 (0 to 255), bool or a float type is needed")
         return np.ascontiguousarray(x, np.float32)

@@ -56,6 +56,6 @@ def _split(path: Path, name: str, x: npt.NDArray, y: npt.NDArray) -> Split:
         raise corrupt(path, f"levels of the {name} images that are not in [0, 1]")
     if not (((y == 0) | (y == 1)).all() and (y.sum(axis=0) == 1).all()):
         raise corrupt(path, f"labels of the {name} images that are not one alphabet each")
-    # MATLAB goes down the columns of an image: the authors' own code transposes, too.
+    # MATLAB stores an image column by column; the authors' own code transposes, too.
     upright = np.round(255 * x.T).astype(np.uint8).reshape(-1, 28, 28).transpose(0, 2, 1)
     return Split(torch.from_numpy(upright.copy()).unsqueeze(1), torch.from_numpy(y.argmax(axis=0)).long())

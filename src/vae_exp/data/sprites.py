@@ -1,4 +1,4 @@
-"""Pictures of known factors, made on the fly after dSprites (Matthey et al., 2017): its factors, not its files."""
+"""Pictures with known factors, made on the fly: the factors of dSprites (Matthey et al., 2017), not its files."""
 
 import math
 from pathlib import Path
@@ -12,24 +12,24 @@ from vae_exp.data.split import Split
 from vae_exp.precision import on_cpu
 
 SIDE = 64
-MARGIN = 16.0  # pixels from the border to the outermost position: no outline reaches farther from its centre
+MARGIN = 16.0  # pixels from the border to the outermost centre: no outline is farther from its centre
 
 
 @final
 class Sprites(Grid):
-    """Bits (1, 64, 64): one white shape on black, always whole, its centre of mass at its position.
+    """Bits (1, 64, 64): one white shape on black, never cut off, with its centre of mass at its position.
 
-    Five factors, drawn at random so that no two images of all splits together are alike in all of them. Other than
-    in dSprites each combination is another picture, for a square is not turned on into itself (and by 12 steps, for
-    one of 40 may move no bit of a small one):
+    There are five factors, drawn at random so that no two images of all splits agree in all of them. Each combination
+    is a different picture, unlike in dSprites: a shape is never turned into itself, and there are 12 rotations, because
+    one step of 40 may move no bit of a small shape:
 
     | factor | values | |
     |---|---|---|
     | shape | 3 | square, ellipse, heart: the label |
     | scale | 6 | 0.5, 0.6, ..., 1 of the largest: a square of side 21.8, an ellipse 31 by 18 pixels |
-    | rotation | 12 | parts of the turn after which the shape looks the same: of 90, 180, 360 degrees |
+    | rotation | 12 | parts of the turn after which the shape looks the same: 90, 180, 360 degrees |
     | x | 32 | centre at 16 + 32 k / 31 pixels from the left |
-    | y | 32 | likewise from the top |
+    | y | 32 | the same from the top |
     """
 
     factor_names = ("shape", "scale", "rotation", "x", "y")
@@ -45,7 +45,7 @@ class Sprites(Grid):
         return {name: Split(self.render(f), f[:, 0].clone()) for name, f in factors.items()}
 
     def render(self, factors: Tensor) -> Tensor:
-        """`(N, 5)` whole numbers `-> (N, 1, 64, 64)` uint8, 0 or 255: white is what has its centre in the shape.
+        """`(N, 5)` whole numbers `-> (N, 1, 64, 64)` uint8, 0 or 255: a pixel is white if its centre lies in the shape.
 
         Raises:
             ValueError: If a factor is out of its range.
@@ -54,14 +54,14 @@ class Sprites(Grid):
             raise ValueError(f"factors (N, 5) from 0 to less than {self.sizes} are needed")
         images = torch.zeros(len(factors), 1, SIDE, SIDE, dtype=torch.uint8)
         for kind, (period, is_inside) in enumerate(zip((0.25, 0.5, 1.0), (_square, _ellipse, _heart), strict=True)):
-            # Few at a time: a number for each of their pixels is many times what the bits take.
+            # Few images at a time: the numbers for their pixels take much more memory than the bits.
             for rows in (factors[:, 0] == kind).nonzero()[:, 0].split(500):
                 _, scale, rotation, x, y = on_cpu(factors[rows]).T[..., None, None]
                 angle = 2 * math.pi * period * rotation / self.sizes[2]
                 pixels = on_cpu(torch.arange(SIDE)) + 0.5
                 right = pixels - MARGIN - (SIDE - 2 * MARGIN) * x / (self.sizes[3] - 1)
                 down = pixels[:, None] - MARGIN - (SIDE - 2 * MARGIN) * y / (self.sizes[4] - 1)
-                # The picture is turned forth by turning the pixels back.
+                # To turn the shape, the pixels are turned backwards.
                 u = (right * angle.cos() + down * angle.sin()) / (0.5 + 0.1 * scale)
                 v = (down * angle.cos() - right * angle.sin()) / (0.5 + 0.1 * scale)
                 images[rows, 0] = is_inside(u, v).byte() * 255
@@ -72,7 +72,7 @@ class Sprites(Grid):
 
 
 def _square(u: Tensor, v: Tensor) -> Tensor:
-    return torch.maximum(u.abs(), v.abs()) <= 10.9  # not 11: no outline through the middle of pixels
+    return torch.maximum(u.abs(), v.abs()) <= 10.9  # not 11: then the outline would pass through centres of pixels
 
 
 def _ellipse(u: Tensor, v: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ def _ellipse(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _heart(u: Tensor, v: Tensor) -> Tensor:
-    """A square on its tip with half discs on its two upper sides."""
+    """A square standing on a corner, with half discs on its two upper sides."""
     side = 16.5
-    # Along the sides from the tip; the centre of mass of a half disc is 4 r / (3 pi) from its diameter.
+    # Distances along the sides from this corner; the centre of mass of a half disc is 4 r / (3 pi) from its diameter.
     centre = side * (7 / 12 + 3 * math.pi / 16) / (1 + math.pi / 4)
     a, b = centre + (u - v) / math.sqrt(2), centre - (u + v) / math.sqrt(2)
     square = (a >= 0) & (b >= 0) & (a <= side) & (b <= side)

@@ -40,7 +40,7 @@ class SVHN:
 
 
 def read(path: Path) -> Split:
-    """MATLAB's `X` (32, 32, 3, N) and `y` (N, 1), in which the digit 0 is a 10."""
+    """MATLAB's `X` (32, 32, 3, N) and `y` (N, 1), where the digit 0 has the label 10."""
     x, y = arrays(path, "X", "y")
     rows = ROWS[path.name]
     if x.shape != (32, 32, 3, rows) or x.dtype != "uint8" or y.shape != (rows, 1):

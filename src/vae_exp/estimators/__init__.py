@@ -1,1 +1,1 @@
-"""Estimators of log p(x), and the Markov chain that one of them moves by."""
+"""Estimators of log p(x), and the Markov chain that annealing uses."""

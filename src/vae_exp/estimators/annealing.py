@@ -1,4 +1,7 @@
-"""Annealed importance sampling (Neal, 2001): from the prior to the posterior, by Hamiltonian Monte Carlo, and back."""
+"""Annealed importance sampling (Neal, 2001): from the prior to the posterior, by Hamiltonian Monte Carlo, and back.
+
+Neal: arXiv:physics/9803008. The way back, bidirectional Monte Carlo: Grosse et al. (2015), arXiv:1511.02543.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -17,13 +20,13 @@ Density = Callable[[Tensor], Tensor]
 
 TARGET = 0.65  # share of accepted proposals at which HMC costs least (Neal, 2011)
 JITTER = 0.2  # of the step size: see `hmc`
-START = 0.5  # step size, for a prior about as wide as N(0, 1)
-RATE = 0.5  # of log step size, by what the acceptance is above the target
-LEAST = 100  # proposals of a chain, within which step sizes settle
+START = 0.5  # first step size, for a prior about as wide as N(0, 1)
+RATE = 0.5  # change of the log step size, per unit of acceptance above the target
+LEAST = 100  # proposals of a chain, after which step sizes have settled
 
 
 class Path(NamedTuple):
-    """`log f_beta(z) = log p(z) + beta log p(x | z)`: from the prior, which integrates to 1, to what does to p(x)."""
+    """`log f_beta(z) = log p(z) + beta log p(x | z)`: its integral goes from 1 at beta = 0 to p(x) at beta = 1."""
 
     log_prior: Density  # (M, B, D) -> (M, B), normalised
     log_likelihood: Density
@@ -36,8 +39,9 @@ class Path(NamedTuple):
 def schedule(temperatures: int) -> list[float]:
     """`beta_0 = 0` to `beta_T = 1`: a sigmoid from -4 to 4, scaled to go from 0 to 1 (Grosse et al., 2015).
 
-    A weight varies by the steps of beta times the spread of `log p(x | z)` where they are taken. The latter is
-    hundreds of nats near the prior, so steps have to be short there; equal ones waste most of theirs further up.
+    The variance of a weight comes from the steps of beta times the spread of `log p(x | z)` at that beta. This spread
+    is hundreds of nats near the prior, so the steps must be short there; equal steps would waste most of them at larger
+    beta.
 
     Arguments:
         temperatures: T.
@@ -50,17 +54,17 @@ def schedule(temperatures: int) -> list[float]:
 def adapt(
     path: Path, z: Tensor, betas: Sequence[float], leapfrog: int, progress: Callable[[int], object] = lambda num: None
 ) -> list[Tensor]:
-    """Finds step sizes at which about `TARGET` of the proposals are accepted, on a run of its own.
+    """Finds step sizes at which about `TARGET` of the proposals are accepted, in a separate run.
 
-    They hang on x and on the noise of this run alone: to the weights of another run they are constants, so that these
-    stay unbiased, which a run that adapts as it goes does not.
+    They depend only on x and on the noise of this run. For the weights of another run they are constants, so these
+    weights stay unbiased; the weights of a run that adapts its own step sizes would not.
 
     Arguments:
-        path: Of B images.
-        z: M latents of the prior for each, `(M, B, D)`; not those that `anneal` is given.
+        path: That of B images.
+        z: M latents from the prior for each image, `(M, B, D)`; not the ones that `anneal` is given.
         betas: From 0 to 1.
-        leapfrog: Steps of a proposal.
-        progress: Told, again and again, how many chains have passed a temperature since.
+        leapfrog: Leapfrog steps of each proposal.
+        progress: Called at each temperature with the number of chains that have passed it.
 
     Returns:
         For each beta between the ends, the step size of each image, `(B, 1)`.
@@ -87,20 +91,20 @@ def anneal(
 ) -> tuple[Tensor, Tensor]:
     """Weights `w = prod_t f_{beta_t}(z_{t-1}) / f_{beta_{t-1}}(z_{t-1})`, z_t one step of HMC at beta_t from z_{t-1}.
 
-    Started from the first density of the path, `E w` is the last one's integral over the first one's. Forwards, from
-    exact samples of the prior, that is p(x): with M chains `log 1/M sum_m w_m` is at most log p(x) on average, by
-    Jensen's inequality. Backwards (betas and step sizes reversed, each proposal being its own reverse) from exact
-    samples of p(z | x), it is 1 / p(x): `-log 1/M sum_m w_m` is at least log p(x) on average (Grosse et al., 2015).
-    The mean over chains needs them not to be independent: all may start from the one exact sample there is, the z that
-    x was simulated from.
+    If the chains start from the first density of the path, `E w` is the integral of the last density divided by that of
+    the first. Forwards, from exact samples of the prior, this is p(x): with M chains `log 1/M sum_m w_m` is at most log
+    p(x) on average, by Jensen's inequality. Backwards, from exact samples of p(z | x) (betas and step sizes reversed;
+    each proposal is its own reverse), it is 1 / p(x): `-log 1/M sum_m w_m` is at least log p(x) on average (Grosse et
+    al., 2015). The chains need not be independent for this: all may start from the only exact sample there is, the z
+    that x was simulated from.
 
     Arguments:
-        path: Of B images.
-        z: Where M chains of each begin, `(M, B, D)`.
+        path: That of B images.
+        z: The starts of M chains for each image, `(M, B, D)`.
         betas: From 0 to 1, or from 1 to 0.
         step_sizes: For each beta between the ends, `(B, 1)`.
-        leapfrog: Steps of a proposal.
-        progress: Told, again and again, how many chains have passed a temperature since.
+        leapfrog: Leapfrog steps of each proposal.
+        progress: Called at each temperature with the number of chains that have passed it.
 
     Returns:
         `log w`, `(M, B)`, summed in float64; the share of accepted proposals of each image, `(B,)`.

@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo (Neal, 2011), one chain for each latent."""
+"""Hamiltonian Monte Carlo (Neal, 2011, arXiv:1206.1901), one chain for each latent."""
 
 from collections.abc import Callable
 
@@ -16,19 +16,19 @@ def hmc(
     step_size: Tensor | float,
     jitter: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Moves chains by proposals that leave a density as it is.
+    """Moves chains by proposals that leave a density invariant.
 
     Arguments:
         log_density: `(..., D) -> (...)`, known up to a constant.
-        z: Where the chains are, `(..., D)`.
+        z: The states of the chains, `(..., D)`.
         transitions: Proposals of each chain.
-        leapfrog: Steps of a proposal.
-        step_size: Of a step.
-        jitter: Share of the step size by which that of a proposal is more or less, at random for each chain. With none,
-            a trajectory of half a period of the density comes back mirrored, and its chain never mixes.
+        leapfrog: Leapfrog steps of each proposal.
+        step_size: Length of a leapfrog step.
+        jitter: Largest share by which the step size of a proposal is changed, at random for each chain. Without jitter
+            a trajectory of half a period of the density ends at the mirrored state, and its chain never mixes.
 
     Returns:
-        Where the chains end, `(..., D)`, and the share of accepted proposals of each, `(...)`.
+        The last states of the chains, `(..., D)`, and the share of accepted proposals of each chain, `(...)`.
     """
     z = z.detach()
     value, slope = _slope(log_density, z)
@@ -42,7 +42,7 @@ def hmc(
             new_value, new_slope = _slope(log_density, new)
             v = v + (size if i < leapfrog - 1 else 0.5 * size) * new_slope
         energy = 0.5 * (v.square() - momentum.square()).sum(dim=-1)
-        # A proposal that went to infinity gives nan, and nan is not greater: it is refused.
+        # A proposal that went to infinity gives nan. nan is not greater than a number, so the proposal is refused.
         accept = (new_value - value - energy).exp() > torch.rand_like(value)
         z = torch.where(accept[..., None], new, z)
         slope = torch.where(accept[..., None], new_slope, slope)

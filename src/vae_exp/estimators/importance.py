@@ -1,4 +1,4 @@
-"""log p(x) by importance sampling, in chunks of latents."""
+"""log p(x) by importance sampling, in chunks of latents (Burda et al., 2016, arXiv:1509.00519)."""
 
 from collections.abc import Callable
 from math import log
@@ -13,20 +13,20 @@ from vae_exp.precision import exact
 
 __all__ = ["CHUNK", "Marginal", "importance_sampling", "of_weights", "widest"]
 
-# Numbers in the widest tensor of a chunk of latents: 16 MB, of which a few are alive at a time.
+# Numbers in the largest tensor of a chunk of latents: 16 MB; a few such tensors exist at a time.
 CHUNK = 2**22
 
 
 class Marginal(NamedTuple):
-    """What importance sampling says of B images, float64."""
+    """The result of importance sampling for B images, float64."""
 
-    log_px: Tensor  # (B,), log 1/K sum_k w_k: its exponential is unbiased, it lies below log p(x) on average
-    ess: Tensor  # (B,), (sum w)^2 / sum w^2: latents that count, from 1 to K (Kong, 1992)
-    curve: dict[int, Tensor]  # the bound of 1, 10, 100, ... and K latents, (B,) each: the mean over groups of so many
+    log_px: Tensor  # (B,), log 1/K sum_k w_k: its exponential is unbiased; its mean lies below log p(x)
+    ess: Tensor  # (B,), (sum w)^2 / sum w^2: effective number of latents, from 1 to K (Kong, 1992)
+    curve: dict[int, Tensor]  # the bounds of 1, 10, 100, ... and K latents, (B,) each: means over groups of that size
 
     @property
     def variance(self) -> Tensor:
-        """That of `log_px`, `(B,)`, nan where K = 1, to first order in that of the mean weight (the delta method).
+        """The variance of `log_px`, `(B,)`, nan if K = 1, to first order in that of the mean weight (the delta method).
 
         With the sample variance s^2 of the weights and their mean m it is `s^2 / (K m^2) = (K / ESS - 1) / (K - 1)`.
         """
@@ -36,7 +36,7 @@ class Marginal(NamedTuple):
 
 
 def of_weights(log_w: Tensor) -> Marginal:
-    """What all weights at once say, `(K, B)`."""
+    """The result from all weights at once, `(K, B)`."""
     log_px = log_w.logsumexp(dim=0) - log(len(log_w))
     ess = (2 * log_w.logsumexp(dim=0) - (2 * log_w).logsumexp(dim=0)).exp()
     return Marginal(log_px, ess, {len(log_w): log_px})
@@ -47,23 +47,23 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
     """Scores images with K fresh latents each (Burda et al., 2016); memory does not grow with K.
 
     Arguments:
-        draw: Of the images; its posterior is used again, its latents are not.
+        draw: A draw of the images; its posterior is used, its latents are not.
         num_samples: K.
-        progress: Told, again and again, how many latents of all images were scored since.
+        progress: Called after each chunk with the number of latents, of all images, that were scored.
 
     Raises:
         ValueError: If K is less than 1.
     """
     if num_samples < 1:
-        raise ValueError(f"num_samples={num_samples}: at least 1 latent an image is needed")
+        raise ValueError(f"num_samples={num_samples}: at least 1 latent per image is needed")
     sizes = [10**i for i in range(20) if 10**i < num_samples] + [num_samples]
-    # A chunk is one of the sizes, so that it is made of whole groups of the smaller ones and fills the larger ones.
+    # A chunk has one of these sizes, so it consists of whole groups of the smaller sizes and fits into the larger ones.
     most = CHUNK // (widest(draw) * len(draw.x))
     chunk = max((size for size in sizes if size <= most), default=1)
     groups = {size: _Groups(size) for size in sizes}
     squares = torch.full((len(draw.x),), -torch.inf, dtype=exact(draw.x), device=draw.x.device)
     for done in range(0, num_samples, chunk):
-        log_w = draw.again(min(chunk, num_samples - done)).log_w.to(squares.dtype)
+        log_w = draw.resample(min(chunk, num_samples - done)).log_w.to(squares.dtype)
         squares = squares.logaddexp((2 * log_w).logsumexp(dim=0))
         for group in groups.values():
             group.add(log_w)
@@ -80,15 +80,16 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
 def widest(draw: Draw) -> int:
     """Numbers in the largest tensor that scoring makes, for each latent of an image.
 
-    It may be a layer's, the params of 256 levels a pixel, or a prior's, which compares each latent with each component.
+    This may be the output of a layer, the params of 256 levels per pixel, or, in a prior, each latent compared with
+    each component.
     """
     with _Sizes() as sizes:
-        _ = draw.again(1).log_w
+        _ = draw.resample(1).log_w
     return max(1, sizes.most // len(draw.x))
 
 
 class _Sizes(TorchFunctionMode):
-    """Notes how many numbers the largest tensor holds that is made."""
+    """Records how many numbers the largest tensor holds."""
 
     most = 0
 
@@ -100,7 +101,7 @@ class _Sizes(TorchFunctionMode):
 
 
 class _Groups:
-    """The mean of `log 1/K sum_k w_k` over consecutive groups of K weights; what fills no group at the end is left."""
+    """The mean of `log 1/K sum_k w_k` over consecutive groups of K weights; an incomplete last group is left out."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -110,7 +111,7 @@ class _Groups:
         self._filled = 0
 
     def add(self, log_w: Tensor) -> None:
-        """Adds weights `(K', B)`: whole groups, or a part of one that does not overfill it."""
+        """Adds weights `(K', B)`: whole groups, or at most what is left of one group."""
         if self.size <= len(log_w):
             whole = len(log_w) // self.size
             means = log_w[: whole * self.size].unflatten(0, (whole, self.size)).logsumexp(dim=1) - log(self.size)

@@ -14,7 +14,7 @@ ENTROPY = {"Normal": log(sqrt(2 * pi * e)), "Laplace": log(2 * e)}  # nats per p
 WEIGHTS = {"BetaELBO": ("beta",), "BetaTCVAE": ("alpha", "beta", "gamma")}  # of the parts of the KL
 
 
-def unused_latents(cfg: DictConfig, numbers: Mapping[str, Any], steps: int | None) -> str | None:
+def unused_latents(cfg: DictConfig, metrics: Mapping[str, Any], steps: int | None) -> str | None:
     """One line for a run whose latents say nothing of the image, with ways out that fit its config; else None.
 
     What z says of the image is the mutual information of the two. The KL is at least that, so a small KL is enough to
@@ -22,10 +22,14 @@ def unused_latents(cfg: DictConfig, numbers: Mapping[str, Any], steps: int | Non
 
     Arguments:
         cfg: The resolved config of the run.
-        numbers: Of one split, nats per image: `kl` and, if they are known, `mutual_information`, `recon` and
-            `active_units`. Without a KL (an autoencoder) nothing can be said.
+        metrics: By `split/name`, nats per image: `kl` and, if they are known, `mutual_information`, `recon` and
+            `active_units`. Those of test are read, else those of val, else of train. Without a KL (an autoencoder)
+            nothing can be said.
         steps: Training steps so far, None if they are not known.
     """
+    splits = [name.partition("/")[0] for name in metrics if name.endswith(("/kl", "/mutual_information"))]
+    split = next((split for split in ("test", "val", "train") if split in splits), "test")
+    numbers = {name.partition("/")[2]: value for name, value in metrics.items() if name.startswith(f"{split}/")}
     information = numbers.get("mutual_information")
     known = numbers.get("kl") if information is None else information
     if known is None or known >= UNUSED:

@@ -22,6 +22,8 @@ REPEATS = 8  # further draws an image, for the error over draws
 def elbo(trained: Trained) -> dict[str, Any]:
     """elbo, recon, kl and what else the objective logs, on the draws that training's own test is made with.
 
+    `iwae`, where the objective logs it, comes with `iwae_samples`, the latents of each bound.
+
     Each of the three has two standard errors: `_se_images`, of the mean over images, these being a sample of all there
     could be, and `_se_draws`, of the same mean, the images being given and the latents a sample of the posterior's.
 
@@ -35,8 +37,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
             loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
             ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
             means.append(_bound(draw))
-            again = [_bound(draw.again(len(draw.z))) for _ in range(REPEATS)]
-            spreads.append({name: torch.stack([a[name] for a in again]).var(dim=0) for name in again[0]})
+            resampled = [_bound(draw.resample(len(draw.z))) for _ in range(REPEATS)]
+            spreads.append({name: torch.stack([a[name] for a in resampled]).var(dim=0) for name in resampled[0]})
             bar.update(len(x))
     try:
         numbers: dict[str, Any] = ledger.compute(lambda sums: sums)
@@ -46,6 +48,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
         each = torch.cat([mean[name] for mean in means])
         spread = torch.cat([s[name] for s in spreads])
         numbers |= {**with_errors(name, each, spread), name: numbers[name]}
+    if "iwae" in numbers:
+        numbers["iwae_samples"] = getattr(trained.model.objective, "iwae_samples", None)
     return numbers
 
 

@@ -7,6 +7,7 @@ import torch
 
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.latents import DEAD, explained
+from vae_exp.metrics.options import at_least
 from vae_exp.plots import heatmap
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
@@ -36,8 +37,10 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         `images/factors.png` shows it.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the factors are not known, or fewer than two can be scored.
     """
+    at_least(1, num_images=num_images)
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp.metrics import disentanglement as d
 
@@ -112,15 +115,11 @@ def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, torch.Tensor,
     with trained.bar(min(num_images, trained.num_images()), "codes") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y)
-            try:
-                z = draw.z_mean
-            except NotImplementedError:
+            z = draw.z_mean
+            if z is None:
                 kind, z = "sample", draw.mean(1)
-            try:
-                variance = draw.z_variance
-            except NotImplementedError:
-                variance = torch.zeros_like(z)
+            variance = draw.z_variance
             codes.append(on_cpu(z))
-            variances.append(on_cpu(variance))
+            variances.append(torch.zeros_like(codes[-1]) if variance is None else on_cpu(variance))
             bar.update(len(x))
     return torch.cat(codes).numpy(), torch.cat(variances).mean(dim=0), kind

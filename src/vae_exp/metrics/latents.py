@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
+from vae_exp.metrics.options import at_least
 from vae_exp.models import M2
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
@@ -48,8 +48,12 @@ def latents(
         `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the model has no prior.
     """
+    at_least(0, threshold=threshold)
+    at_least(1, num_images=num_images, nll_images=nll_images, num_samples=num_samples)
+    at_least(2, num_latents=num_latents)
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
     numbers = units(trained, threshold)
@@ -84,7 +88,7 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
             draw = trained.model.draw(x, y)
             a, b = (draw.mean(HALF).to(exact(x)) for _ in range(2))
             moments.append(torch.stack([a, b, a * b]).sum(dim=1))
-            with suppress(NotImplementedError):  # a flow knows no variance
+            if draw.z_variance is not None:
                 spreads.append(draw.z_variance.to(exact(x)).sum(dim=0))
             if draw.kl_per_dim is not None:
                 kl.append(draw.kl_per_dim.to(exact(x)).sum(dim=0))

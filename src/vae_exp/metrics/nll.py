@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import Marginal, importance_sampling
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
 from vae_exp.runs.trained import Trained
@@ -29,8 +30,10 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
         images where it is under 10; `bits_per_dim` where it is defined.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the model has no density.
     """
+    at_least(1, num_samples=num_samples)
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
     parts: list[Marginal] = []
@@ -42,7 +45,7 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     if numbers["share_with_ess_under_10"] > 0:
         logger.warning(
             "nll: the effective sample size is under %d for %.1f %% of the images, for which the bound may be loose: "
-            "give more num_samples, or ask for nll=ais beside it",
+            "give more num_samples, or a second opinion, metrics=[nll,ais]",
             FEW,
             100 * numbers["share_with_ess_under_10"],
         )

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
@@ -19,6 +21,7 @@ __all__ = ["distances", "manifolds", "quality"]
 
 # Neighbours: 3 of precision and recall, 5 of density and coverage, as in the papers; 100 subsets of 1000, likewise.
 NEAREST, NEAREST_OF_DENSITY = 3, 5
+LEAST = 2 * NEAREST_OF_DENSITY  # images
 SUBSETS, SUBSET_SIZE = 100, 1000
 
 
@@ -42,12 +45,13 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         and `feature_accuracy`, the classifier's on validation images.
 
     Raises:
-        ConfigError: If there is no such sampler, or the file is none.
+        ValueError: If an option is out of its range.
+        ConfigError: If the file holds no weights.
         NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
     """
-    least = 2 * NEAREST_OF_DENSITY
-    if trained.num_images() < least:
-        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {least} are needed")
+    _check(num_images, sampler, inception)
+    if trained.num_images() < LEAST:
+        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {LEAST} are needed")
     draw = samplers.sampler(trained, sampler, "quality.sampler")
     network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
@@ -77,6 +81,14 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         numbers |= {f"{prefix}_{name}{suffix}": value for name, value in found.items()}
     pixels = "sampled pixels" if is_bits else "means of p(x|z)"
     return numbers | draw.numbers | {"quality_images": f"{num_images}, {pixels}, z from {draw.name}"}
+
+
+def _check(num_images: int, sampler: str, inception: str | None) -> None:
+    at_least(LEAST, num_images=num_images)
+    if sampler not in samplers.KINDS:
+        raise ValueError(f"sampler={sampler}: choose one of {', '.join(samplers.KINDS)}")
+    if inception is not None and not Path(inception).is_file():
+        raise ValueError(f"inception={inception}: there is no such file")
 
 
 def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:

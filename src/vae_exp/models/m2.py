@@ -102,9 +102,9 @@ class LabelDraw(Draw):
             self.weight = torch.where(is_labelled[:, None], given, qy)
             self.kl_of_label = torch.where(is_labelled, log(log_qy.shape[-1]), self.kl_of_label)
 
-    def again(self, num_samples: int) -> "LabelDraw":
-        """K fresh latents an image and class; neither they nor the label are inferred again."""
-        return LabelDraw(self.x, self.each.again(num_samples), self.log_qy, self.labels)
+    def resample(self, num_samples: int) -> "LabelDraw":
+        """K fresh latents an image and class; nothing is inferred again."""
+        return LabelDraw(self.x, self.each.resample(num_samples), self.log_qy, self.labels)
 
     def _over_classes(self, term: Tensor) -> Tensor:
         return (self.weight.T * term.view(self.weight.shape[1], -1)).sum(dim=0)
@@ -130,15 +130,18 @@ class LabelDraw(Draw):
         """None: the label is a latent, too."""
 
     @property
-    def z_mean(self) -> Tensor:
-        """`E_q z`, `(B, D)`, over the classes, too."""
-        return self._mean_over_classes(self.each.z_mean)
+    def z_mean(self) -> Tensor | None:
+        """`E_q z`, `(B, D)`, over the classes, too; None if the posterior does not know it."""
+        means = self.each.z_mean
+        return None if means is None else self._mean_over_classes(means)
 
     @property
-    def z_variance(self) -> Tensor:
-        """`Var_q z`, `(B, D)`, over the classes, too."""
+    def z_variance(self) -> Tensor | None:
+        """`Var_q z`, `(B, D)`, over the classes, too; None if the posterior does not know it."""
         means, variances = self.each.z_mean, self.each.z_variance
-        return self._mean_over_classes(variances + means.square()) - self.z_mean.square()
+        if means is None or variances is None:
+            return None
+        return self._mean_over_classes(variances + means.square()) - self._mean_over_classes(means).square()
 
     def mean(self, num_samples: int) -> Tensor:
         """As that of `Draw`, over the classes, too."""

@@ -8,8 +8,9 @@ from math import log
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent
+from torch.distributions import Independent, MultivariateNormal
 
+from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw
 from vae_exp.objectives.model import Model, check_choice, check_count
 from vae_exp.precision import full_precision
@@ -133,19 +134,19 @@ class DIP:
 
     def _covariance(self, draw: Draw) -> Tensor:
         """`(D, D)`."""
-        try:
-            deviations = draw.q.mean - draw.q.mean.mean(dim=0)
-            cov = deviations.T @ deviations / len(deviations)  # torch's cov reads its divisor from the device
-            if self.kind == 1:
-                return cov
-            if isinstance(draw.q, Independent):
-                return cov + draw.q.variance.mean(dim=0).diag()
-            return cov + draw.q.covariance_matrix.mean(dim=0)  # type: ignore[attr-defined]
-        except (NotImplementedError, AttributeError) as error:
+        q, mean = draw.q, mean_of(draw.q)
+        if mean is None or (self.kind == 2 and not isinstance(q, Independent | MultivariateNormal)):
             raise ValueError(
                 "objective=dip needs the mean and covariance of the posterior, which this one does not know: "
                 "choose posterior=diagonal_normal (full_normal, laplace)"
-            ) from error
+            )
+        deviations = mean - mean.mean(dim=0)
+        cov = deviations.T @ deviations / len(deviations)  # torch's cov reads its divisor from the device
+        if self.kind == 1:
+            return cov
+        if isinstance(q, MultivariateNormal):
+            return cov + q.covariance_matrix.mean(dim=0)
+        return cov + q.variance.mean(dim=0).diag()
 
 
 class MMD:

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.generate import generate
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.trained import Trained
+from vae_exp.what.make import generate
 
 __all__ = ["draw", "is_stale", "pictures", "undrawn"]
 

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from vae_exp.metrics.collapse import unused_latents
+from vae_exp.metrics.score import ABOUT
 from vae_exp.page import charts
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.runs.folder import load_config
@@ -23,11 +25,6 @@ PARTS = (
 # Not shown with each part: shapes follow from data and latent_dim, and the whole yaml is on the page.
 DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")
 SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
-ABOUT = ("split", "num_images", "checkpoint", "weights", "bound", "data", "settings", "refused")  # an evaluation
-HEADLINE = {
-    "elbo": "ELBO", "recon": "recon", "kl": "KL", "nll": "NLL", "bits_per_dim": "bits per dim", "error": "error",
-    "active_units": "active units",
-}  # fmt: skip
 
 
 def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
@@ -56,7 +53,8 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
         record={"error": None, "data": {}, **record},
         bound=record["bound"],
-        cards=_cards(cfg, record["bound"]["units"], metrics, evaluations),
+        cards=_cards(record["bound"]["units"], metrics, evaluations),
+        warning=_warning(cfg, record, metrics, evaluations),
         expected=cfg.get("expected"),
         parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
@@ -80,31 +78,41 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     return path
 
 
-def _cards(
-    cfg: DictConfig, units: str, metrics: dict[str, float], evaluations: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """The headline: numbers of the test split, else the last ones of validation or training."""
+def _warning(
+    cfg: DictConfig, record: dict[str, Any], metrics: dict[str, float], evaluations: list[dict[str, Any]]
+) -> str | None:
+    """What to change if the latents are unused."""
+    known: dict[str, Any] = dict(metrics)
+    for evaluation in evaluations:
+        if not evaluation["is_stale"]:
+            known |= {f"{evaluation['split']}/{name}": value for name, value in evaluation["numbers"].items()}
+    return unused_latents(cfg, known, record.get("steps"))
+
+
+def _cards(units: str, metrics: dict[str, float], evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The headline: numbers of the test split, else the last ones of validation or training.
+
+    They are the terms that training logs and, of an evaluation, those that its metrics name.
+    """
     stage = next((s for s in ("test", "val", "train") if any(key.startswith(f"{s}/") for key in metrics)), "test")
     numbers: dict[str, Any] = {key.partition("/")[2]: x for key, x in metrics.items() if key.startswith(f"{stage}/")}
+    headline = dict.fromkeys(TERMS, units)
     for evaluation in evaluations:
         if evaluation["split"] == stage and not evaluation["is_stale"]:
             numbers |= evaluation["numbers"]
+            headline |= evaluation["headline"]
     where = {"test": "test", "val": "validation, at last", "train": "training, at last"}[stage]
     cards = []
-    for name, label in HEADLINE.items():
+    for name, unit in headline.items():
         value = numbers.get(name)
         if not isinstance(value, int | float):
             continue
-        errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
-        card = {"label": label, "where": where, "unit": units, "value": f"{value:.2f}"}
-        card |= {over: format(error, ".2g") if error else "" for over, error in errors.items()}
-        if name == "bits_per_dim":
-            card |= {"unit": "", "value": f"{value:.3f}"}
-        elif name == "error":
+        card = {"label": TERMS.get(name, name.replace("_", " ")), "where": where, "unit": unit}
+        card["value"] = f"{value:.2f}" if name in TERMS else _number(value)
+        if name == "error":
             card |= {"unit": "of the images", "value": f"{100 * value:.2f} %"}
-        elif name == "active_units":
-            card |= {"unit": f"of {cfg.latent_dim}", "value": f"{value:.0f}"}
-        cards.append(card)
+        errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
+        cards.append(card | {over: format(error, ".2g") if error else "" for over, error in errors.items()})
     return cards
 
 
@@ -158,7 +166,7 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
     numbers = {name: value for name, value in content.items() if name not in ABOUT}
     rows, columns = _table(numbers)
     return {
-        **{"settings": {}, "refused": {}, **{name: content[name] for name in ABOUT if name in content}},
+        **{"settings": {}, "headline": {}, "refused": {}, **{name: content[name] for name in ABOUT if name in content}},
         "is_stale": is_stale(content, folder / "checkpoints" / content["checkpoint"]),
         "numbers": numbers,
         "rows": rows,

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from PIL import Image
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -221,10 +220,7 @@ def restore(
     cfg.trainer.compile = False
     model, data = build(cfg)
     load_weights(model, path)
-    try:
-        model.on_test_start()
-    except MisconfigurationException as error:
-        raise ConfigError(str(error)) from error
+    model.check_fitted()
     data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
@@ -258,16 +254,10 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     """
     if cfg.logger and "wandb" not in cfg.logger:
         raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
-    pattern = Path(cfg.run)
-    if pattern.exists() or not any(sign in cfg.run for sign in "*?["):
-        folders = [pattern]
-    else:
-        anchor = Path(pattern.anchor)
-        folders = sorted(
-            path for path in anchor.glob(str(pattern.relative_to(pattern.anchor))) if (path / "config.yaml").is_file()
-        )
-        if not folders:
-            raise ConfigError(f"run={cfg.run}: no run folder is called so. Runs are under outputs/")
+    runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
+    folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
+    if not folders:
+        raise ConfigError("run=[]: give a run folder, a pattern of several, or a list of these")
     results, failed = {}, []
     for folder in folders:
         try:
@@ -280,6 +270,18 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     if failed:
         raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
     return results
+
+
+def _folders(run: str) -> list[Path]:
+    """Run folders: the one of this name, or those that a pattern fits."""
+    pattern = Path(run)
+    if pattern.exists() or not any(sign in run for sign in "*?["):
+        return [pattern]
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    folders = sorted(path for path in found if (path / "config.yaml").is_file())
+    if not folders:
+        raise ConfigError(f"run={run}: no run folder has such a name. Runs are under outputs/")
+    return folders
 
 
 def _device(accelerator: str) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vae_exp.models import VAE
+from vae_exp.models.module import Module
 
 __all__ = ["Graph", "is_capturable"]
 
@@ -37,7 +37,9 @@ class Graph:
         warmup: Eager steps before the capture.
     """
 
-    def __init__(self, step: Callable[[Batch, int], Tensor], model: VAE, optimizer: Optimizer, warmup: int = 3) -> None:
+    def __init__(
+        self, step: Callable[[Batch, int], Tensor], model: Module, optimizer: Optimizer, warmup: int = 3
+    ) -> None:
         self.step = step
         self.model = model
         self.optimizer = optimizer

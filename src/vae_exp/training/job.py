@@ -18,6 +18,7 @@ from vae_exp.cli import override
 from vae_exp.config import ConfigError, known_run
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
+from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
 from vae_exp.page.pictures import draw
 from vae_exp.page.write import write_page
@@ -126,13 +127,14 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         raise
     finally:
         if record is not None:
-            record.finish(error, metrics=metrics or _values(trainer), data=data.checksums)
+            steps = trainer.global_step
+            record.finish(error, metrics=metrics or _values(trainer), steps=steps, data=data.checksums)
             if isinstance(error, SystemExit | SIGTERMException | KeyboardInterrupt):
                 log.info("interrupted; continue with %s", override("resume", folder))
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
         page = _report(cfg, folder, model, data, trainer) if cfg.get("report") else None
-        _summarise(cfg, folder, metrics, page)
+        _summarise(cfg, folder, metrics, trainer.global_step, page)
     return metrics
 
 
@@ -174,7 +176,7 @@ def _report(cfg: DictConfig, folder: Path, model: VAE, data: Images, trainer: pl
         return None
 
 
-def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], page: Path | None) -> None:
+def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], steps: int, page: Path | None) -> None:
     python = Path(sys.executable)
     python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
@@ -186,6 +188,8 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], page: P
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
         log.info("expected        %10.2f ± %s", cfg.expected["value"], cfg.expected["tolerance"])
+    if warning := unused_latents(cfg, metrics, steps):
+        log.warning(warning)
     if (folder / "images").is_dir():
         log.info("pictures        %s", folder / "images")
     if page is not None:

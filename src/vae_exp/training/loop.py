@@ -20,7 +20,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vae_exp.models import VAE
+from vae_exp.models.module import Module
 from vae_exp.training.graph import Graph, is_capturable
 
 __all__ = ["Steps"]
@@ -55,7 +55,7 @@ class Steps(_AutomaticOptimization):
         """Returns the output of the last step."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         model = trainer.lightning_module
-        assert isinstance(model, VAE)
+        assert isinstance(model, Module)
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         special = self._special(optimizer)
@@ -130,7 +130,7 @@ class Steps(_AutomaticOptimization):
             "the optimizer's closure": _needs_closure(optimizer),
             "a callback": any(is_overridden(hook, callback) for callback in callbacks for hook in WITHIN_STEP),
             "the model": any(is_overridden(hook, model) for hook in OF_MODEL)
-            or getattr(type(model), "training_step", None) is not VAE.training_step,
+            or getattr(type(model), "training_step", None) is not Module.training_step,
         }
         return next((name for name, needed in needs.items() if needed), None)
 
@@ -148,7 +148,7 @@ class Steps(_AutomaticOptimization):
             self.cuda_graphs, self._graph = False, None
             return
         model = self.trainer.lightning_module
-        assert isinstance(model, VAE)
+        assert isinstance(model, Module)
         if self._graph is None or self._graph.is_outdated():
             self._graph = Graph(partial(self._update, optimizer), model, optimizer)
 
@@ -157,7 +157,7 @@ class Steps(_AutomaticOptimization):
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         model = type(trainer.lightning_module)
         of_model = (model.on_train_batch_start, model.on_train_batch_end)
-        if of_model != (VAE.on_train_batch_start, VAE.on_train_batch_end):
+        if of_model != (Module.on_train_batch_start, Module.on_train_batch_end):
             return 1
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if any(is_overridden(hook, callback) for hook in AROUND_STEP) and not getattr(

@@ -134,8 +134,8 @@ def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
         if score in ("iwae", "likelihood_ratio"):
             each.append(importance_sampling(draw, num_samples).log_px)
         else:
-            again = (draw.again(1) for _ in range(num_samples))
-            terms = [one.elbo if score == "elbo" else -one.recon for one in again]
+            resampled = (draw.resample(1) for _ in range(num_samples))
+            terms = [one.elbo if score == "elbo" else -one.recon for one in resampled]
             each.append(torch.stack(terms).to(exact(x)).mean(dim=0))
     return torch.stack(each).logsumexp(dim=0) - log(len(each))
 

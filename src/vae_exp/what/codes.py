@@ -1,7 +1,6 @@
 """Between images and codes: what everything made of given images shares."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from torch.distributions import Distribution
 from vae_exp import plots
 from vae_exp.chains import Chain
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.distributions import is_discrete, mean_of, variance_of
 from vae_exp.models import M2, VAE
 from vae_exp.runs.trained import Trained
 
-__all__ = ["check_continuous", "decode", "encode", "given", "is_discrete", "labels", "mean_and_variance", "save"]
+__all__ = ["check_continuous", "decode", "encode", "given", "labels", "mean_and_variance", "save"]
 
 
 def given(
@@ -80,14 +80,9 @@ def encode(model: VAE, x: Tensor, y: Tensor | None) -> Distribution:
 
 
 def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:
-    """`(N, D)` each: a sample in the place of the mean where q knows none (a flow); None for a variance unknown."""
-    try:
-        mean = q.mean
-    except NotImplementedError:
-        return q.sample(), None
-    with suppress(NotImplementedError):  # a point has none
-        return mean, q.variance
-    return mean, None
+    """`(N, D)` each: a sample in place of the mean if q does not know it (a flow); None for an unknown variance."""
+    mean = mean_of(q)
+    return (q.sample(), None) if mean is None else (mean, variance_of(q))
 
 
 @torch.no_grad()
@@ -95,13 +90,6 @@ def decode(model: VAE, z: Tensor, c: Tensor | None = None) -> Tensor:
     """`(N, D), (N, context_dim) ->` means of `p(x | z, c)`, `(N, C, H, W)`, some at a time."""
     parts = zip(z.split(100), repeat(None) if c is None else c.split(100))  # noqa: B905 (one of them may be endless)
     return torch.cat([model.decode(z, c).mean for z, c in parts])
-
-
-def is_discrete(distribution: Distribution) -> bool:
-    """Whether it is over bits or categories."""
-    with suppress(NotImplementedError):  # chains, flows and points do not say; they are of real numbers
-        return distribution.support is not None and distribution.support.is_discrete
-    return False
 
 
 def check_continuous(q: Distribution, what: str) -> None:

@@ -11,6 +11,7 @@ from zuko.distributions import NormalizingFlow
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.distributions import is_discrete
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -27,7 +28,7 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
         NoMeaningError: If the prior is neither.
     """
     base = prior.base if isinstance(prior, NormalizingFlow) else prior
-    if not isinstance(base, Independent) or codes.is_discrete(base):
+    if not isinstance(base, Independent) or is_discrete(base):
         raise NoMeaningError(
             f"what=manifold: prior {type(prior).__name__} has no map from a square: train with prior=standard_normal "
             "or prior=flow, or see what=traversal, samples or embeddings"

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.distributions import OneHots
+from vae_exp.distributions import OneHots, is_discrete
 from vae_exp.draws import Draw
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
@@ -62,7 +62,7 @@ def traversal(
     for row, d in enumerate(order[:num_dims]):
         z[row, :, d] = values[d]
         size = f"var {variance[d]:.2f}" if kl is None else f"KL {kl[d]:.2f}"
-        rows.append(f"z{d}  {size}" + ("" if codes.is_discrete(q) else f"\n{mean[d]:.2f} ± {std[d]:.2f}"))
+        rows.append(f"z{d}  {size}" + ("" if is_discrete(q) else f"\n{mean[d]:.2f} ± {std[d]:.2f}"))
     z = z.flatten(2).flatten(0, 1)
     c = model.context(y)
     images = codes.decode(model, z, None if c is None else c.expand(len(z), -1))
@@ -74,7 +74,7 @@ def traversal(
     numbers = {"latents": order, "variance": variance[order].tolist()}
     if kl is not None:
         numbers["kl"] = kl[order].tolist()
-    if not codes.is_discrete(q):
+    if not is_discrete(q):
         numbers |= {"mean": mean[order].tolist(), "std": std[order].tolist()}
     return numbers
 
@@ -112,7 +112,7 @@ def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple
         start = one_hots[q.log_probs[0].argmax(dim=-1)].flatten()
         return start, one_hots.expand(q.log_probs.shape[-2], -1, -1), [f"{k}" for k in range(len(one_hots))]
     code = codes.mean_and_variance(q)[0][0]
-    if codes.is_discrete(q):
+    if is_discrete(q):
         return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
     steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=mean.dtype)
     values = mean[:, None] + steps * std[:, None]

@@ -1,0 +1,320 @@
+"""The page of a run: whole, well-formed, from the run's own numbers, and the same in a browser."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from helpers.runs import PICTURED, SMALL, composed, evaluated
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from PIL import Image
+
+from vae_exp.config import CONF, ConfigError
+from vae_exp.page import charts
+from vae_exp.page.write import write_page
+from vae_exp.report import report_runs
+from vae_exp.runs.folder import resumed_config
+from vae_exp.training import job as training
+
+VOID = {"meta", "img", "br", "input", "link", "hr"}
+OVER = ("images", "draws")
+CHROMIUM = shutil.which("chromium")
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every tag is closed where it must be, every id is there once."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.ids, self.tags, self.addresses, self.words = [], [], [], [], []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        assert len(self.ids) == len(set(self.ids))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self._note(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self._note(tag, attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "title"):
+            self.words.append(data)
+
+    def _note(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        names = ("src", "href", "xlink:href", "action", "data", "srcset", "poster")
+        self.addresses += [value for name, value in attrs if name in names]
+
+
+def reported(folder, *overrides):
+    """The page of `python -m vae_exp.report run=folder`."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        chosen = [f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides]
+        (path,) = report_runs(compose("report", overrides=chosen)).values()
+    return Page(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return folder, training.train(composed(*PICTURED, "report=true"), folder)
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A copy of a finished run, and its metrics."""
+    return shutil.copytree(finished[0], tmp_path / "run"), finished[1]
+
+
+def rewrite(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def check_self_contained(page):
+    for address in page.addresses:
+        assert address.startswith(("data:image/", "#"))
+        assert not address.startswith("#") or address[1:] in page.ids
+    assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
+    for tag, attrs in page.tags:
+        assert not any(name.startswith("on") for name in attrs)
+        if tag == "style":
+            continue
+        urls = re.findall(r"url\(([^)]*)\)", attrs.get("style", "") + attrs.get("clip-path", ""))
+        assert all(url.startswith("#") for url in urls)
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae", "ae", "hvae"])
+def test_training_ends_with_a_page_of_its_run(run, caplog, model):
+    caplog.set_level("INFO", logger="vae_exp")
+    folder, metrics = run(f"model={model}", "report=true", small=PICTURED)
+    assert str(folder / "report.html") in caplog.text
+    html = (folder / "report.html").read_text()
+    page = Page(html)
+    check_self_contained(page)
+    assert "@import" not in html
+    assert len(html) < 2e6
+    record = json.loads((folder / "run.json").read_text())
+    start = record["starts"][0]
+    for known in (
+        record["run_id"], "finished", f"{record['wall_seconds']} s", *record["data"].values(), start["cpu"],
+        start["platform"], start["time"], f"torch {start['versions']['torch']}", *start["argv"][1:2],
+        record["bound"]["representation"], "latent_dim: 3", "batch_size: 16",
+    ):  # fmt: skip
+        assert known in page.text
+    if start["git"]:
+        assert start["git"]["commit"] in page.text
+    terms = ["recon"] if model == "ae" else ["elbo", "recon", "kl"]
+    for term in terms:
+        assert f"{metrics[f'test/{term}']:.2f}" in page.text
+    assert ("lower bound of log p(x)" in page.text) == (model in ("vae", "hvae"))
+    assert ("lower bound of log p(x|y)" in page.text) == (model == "cvae")
+    assert ("nothing is bounded" in page.text) == (model == "ae")
+    charts_there = [attrs["aria-label"].split()[0] for tag, attrs in page.tags if tag == "svg"]
+    assert [label for label in charts_there if "/" in label] == [f"train/{term}" for term in terms]
+    assert charts_there.count("KL") == (2 if model in ("vae", "cvae") else 0)
+    pictures = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert sum("above their reconstructions" in alt for alt in pictures) == 1
+    assert sum("latents from its prior" in alt for alt in pictures) == (model != "ae")
+    assert sum("row a class" in alt for alt in pictures) == (model == "cvae")
+    if model == "ae":
+        assert "No samples : an autoencoder has no prior to draw from" in page.text
+
+
+def test_a_page_is_the_same_each_time(done):
+    folder, _ = done
+    reported(folder)
+    first = (folder / "report.html").read_bytes()
+    assert write_page(folder).read_bytes() == first
+    assert not list(folder.glob("*.part"))
+
+
+def test_no_page_is_written_where_none_is_wanted(run):
+    assert not (run("trainer.max_epochs=1")[0] / "report.html").exists()
+
+
+def test_an_evaluation_stands_on_the_page_with_its_errors(done):
+    folder, _ = done
+    numbers = evaluated(folder, "num_samples=10")
+    page = reported(folder)
+    table = page.text.partition("images of the test split")[2]
+    for name in ("elbo", "recon", "kl", "nll"):
+        shown = [float(number) for number in re.search(rf" {name} (\S+) (\S+) (\S+)", table).groups()]
+        assert shown == pytest.approx([numbers[name], *(numbers[f"{name}_se_{over}"] for over in OVER)], rel=6e-3)
+    assert f"1 {numbers['nll_curve'][1]:.3f} 10 {numbers['nll_curve'][10]:.3f}" in page.text
+    assert numbers["bits_per_dim_refused"] in page.text
+    assert f"ELBO (test) {numbers['elbo']:.2f} ± {numbers['elbo_se_images']:.2g}" in page.text
+    assert "Of earlier weights" not in page.text
+
+
+def test_any_evaluation_has_a_table(done):
+    folder, metrics = done
+    evaluated(folder, "metrics=[elbo]")
+    rewrite(
+        folder / "evaluation.json",
+        kl_per_dim=[0.25, 1.5, 3], confusion=[[1, 2], [3, 4]], verdict="2 of 3 dimensions are used", saturated=True,
+        tiny=1.23e-7, count=12345, gap=0.5, gap_se_runs=0.125, refused={"bpd": "a density <has> no bits"},
+    )  # fmt: skip
+    of_before = json.loads((folder / "evaluation.json").read_text()) | {"split": "val", "elbo": -12.375}
+    for key in ("settings", "weights", "refused"):  # as version 0.1 wrote it
+        del of_before[key]
+    (folder / "evaluation_val.json").write_text(json.dumps(of_before))
+    page = reported(folder)
+    for known in (
+        "kl_per_dim 3 values 0.250, 1.500, 3", "confusion 2 values [[1, 2], [3, 4]]", "verdict 2 of 3 dimensions",
+        "saturated yes", "tiny 1.23e-07", "count 12,345", "± over runs", "bpd a density <has> no bits",
+        "images of the val split", "elbo -12.375",
+    ):  # fmt: skip
+        assert known in page.text
+    assert re.search(r"gap 0\.500 +0\.125", page.text)
+    assert f"ELBO (test) {metrics['test/elbo']:.2f}" in page.text
+
+
+def test_results_of_earlier_weights_are_marked_and_make_no_headline(done):
+    folder, metrics = done
+    evaluated(folder, "metrics=[elbo]")
+    rewrite(folder / "evaluation.json", weights="0" * 16, elbo=-1.0)
+    page = reported(folder)
+    assert "Of earlier weights" in page.text
+    assert f"ELBO (test) {metrics['test/elbo']:.2f} nats per image" in page.text
+
+
+def test_a_hostile_name_is_text(run):
+    folder, _ = run("name='<b>x</b><script>alert(1)</script>'", "report=true", "trainer.max_epochs=1")
+    page = Page((folder / "report.html").read_text())
+    assert "<b>x</b><script>alert(1)</script>" in page.text
+    check_self_contained(page)
+
+
+def test_a_run_that_failed_has_a_page_that_says_why(run, tmp_path):
+    with pytest.raises(ConfigError):
+        run("optimizer.lr=1e30", "report=true")
+    folder = tmp_path / "run"
+    assert not (folder / "report.html").exists()
+    page = reported(folder)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert "failed" in page.text
+    assert " ".join(record["error"].split()) in page.text
+    assert "No samples : the run has no checkpoints/best.ckpt" in page.text
+
+
+def test_what_was_not_logged_or_drawn_is_told_or_drawn(run):
+    folder, _ = run("logger=none", "callbacks.latents=null")
+    page = reported(folder)
+    assert "The run keeps no metrics.csv" in page.text
+    assert "No KL per dimension" in page.text
+    alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
+    assert sum("latents from its prior" in alt or "above their reconstructions" in alt for alt in alts) == 2
+
+
+def test_a_finished_training_does_not_fail_for_its_page(run, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no space left")
+
+    monkeypatch.setattr(training, "write_page", fail)
+    folder, metrics = run("report=true")
+    assert "test/elbo" in metrics
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert "no report: RuntimeError: no space left" in caplog.text
+
+
+def test_several_runs_have_a_page_each(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "other")
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose("report", overrides=[f"run='{tmp_path}/*'", "accelerator=cpu", "progress=false"])
+    assert list(report_runs(cfg)) == [tmp_path / "other", tmp_path / "run"]
+    with pytest.raises(ConfigError, match="is no run folder"):
+        reported(tmp_path)
+
+
+def test_a_resumed_run_may_turn_its_page_on(done):
+    folder, _ = done
+    hydra = HydraConf()
+    hydra.overrides.task = [f"resume={folder}", "report=true", "trainer.max_epochs=3"]
+    cfg = composed(*SMALL, "report=true", "trainer.max_epochs=3")
+    cfg.resume = str(folder)
+    assert resumed_config(cfg, hydra).report
+
+
+def test_the_heat_map_shows_the_numbers():
+    """Opacity is the share of the largest; dimensions are rows, validations columns."""
+    kl = [[0.0, 1.0, 4.0], [2.0, 3.0, 0.5]]
+    svg = charts.heatmap(kl, [9, 19], ["z0", "z1", "z2"])
+    (png,) = re.findall(r"data:image/png;base64,\s*([^\"]*)", svg)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+    assert image.shape == (3, 2, 4)
+    # matplotlib may store the image bottom up and mirror it in the transform.
+    alpha = image[::-1, :, 3] if "scale(1 -1)" in svg else image[..., 3]
+    np.testing.assert_allclose(alpha / 255, np.array(kl).T / 4, atol=0.005)
+
+
+def test_a_curve_shows_the_numbers():
+    rows = [
+        {"step": str(step), "train/kl": "", "val/kl": str(value)} for step, value in ((0, 2.7), (10, 3.0), (20, 2.4))
+    ]
+    svg = charts.curves(rows, "kl")
+    path = next(d for d in re.findall(r'd="(M[^"]*)"', svg) if d.count("L") == 2)
+    x, y = np.array(re.findall(r"[-\d.]+", path), dtype=float).reshape(-1, 2).T
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=1e-3)
+    assert y[2] - y[0] == pytest.approx(y[0] - y[1], abs=1e-3)
+    assert y[1] < y[0], "upwards is less in SVG"
+    assert charts.curves(rows, "elbo") is None
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Opens a file; returns what the console said, the DOM, and the picture of it."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+
+    def browser(path, width):
+        shot = tmp_path / "shot.png"
+        flags = (
+            "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
+            "--disable-component-update", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=30000", "--enable-logging=stderr", f"--window-size={width},2400",
+        )  # fmt: skip
+        said = ""
+        for action in (f"--screenshot={shot}", "--dump-dom"):
+            done = subprocess.run(
+                [CHROMIUM, *flags, action, path.as_uri()], capture_output=True, text=True, timeout=180, check=True
+            )
+            said += done.stderr
+        return re.findall(r"CONSOLE.*", said), done.stdout, np.asarray(Image.open(shot).convert("L"), dtype=float)
+
+    return browser
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_page_and_asks_for_nothing_else(run, browser, tmp_path):
+    folder, metrics = run("model=cvae", "report=true")
+    for width in (1200, 500):
+        console, dom, picture = browser(folder / "report.html", width)
+        assert console == []
+        assert f"{metrics['test/elbo']:.2f}" in dom
+        assert dom.count("<svg") == 5
+        assert picture.shape == (2400, width)
+        # Of four bands of the page each has something dark on light paper.
+        for band in np.array_split(picture, 4):
+            assert np.median(band) > 230
+            assert 0.003 < (band < 128).mean() < 0.6
+    # The check can fail: a page that asks for something is told off by its own policy.
+    asking = tmp_path / "asking.html"
+    html = (folder / "report.html").read_text()
+    asking.write_text(html.replace("</main>", '<img src="http://localhost/x.png"></main>'))
+    assert any("Content Security Policy" in line for line in browser(asking, 1200)[0])

@@ -1,0 +1,139 @@
+"""A run read back from its folder: its images, a user's own pictures, noise that follows the seed."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.in_memory import made
+from omegaconf import OmegaConf
+from PIL import Image
+from scipy import stats
+
+import vae_exp
+from vae_exp.config import ConfigError
+from vae_exp.data import Split
+from vae_exp.runs.build import build
+from vae_exp.runs.trained import restore
+
+
+def save(path, pixels):
+    Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(path)
+    return str(path)
+
+
+def test_load_gives_the_weights_that_validated_best(run):
+    folder, _ = run()
+    model = vae_exp.load(folder)
+    best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
+    assert not model.training
+    with pytest.raises(ConfigError, match="nowhere is no run folder"):
+        vae_exp.load("nowhere")
+
+
+def test_the_images_are_those_that_training_tested_on(run):
+    folder, _ = run("data.binarize=dynamic", "likelihood=bce", "data.eval_batch_size=10")
+    trained = restore(folder, accelerator="cpu")
+    _, data = build(OmegaConf.load(folder / "config.yaml"))
+    data.setup("test")
+    x, y = trained.images(25)
+    rows = trained.chosen(25)
+    assert torch.equal(x, data.splits["test"].x[rows] / 255)
+    assert torch.equal(y, data.splits["test"].y[rows])
+    assert [len(x) for x, _ in trained.batches(num_images=25)] == [10, 10, 5]
+    assert trained.num_images() == 64
+    assert trained.num_images("train") == 48
+    assert trained.data.checksums["test"] == json.loads((folder / "run.json").read_text())["data"]["test"]
+
+
+def numbered(folder, seed=0):
+    """A run whose test images are their own numbers, 0 to 199; the first half is class 0."""
+    x = torch.arange(200.0).view(200, 1, 1, 1)
+    split = Split(x, (x.flatten() >= 100).long())
+    return replace(made(None, {"train": split, "val": split, "test": split}, folder, 2), seed=seed)
+
+
+def test_n_images_are_a_sample_of_the_split_the_same_for_everything_with_this_seed(tmp_path):
+    trained = numbered(tmp_path)
+    every, rows = trained.images(200)[0].flatten(), trained.chosen(50)
+    assert torch.equal(every, torch.arange(200.0))
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    x, y = trained.images(50)
+    assert torch.equal(x.flatten(), every[rows])  # each with its own label
+    assert torch.equal(y, (x.flatten() >= 100).long())
+    assert torch.equal(x, torch.cat([x for x, _ in trained.batches("test", 50)]))
+    assert torch.equal(x, torch.cat([x for x, _ in trained.subset("test", 50).data.batches("test")]))
+    assert torch.equal(rows, numbered(tmp_path).chosen(50))
+    assert torch.isin(rows, trained.chosen(51)).all()  # fewer are among more
+    assert trained.num_images() == 200
+    assert trained.subset("test", None) is trained is trained.subset("test", 201)
+    assert len(trained.subset("test", 50).images(200, "val")[0]) == 200  # other splits are whole
+
+
+def test_every_image_is_as_likely_to_be_drawn(tmp_path):
+    counts = torch.zeros(200)
+    for seed in range(1000):
+        counts[numbered(tmp_path, seed).chosen(50)] += 1
+    # 1000 draws, each with probability 1/4: the sum of squares of 200 standardised counts, which add up to 50,000.
+    assert stats.chi2(199).cdf(float(((counts - 250) ** 2 / (250 * 0.75)).sum()) * 199 / 200) < 0.999
+    assert counts.min() > 250 - 5 * (250 * 0.75) ** 0.5
+
+
+def test_all_labels_are_there_again_and_the_run_keeps_its_few(run):
+    trained = restore(run("model=m2", "data.labelled=8")[0], accelerator="cpu", progress=False)
+    _, few = trained.images(10**6, "train")
+    x, y = trained.with_all_labels().images(10**6, "train")
+    assert (few >= 0).sum() == 8
+    assert (y >= 0).all()
+    assert torch.equal(few[few >= 0], y[few >= 0])
+    assert torch.equal(x, trained.images(10**6, "train")[0])
+    assert trained.with_all_labels().with_all_labels().data.labelled is None
+
+
+def test_noise_follows_the_seed_and_the_place_of_the_batch(run):
+    folder, _ = run("data.eval_batch_size=16")
+    first, again, other = (
+        [torch.rand(()).item() for _ in restore(folder, accelerator="cpu", seed=seed).batches()] for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert len({*first, *other}) == 8
+
+
+def test_other_images_than_those_of_the_run_are_told(run, caplog):
+    folder, _ = run()
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.data.source.seed = 5
+    OmegaConf.save(cfg, folder / "config.yaml")
+    restore(folder, accelerator="cpu").setup("test")
+    assert "the test images are not those of the run" in caplog.text
+
+
+def test_a_users_picture_is_read_as_the_runs_images_are(run, tmp_path):
+    grey = np.arange(64).reshape(8, 8) * 4
+    trained = restore(run()[0], accelerator="cpu")
+    x = trained.read([save(tmp_path / "a.png", grey), save(tmp_path / "b.png", grey.T)])
+    assert torch.equal(x, torch.tensor(np.stack([grey, grey.T])[:, None] / 255, dtype=torch.float32))
+    bits = restore(run("data.binarize=threshold", "likelihood=bce", folder="bits")[0], accelerator="cpu")
+    assert torch.equal(bits.read(str(tmp_path / "a.png"))[0, 0], torch.tensor(grey > 127).float())
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"),
+    [
+        (np.zeros((9, 8)), "has 8 by 9 pixels, grey; the run's: 8 by 8 pixels, grey"),
+        (np.zeros((8, 8, 3)), r"3 bands \(colours, alpha\); the run's: 8 by 8 pixels, grey"),
+        (None, "No such file"),
+        (b"junk", "cannot identify image"),
+    ],
+    ids=["size", "colour", "missing", "junk"],
+)
+def test_a_picture_of_another_kind_is_refused(run, tmp_path, pixels, said):
+    path = tmp_path / "photo.png"
+    if isinstance(pixels, bytes):
+        path.write_bytes(pixels)
+    elif pixels is not None:
+        save(path, pixels)
+    with pytest.raises(ConfigError, match=r"input=.*photo\.png.*" + said):
+        restore(run()[0], accelerator="cpu").read(str(path))

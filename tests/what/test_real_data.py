@@ -1,0 +1,40 @@
+"""Every `what` on real images: MNIST by levels turned into bits, static MNIST, Frey faces."""
+
+import pytest
+from helpers.runs import WHATS, composed, generated
+
+from vae_exp.config import NoMeaningError
+from vae_exp.training.job import train
+
+SMALL = """
+encoder.hidden=[32] encoder.out_features=32 decoder.hidden=[32] latent_dim=2 trainer.accelerator=cpu logger=csv
+trainer.max_epochs=1 trainer.limit_train_batches=20 trainer.log_every_n_steps=10 trainer.enable_progress_bar=false
+callbacks.pictures=null callbacks.curves=null report=false
+"""
+OPTIONS = {
+    "anomalies": ("num_images=100",),
+    "denoise": ("corruption=gaussian", "num_images=50"),
+    "embeddings": ("num_images=200",),
+    "inpaint": ("num_images=4", "num_steps=5", "num_samples=10"),
+}
+REFUSED = {
+    "mnist": {"classes", "pseudo_inputs"},
+    "binarized_mnist": {"classes", "pseudo_inputs", "edit"},  # no labels
+    "frey_face": {"classes", "pseudo_inputs", "edit"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("data", REFUSED)
+def test_every_what_is_made_of_real_images(tmp_path, real_data, data):
+    chosen = (f"data={data}", f"data.root={real_data}", *SMALL.split())
+    train(composed(*chosen, *(["data.batch_size=50"] if data == "frey_face" else [])), tmp_path)
+    refused = set()
+    for what in WHATS:
+        try:
+            generated(tmp_path, what, *OPTIONS.get(what, ()))
+            assert (tmp_path / "generated" / what / f"{what}.png").stat().st_size > 5000
+        except NoMeaningError:
+            refused.add(what)
+    assert refused == REFUSED[data]
