@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.runs import DATA, SMALL, composed
 
-from vae_exp.cli import register_resolvers
+from vae_exp.resolvers import register_resolvers
 from vae_exp.training.job import train
 
 

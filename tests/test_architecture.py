@@ -17,11 +17,11 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger"},
+    {"objectives", "ledger", "resolvers"},
     {"estimators"},
     {"chains", "draws", "schedules", "help"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "parts", "distributions", "layers", "precision"},
+    {"config", "parts", "distributions", "layers", "precision", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

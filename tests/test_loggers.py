@@ -5,14 +5,13 @@ import json
 import subprocess
 import sys
 from functools import partial
-from typing import ClassVar
 
 import pytest
+from helpers.loggers import Own
 from helpers.runs import PICTURED, SMALL, command, composed, resume, wandb_records
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers import Logger
 
 from vae_exp.config import CONF
 from vae_exp.export import export_runs
@@ -52,25 +51,7 @@ def test_csv_goes_on_in_the_file_of_a_resumed_run(tmp_path):
     assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["0.0", "1.0", "9.0"]
 
 
-class Own(Logger):
-    """A logger of a user's own, without arguments or with some."""
-
-    made: ClassVar[list["Own"]] = []
-    name, version = "own", 0
-
-    def __init__(self, **arguments):
-        super().__init__()
-        self.arguments, self.steps, self.hparams = arguments, [], None
-        Own.made.append(self)
-
-    def log_metrics(self, metrics, step=None):
-        self.steps.append(step)
-
-    def log_hyperparams(self, params, *args, **kwargs):
-        self.hparams = params
-
-
-OWN = "+logger.own._target_=test_loggers.Own"
+OWN = "+logger.own._target_=helpers.loggers.Own"
 
 
 @pytest.mark.parametrize("chosen", ["logger=csv", "logger=none"])

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import hydra
@@ -27,15 +26,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.help import help_page
+from vae_exp.resolvers import register_resolvers
 
 __all__ = [
-    "LOWER_IS_BETTER",
     "check_overrides",
     "exit_code",
     "job",
     "override",
-    "register_resolvers",
     "run_command",
 ]
 
@@ -47,7 +44,6 @@ MANY_TYPES = (
     "data.levels",  # 256, unit
 )
 
-LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own at the top of the config
 COMMANDS = ("train", "evaluate", "generate", "report", "export")
 # Of Hydra's options, those that a word follows.
@@ -59,37 +55,6 @@ READING = (errno.ENOENT, errno.EISDIR)
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
-
-
-def register_resolvers() -> None:
-    """What `conf/` interpolates beside Hydra's own."""
-
-    def choices() -> list[str]:
-        chosen = HydraConfig.get().runtime.choices
-        return [f"{group}={name}" for group, name in chosen.items() if name and "/" not in group]
-
-    def sweep_name() -> str | None:
-        config = HydraConfig.get()
-        return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
-
-    def run_folder(resume: str | None, new: str) -> str:
-        return resume if resume and (Path(resume) / "config.yaml").is_file() else new
-
-    def subtract(total: int, *parts: int | None) -> int:
-        return total - sum(part or 0 for part in parts)  # null: nothing is cut off
-
-    def monitor_of(key: str, *, _root_: DictConfig) -> str:
-        try:
-            objective = resolve_name(str(OmegaConf.select(_root_, f"{key}._target_")))
-        except Exception:  # whatever is wrong with it: it is named when the objective is made
-            objective = None
-        return getattr(objective, "monitor", "val/elbo")
-
-    def mode_of(metric: str) -> str:
-        return "min" if metric in LOWER_IS_BETTER else "max"
-
-    for resolver in (choices, sweep_name, run_folder, subtract, monitor_of, mode_of, help_page):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def override(key: str, value: object) -> str:

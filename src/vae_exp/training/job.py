@@ -15,13 +15,14 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.cli import override
-from vae_exp.config import ConfigError, known_run
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
 from vae_exp.page.pictures import draw
 from vae_exp.page.write import write_page
+from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
