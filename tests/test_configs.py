@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.pairs import cover
+from helpers.cases import cover
 from helpers.runs import PICTURED, SMALL, composed
 from hydra.core.hydra_config import HydraConfig
 

@@ -10,12 +10,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from helpers.runs import PICTURED, SMALL, composed, evaluated
-from hydra import compose, initialize_config_dir
+from helpers.runs import PICTURED, SMALL, composed, composed_on, evaluated
 from hydra.conf import HydraConf
 from PIL import Image
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import ConfigError
 from vae_exp.page import charts
 from vae_exp.page.write import write_page
 from vae_exp.report import report_runs
@@ -63,9 +62,7 @@ class Page(HTMLParser):
 
 def reported(folder, *overrides):
     """The page of `python -m vae_exp.report run=folder`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        chosen = [f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides]
-        (path,) = report_runs(compose("report", overrides=chosen)).values()
+    (path,) = report_runs(composed_on(folder, "report", *overrides)).values()
     return Page(path.read_text())
 
 
@@ -235,9 +232,7 @@ def test_a_finished_training_does_not_fail_for_its_page(run, monkeypatch, caplog
 
 def test_several_runs_have_a_page_each(done, tmp_path):
     shutil.copytree(done[0], tmp_path / "other")
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("report", overrides=[f"run='{tmp_path}/*'", "accelerator=cpu", "progress=false"])
-    assert list(report_runs(cfg)) == [tmp_path / "other", tmp_path / "run"]
+    assert list(report_runs(composed_on(tmp_path / "*", "report"))) == [tmp_path / "other", tmp_path / "run"]
     with pytest.raises(ConfigError, match="is no run folder"):
         reported(tmp_path)
 

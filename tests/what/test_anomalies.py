@@ -16,6 +16,8 @@ from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
 from vae_exp.what.anomalies import _score, _score_all
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def read(folder):
     with np.load(folder / "generated/anomalies/scores.npz") as file:

@@ -11,6 +11,8 @@ from PIL import Image
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def test_noise_is_that_of_the_run_or_the_one_chosen(run):
     folder, _ = run("corruption=gaussian", "corruption.scale=0.2", "data.source.size=400")

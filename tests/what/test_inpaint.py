@@ -19,6 +19,7 @@ from vae_exp.what.errors import squared_error
 from vae_exp.what.inpaint import inpaint
 from vae_exp.what.missing import Missing, make_mask
 
+pytestmark = pytest.mark.usefixtures("drawn")
 N, REPEATS = 6, 40
 KNOWN = torch.tensor([True, False, True, True, False, False]).view(1, 1, 1, N)
 QUICK = ("num_images=6", "num_chains=2", "burn_in=2", "num_steps=3", "num_samples=7")
@@ -140,7 +141,7 @@ def test_masks(tmp_path):
         ("circle", 0.5, "choose half, random, box or a picture"),
         ("random", 0.0, "share=0.0"),
         ("wrong.png", 0.5, "has 9 by 6 pixels, the images have 8 by 8"),
-        ("white.png", 0.5, "takes nothing away"),
+        ("white.png", 0.5, "leaves no pixel missing"),
         ("junk.png", 0.5, "cannot identify"),
     ],
 )

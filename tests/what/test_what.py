@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import norm
 from zuko.flows import MAF, NSF
 
-from vae_exp import load, plots
+from vae_exp import load
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
@@ -50,6 +50,7 @@ REFUSED = {
     "edit": ("bernoulli", "categorical", "real"),
     "pseudo_inputs": tuple(name for name in MODELS if "vamp" not in name),
 }
+NO_MAP = tuple(name for name in REFUSED["manifold"] if name not in ("ae", "vae1d"))
 WHATS = ("reconstructions", "interpolation", "traversal", "manifold", "classes", "edit", "embeddings", "pseudo_inputs")
 
 
@@ -66,26 +67,6 @@ def folder(tmp_path_factory):
         return folders[name]
 
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What is given to `plots.grid` and `plots.scatter`, in the place of pictures, which take most of the time."""
-    calls = {}
-
-    def grid(images, title, path, rows=(), columns=10, heads=()):
-        assert images.isfinite().all()
-        calls.update(images=images, title=title, rows=list(rows), columns=columns, heads=list(heads))
-        path.touch()
-
-    def scatter(points, y, title, axis_names, path, marked):
-        assert points.isfinite().all()
-        calls.update(points=points, y=y, title=title, axis_names=axis_names, marked=marked)
-        path.touch()
-
-    monkeypatch.setattr(plots, "grid", grid)
-    monkeypatch.setattr(plots, "scatter", scatter)
-    return calls
 
 
 def of(folder):
@@ -436,7 +417,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
 
 def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     x = picture(tmp_path / "a.png")[None, None]
-    with pytest.raises(ConfigError, match="label=null: the model is told the label"):
+    with pytest.raises(ConfigError, match="label=null: the model needs the label"):
         generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}")
     generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}", "label=3")
     torch.testing.assert_close(drawn["images"][1:], load(folder("cvae")).reconstruct(x, torch.tensor([3])))
@@ -450,7 +431,7 @@ def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     [
         ("ae", "manifold", "no prior"),
         ("vae1d", "manifold", "no plane"),
-        *((name, "manifold", "no map from a square") for name in REFUSED["manifold"] if name not in ("ae", "vae1d")),
+        *((name, "manifold", "no map from the unit square") for name in NO_MAP),
         ("bernoulli", "interpolation", "bits or categories"),
         ("categorical", "edit", "bits or categories"),
         ("vae", "classes", "train model=cvae"),
@@ -468,7 +449,7 @@ def test_what_has_no_meaning_is_refused(folder, name, what, said):
     ("name", "what", "options", "said"),
     [
         ("vae", "reconstructions", ("num_images=0",), "num_images=0"),
-        ("vae", "reconstructions", ("label=1",), "VAE is told no label"),
+        ("vae", "reconstructions", ("label=1",), "VAE is given no label"),
         ("vae", "reconstructions", ("input=[]",), "at least one file"),
         ("vae", "reconstructions", ("input=nowhere.png",), "input=nowhere.png"),
         ("cvae", "reconstructions", ("label=4",), "labels of this run are 0 to 3"),

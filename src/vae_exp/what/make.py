@@ -1,4 +1,4 @@
-"""Makes pictures and numbers of runs: what `python -m vae_exp.generate` does."""
+"""Makes pictures and numbers from runs: what `python -m vae_exp.generate` does."""
 
 import logging
 from contextlib import suppress
@@ -18,17 +18,17 @@ log = logging.getLogger("vae_exp")
 
 
 def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
-    """Makes something of every run of `cfg.run`.
+    """Uses every run of `cfg.run` for one `what`.
 
     Arguments:
         cfg: As `conf/generate.yaml`.
-        what: The option of `conf/what/` that it was composed with.
+        what: The option of `conf/what/` that `cfg` was composed with.
 
     Returns:
-        The numbers that came with it, by run folder.
+        The numbers of each run, by run folder.
 
     Raises:
-        ConfigError: If there is no such run, or what is asked for has no meaning for it.
+        ConfigError: If there is no such run, or the use has no meaning for it.
     """
 
     def work(trained: Trained) -> dict[str, Any]:
@@ -45,10 +45,10 @@ def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
 
 
 def generate(trained: Trained, cfg: DictConfig, what: str) -> dict[str, Any]:
-    """Makes something of a run; see `generate_runs`.
+    """Uses one run; see `generate_runs`.
 
     Raises:
-        ConfigError: If it has no meaning for this run, or an option is none.
+        ConfigError: If the use has no meaning for this run, or an option has no such value.
     """
     common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
@@ -60,7 +60,7 @@ def generate(trained: Trained, cfg: DictConfig, what: str) -> dict[str, Any]:
         numbers = get_method(cfg.what)(trained, out, **options)
     except (ConfigError, ValueError) as error:  # of a part, or an option
         with suppress(OSError):
-            out.rmdir()  # unless something of an earlier command lies there
+            out.rmdir()  # fails if it holds the results of an earlier command
         raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
     settings = {"what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
     settings["weights"] = fingerprint(trained.folder / "checkpoints" / f"{trained.checkpoint}.ckpt")
