@@ -17,9 +17,9 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger", "resolvers"},
+    {"objectives", "ledger", "charts", "resolvers"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help"},
+    {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "parts", "distributions", "layers", "precision", "supports"},
 ]

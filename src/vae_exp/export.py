@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ def export(trained: "Trained") -> dict[str, Any]:
         import onnxscript  # noqa: F401
         from safetensors.torch import save
     except ImportError as error:
-        raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
+        raise ConfigError(f"export needs {error.name}: pip install '.[export]'") from error
     import torch
 
     from vae_exp.distributions import mean_of, variance_of

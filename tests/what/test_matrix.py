@@ -38,10 +38,10 @@ def cells(tmp_path_factory):
         for what in WHATS:
             try:
                 generated(folder, what, *OPTIONS.get(what, ()))
-                assert list((folder / "generated" / what).glob("*.png")), f"{what} of {name} left no picture"
+                assert list((folder / "images" / what).glob("*.png")), f"{what} of {name} left no picture"
                 found[what, name] = None
             except NoMeaningError as error:
-                assert not (folder / "generated" / what).exists()
+                assert not (folder / "images" / what).exists()
                 # The same reason for whatever model or prior it is.
                 reason = re.sub(r"prior \w+ has", "the prior has", str(error).replace("\n", " "))
                 found[what, name] = re.sub(r"^(what=\w+: )?\w+ is given", r"\1the model is given", reason)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp import plots
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
@@ -63,7 +63,8 @@ def latents(
         title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split} images"
         path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
         path.parent.mkdir(exist_ok=True)
-        plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
+        names = [f"z{d}" for d in range(len(active))]
+        charts.save(charts.bars(numbers["kl_per_dim"], names, active, title), path, f"evaluate, {trained.split} images")
     numbers |= _aggregate(trained, num_images, num_latents)
     numbers["verdict"] = _verdict(numbers)
     numbers |= _without_dead_units(trained, dead, numbers["kl_per_dim"] is not None, nll_images, num_samples)
