@@ -110,8 +110,7 @@ class Missing:
         num_chains: int,
         tell: Callable[[int], object] = lambda num: None,
     ) -> None:
-        if model.bounds is None:
-            raise NoMeaningError("an autoencoder has no density over its codes, so none over pixels: choose model=vae")
+        model.require("density")
         if num_chains < 1:
             raise ConfigError(f"num_chains={num_chains}: at least 1 is needed")
         self.model, self.x, self.known, self.num_chains, self.tell = model, x, known, num_chains, tell
