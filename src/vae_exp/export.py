@@ -61,7 +61,7 @@ def export_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
 
     def work(trained: "Trained") -> dict[str, Any]:
         about = export(trained)
-        if cfg.logger == "wandb":
+        if "wandb" in cfg.logger:
             files = about["files"].items()
             trained.log_wandb({f"export/{name}/deviation": file["deviation"] for name, file in files}, [])
         return about
