@@ -17,6 +17,11 @@ class Bernoulli(Likelihood):
     Arguments:
         allow_grey: Score grey values in [0, 1] too, as is customary. These cross-entropies are no
             probabilities (nothing sums to one), so the ELBO is then recorded as no bound.
+
+    Example:
+        >>> px = Bernoulli()(torch.zeros(2, 1, 3, 3))  # two images of nine fair bits
+        >>> px.log_prob(torch.ones(2, 1, 3, 3))  # 9 log 1/2
+        tensor([-6.2383, -6.2383])
     """
 
     def __init__(self, allow_grey: bool = False) -> None:
