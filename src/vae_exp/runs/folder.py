@@ -34,6 +34,14 @@ log = logging.getLogger("vae_exp")
 FREE_GROUPS = ("trainer", "logger", "callbacks")
 FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
 DEVICES = ("accelerator", "devices", "strategy")
+# What the configs of earlier runs do not state of their loggers.
+FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
+OF_LOGGERS = {
+    "vae_exp.loggers.CSV": FOLDER | STEP,
+    "vae_exp.loggers.make_wandb": FOLDER | ID,
+    "vae_exp.loggers.make_mlflow": FOLDER | ID,
+    "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
+}
 
 
 def load_config(folder: str | Path) -> DictConfig:
@@ -103,6 +111,8 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
         ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
     """
     saved = load_config(cfg.resume)
+    for name, node in (saved.get("logger") or {}).items():
+        saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
     before = saved.copy()
     epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
