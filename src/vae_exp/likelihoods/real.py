@@ -103,9 +103,9 @@ class SigmaVAE(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
 
     In training, sigma is the root mean squared error of the batch, over all its images, latents and pixels. No gradient
-    goes through sigma, because at the optimum the gradient is zero. The training ELBO is not a bound, because sigma is computed
-    from the images that it scores. `fit` sets sigma to the root mean squared error of the training set. Validation and
-    test use that number: the likelihood is then an ordinary normal, and the ELBO is a bound.
+    goes through sigma, because at the optimum the gradient is zero. The training ELBO is not a bound, because sigma is
+    computed from the images that it scores. `fit` sets sigma to the root mean squared error of the training set.
+    Validation and test use that number: the likelihood is then an ordinary normal, and the ELBO is a bound.
 
     Arguments:
         min_scale: Smallest sigma, in units of the pixel range [0, 1].

@@ -44,7 +44,7 @@ def train_job(cfg: DictConfig) -> float | None:
         cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume).resolve()
     elif (folder / "config.yaml").exists():
         raise ConfigError(
-            f"{folder} holds a run already: {override('resume', folder)} continues it, another hydra.run.dir starts anew"
+            f"{folder} already holds a run: {override('resume', folder)} continues it, another hydra.run.dir starts one"
         )
     if OmegaConf.is_dict(cfg.expected) and not all(map(_is_as_expected, hydra.overrides.task)):
         cfg.expected = None  # it holds only for the unchanged experiment
