@@ -225,7 +225,7 @@ def test_train_evaluate_resume(tmp_path):
     assert "is in epoch 3, give more" in done.stderr
     done = command(*SMALL, f"hydra.run.dir={moved}", cwd=tmp_path)
     assert done.returncode == 2
-    assert "holds a run already" in done.stderr
+    assert "already holds a run" in done.stderr
     done = command(f"resume={moved}", cwd=tmp_path)
     assert done.returncode == 2
     assert "trainer.max_epochs" in done.stderr
