@@ -32,15 +32,27 @@ class Checkpoint(ModelCheckpoint):
 
     counts_steps = True
 
+    @property
+    def state_key(self) -> str:
+        # Two that differ in their files alone keep two states. `best` and `last` go by the key that Lightning gives
+        # them, as in checkpoints that are there already.
+        key = super().state_key
+        return key if self.filename in ("best", "last") else f"{key}{self.filename}"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning would ask the first logger.
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best of another folder, or of another spelling of the same: the first validation
         # after a resume would replace it, however bad.
-        here: dict[str, Any] = {"dirpath": self.dirpath}
-        if state_dict["best_model_path"]:
-            best = str(Path(self.dirpath or "") / Path(state_dict["best_model_path"]).name)
-            here |= {"best_model_path": best, "kth_best_model_path": best}
-            here |= {"best_k_models": {best: state_dict["best_model_score"]}}
-        super().load_state_dict(state_dict | here)
+        def here(path: str) -> str:
+            return path and str(Path(self.dirpath or "") / Path(path).name)
+
+        paths = {key: here(path) for key, path in state_dict.items() if key.endswith("_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Never with weights that gave no finite loss: there is nothing to go on from.

@@ -7,21 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.config import ConfigError
 from vae_exp.ledger import NonFiniteError
-from vae_exp.loggers import CSV
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.overrides import override
 from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
+from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
@@ -87,7 +86,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     if cfg.init_from and not cfg.resume:
         load_weights(model, checkpoint(cfg.init_from, "best"))
     last = checkpoint(folder, "last") if cfg.resume else None
-    trainer = make_trainer(cfg, folder)
+    with known_run(run_dir=str(folder)):
+        trainer = make_trainer(cfg, folder)
     record = None
     is_zero = trainer.is_global_zero
     if is_zero:
@@ -100,16 +100,19 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        trainer.loggers = _make_loggers(cfg, folder, record)
-        if last is not None and is_zero:
-            _rewind(trainer.loggers, last)
+        run_id, first_step = record and record.run_id, load_checkpoint(last)["global_step"] if last else 0
+        with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
+            trainer.loggers = [make(cfg, f"logger.{name}") for name in cfg.get("logger") or {}]
+        for logger in trainer.loggers if is_zero else []:
+            logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         with _argv_of_ranks(folder):
             trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
         metrics |= _values(trainer)
         best = folder / "checkpoints" / "best.ckpt"
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        if score is not None:
-            metrics[f"best/{cfg.monitor}"] = float(score)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == cfg.monitor:
+                score = callback.best_model_score
+                metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
         if cfg.test:
             path = str(best) if best.exists() else None
             trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
@@ -136,24 +139,6 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
 
 def _values(trainer: pl.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _make_loggers(cfg: DictConfig, folder: Path, record: Record | None) -> list[Logger]:
-    hparams = OmegaConf.to_container(cfg)
-    loggers = []
-    for name in cfg.get("logger") or {}:
-        kwargs: dict[str, Any] = {"save_dir": str(folder)}
-        if name in ("wandb", "mlflow"):
-            kwargs |= {"run_id": record.run_id if record else None, "hparams": hparams}
-        loggers.append(make(cfg, f"logger.{name}", **kwargs))
-    return loggers
-
-
-def _rewind(loggers: list[Logger], last: Path) -> None:
-    """Deletes what was logged after the checkpoint, because the resumed run repeats these steps."""
-    for logger in loggers:
-        if isinstance(logger, CSV):
-            logger.truncate(load_checkpoint(last)["global_step"])
 
 
 @contextmanager

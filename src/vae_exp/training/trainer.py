@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vae_exp.config import ConfigError
@@ -48,6 +49,14 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    # The checkpoint that a run is resumed from is saved last, so that it has the final state of the other callbacks.
+    checkpoints.sort(key=lambda checkpoint: checkpoint.monitor is None)
+    callbacks = [callback for callback in callbacks if callback not in checkpoints] + checkpoints
+    files = [f"{each.dirpath or 'checkpoints'}/{each.filename}.ckpt" for each in checkpoints if each.filename]
+    for file in files:
+        if files.count(file) > 1:
+            raise ConfigError(f"callbacks: two of them write {file}, give each a filename of its own")
     # The folder is not in the config, so that a run that was moved is resumed in its new place.
     trainer: pl.Trainer = make(
         cfg,
