@@ -108,7 +108,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     """The config of the run `cfg.resume`, with the changes that the command line sets.
 
     Raises:
-        ConfigError: If there is no such run, it has no checkpoint, or the command line changes what a resumed run keeps.
+        ConfigError: If there is no such run, it has no checkpoint, or the command line changes what must stay the same.
     """
     saved = load_config(cfg.resume)
     for name, node in (saved.get("logger") or {}).items():
