@@ -1,4 +1,7 @@
-"""A draw: latents for a batch of images, and everything needed to score them."""
+"""A draw: latents for a batch of images, and everything needed to score them.
+
+ELBO: arXiv:1312.6114. Importance weights: arXiv:1509.00519.
+"""
 
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -75,6 +78,18 @@ class Draw:
 
     Raises:
         ValueError: When x is scored, if the event shape of `p(x | z, c)` is not the shape of an image.
+
+    Example:
+        >>> from vae_exp.likelihoods import Bernoulli
+        >>> from vae_exp.priors import StandardNormal
+        >>> p = StandardNormal(2)()
+        >>> q = p.expand((1,))  # a posterior without information about its image
+        >>> z, x = q.sample((3,)), torch.ones(1, 1, 2, 2)
+        >>> draw = Draw(x, z, q, p, lambda z: Bernoulli()(torch.zeros(len(z), *x.shape)))
+        >>> draw.kl, draw.recon  # four fair bits have 4 log 2 nats
+        (tensor([0.]), tensor([2.7726]))
+        >>> draw.elbo
+        tensor([-2.7726])
     """
 
     log_qy: Tensor | None = None

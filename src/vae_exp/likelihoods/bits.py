@@ -17,6 +17,11 @@ class Bernoulli(Likelihood):
     Arguments:
         allow_grey: Also score grey values in [0, 1], as many papers do. These cross-entropies are not
             log-probabilities (nothing sums to one), so the run then records that its ELBO is not a bound.
+
+    Example:
+        >>> px = Bernoulli()(torch.zeros(2, 1, 3, 3))  # two images of nine fair bits
+        >>> px.log_prob(torch.ones(2, 1, 3, 3))  # 9 log 1/2
+        tensor([-6.2383, -6.2383])
     """
 
     def __init__(self, allow_grey: bool = False) -> None:

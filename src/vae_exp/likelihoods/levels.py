@@ -1,4 +1,4 @@
-"""Masses on the 256 levels k / 255."""
+"""Masses on the 256 levels k / 255. Discretised logistic: arXiv:1701.05517."""
 
 from typing import Any
 

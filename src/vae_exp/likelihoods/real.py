@@ -1,4 +1,4 @@
-"""Densities on the real line."""
+"""Densities on the real line. Gaussian: arXiv:1312.6114. Sigma-VAE: arXiv:2006.13202."""
 
 import math
 from collections.abc import Callable, Iterable

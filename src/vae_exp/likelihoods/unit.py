@@ -1,4 +1,4 @@
-"""Densities on [0, 1]."""
+"""Densities on [0, 1]. Continuous Bernoulli: arXiv:1907.06845."""
 
 import math
 from typing import Any
