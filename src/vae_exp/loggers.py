@@ -22,19 +22,22 @@ class CSV(Logger):
 
     Arguments:
         save_dir: The run folder.
+        first_step: The first step of this start, 0 for a new run. A file that is there already keeps the rows of the
+            steps before it alone: a resumed run goes through the others again.
     """
 
-    def __init__(self, save_dir: str) -> None:
+    def __init__(self, save_dir: str, first_step: int) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self._keys: list[str] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
                 self._keys = next(csv.reader(file), [])
+            self._keep_before(first_step)
 
     @property
     def name(self) -> str:
-        """Empty: Lightning then puts checkpoints right into the run folder."""
+        """Empty: the file lies right in the run folder."""
         return ""
 
     @property
@@ -61,8 +64,7 @@ class CSV(Logger):
             csv.DictWriter(file, self._keys).writerow(row)
 
     @rank_zero_only
-    def truncate(self, step: int) -> None:
-        """Keeps the rows of the first `step` steps."""
+    def _keep_before(self, step: int) -> None:
         self._rewrite([row for row in self._read() if int(row["step"]) < step], self._keys)
 
     def _read(self) -> list[dict[str, str]]:
@@ -81,13 +83,12 @@ class CSV(Logger):
         part.replace(self.path)
 
 
-def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: Any) -> WandbLogger:
+def make_wandb(save_dir: str, run_id: str, **kwargs: Any) -> WandbLogger:
     """A W&B logger that goes offline by itself where there is no account or no network.
 
     Arguments:
         save_dir: The run folder.
         run_id: The same for every resume of the run, so that its curves continue.
-        hparams: The resolved config.
         kwargs: For `WandbLogger`.
     """
     import wandb
@@ -99,7 +100,7 @@ def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: An
         kwargs["mode"] = "offline"
     # For a server that answered and then does not.
     settings = wandb.Settings(init_timeout=20, silent=True)
-    logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", config=hparams, settings=settings, **kwargs)
+    logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", settings=settings, **kwargs)
     logger._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
     run = logger.experiment
     log.info("W&B             %s", f"offline in {save_dir}/wandb; later: wandb sync" if run.offline else run.url)
@@ -120,16 +121,13 @@ def _wandb_answers() -> bool:
         return False
 
 
-def make_mlflow(save_dir: str, run_id: str, hparams: dict[str, Any], tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
+def make_mlflow(save_dir: str, run_id: str, tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
     """An MLflow logger whose runs bear our run id as a tag.
 
     Arguments:
         save_dir: The run folder.
         run_id: Of our run.
-        hparams: The resolved config.
         tracking_uri: Of the store; a local database is made where it is missing.
         kwargs: For `MLFlowLogger`.
     """
-    logger = MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)
-    logger.log_hyperparams(hparams)
-    return logger
+    return MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)

@@ -160,6 +160,8 @@ class Recon:
         num_samples: K, latents per image.
     """
 
+    monitor = "val/recon"
+
     def __init__(self, num_samples: int = 1) -> None:
         self.num_samples = check_count("num_samples", num_samples)
 

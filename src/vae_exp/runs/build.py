@@ -16,6 +16,7 @@ from vae_exp.config import CONF, ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
+from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
 from vae_exp.supports import support_of
@@ -88,7 +89,7 @@ def check_values(cfg: DictConfig) -> None:
     """
     if cfg.monitor_mode not in ("min", "max"):
         raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
-    if cfg.monitor_mode == "max" and cfg.monitor in ("val/recon", "val/loss", "val/error"):
+    if cfg.monitor_mode == "max" and cfg.monitor in LOWER_IS_BETTER:
         raise ConfigError(f"monitor={cfg.monitor} is better the lower it is: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
@@ -176,6 +177,6 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "of": model.bounds,
         "representation": data.representation.title,
         "kind": "mass" if support.is_discrete else "density",
-        "is_bound": model.bounds is not None and data.representation.lies_in(support, data.image_shape),
+        "is_bound": model.has("density") and data.representation.lies_in(support, data.image_shape),
         "units": "nats per image",
     }

@@ -7,27 +7,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.cli import override
 from vae_exp.config import ConfigError
-from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
-from vae_exp.loggers import CSV
 from vae_exp.metrics.collapse import unused_latents
-from vae_exp.models import VAE
-from vae_exp.page.pictures import draw
+from vae_exp.overrides import override
+from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
+from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
-from vae_exp.runs.trained import Trained
+from vae_exp.runs.trained import of_training
 from vae_exp.training.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
@@ -89,7 +86,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     if cfg.init_from and not cfg.resume:
         load_weights(model, checkpoint(cfg.init_from, "best"))
     last = checkpoint(folder, "last") if cfg.resume else None
-    trainer = make_trainer(cfg, folder)
+    with known_run(run_dir=str(folder)):
+        trainer = make_trainer(cfg, folder)
     record = None
     is_zero = trainer.is_global_zero
     if is_zero:
@@ -102,16 +100,19 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        trainer.loggers = _make_loggers(cfg, folder, record)
-        if last is not None and is_zero:
-            _rewind(trainer.loggers, last)
+        run_id, first_step = record and record.run_id, load_checkpoint(last)["global_step"] if last else 0
+        with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
+            trainer.loggers = [make(cfg, f"logger.{name}") for name in cfg.get("logger") or {}]
+        for logger in trainer.loggers if is_zero else []:
+            logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         with _argv_of_ranks(folder):
             trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
         metrics |= _values(trainer)
         best = folder / "checkpoints" / "best.ckpt"
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        if score is not None:
-            metrics[f"best/{cfg.monitor}"] = float(score)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == cfg.monitor:
+                score = callback.best_model_score
+                metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
         if cfg.test:
             path = str(best) if best.exists() else None
             trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
@@ -131,31 +132,13 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
                 log.info("interrupted; continue with %s", override("resume", folder))
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
-        page = _report(cfg, folder, model, data, trainer) if cfg.get("report") else None
+        page = _report(cfg, folder, trainer) if cfg.get("report") else None
         _summarise(cfg, folder, metrics, trainer.global_step, page)
     return metrics
 
 
 def _values(trainer: pl.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def _make_loggers(cfg: DictConfig, folder: Path, record: Record | None) -> list[Logger]:
-    hparams = OmegaConf.to_container(cfg)
-    loggers = []
-    for name in cfg.get("logger") or {}:
-        kwargs: dict[str, Any] = {"save_dir": str(folder)}
-        if name in ("wandb", "mlflow"):
-            kwargs |= {"run_id": record.run_id if record else None, "hparams": hparams}
-        loggers.append(make(cfg, f"logger.{name}", **kwargs))
-    return loggers
-
-
-def _rewind(loggers: list[Logger], last: Path) -> None:
-    """Drops what was logged after the checkpoint: the resumed run goes through these steps again."""
-    for logger in loggers:
-        if isinstance(logger, CSV):
-            logger.truncate(load_checkpoint(last)["global_step"])
 
 
 @contextmanager
@@ -179,14 +162,13 @@ def _close_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def _report(cfg: DictConfig, folder: Path, model: VAE, data: Images, trainer: pl.Trainer) -> Path | None:
+def _report(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> Path | None:
     """Writes the page of the run, with the model and the images that are in memory."""
     try:
         is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # what the test has loaded
-        data = data.on(trainer.strategy.root_device)
-        model.to(data.device).eval().requires_grad_(False)
-        trained = Trained(folder, cfg, model, data, "best" if is_best else "last", split="val", progress=False)
-        return write_page(folder, draw(trained))
+        trained = of_training(trainer, cfg.name, "best" if is_best else "last")
+        trained.model.to(trained.data.device).eval().requires_grad_(False)
+        return write_page(folder, fill_in(trained))
     except Exception as error:  # whatever it is: the run is finished and stays so
         log.warning("no report: %s: %s", type(error).__name__, error)
         return None

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vae_exp.config import ConfigError
@@ -48,6 +49,14 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    # What a run is resumed from holds what the others know, those too that save at the end of an epoch.
+    checkpoints.sort(key=lambda checkpoint: checkpoint.monitor is None)
+    callbacks = [callback for callback in callbacks if callback not in checkpoints] + checkpoints
+    files = [f"{each.dirpath or 'checkpoints'}/{each.filename}.ckpt" for each in checkpoints if each.filename]
+    for file in files:
+        if files.count(file) > 1:
+            raise ConfigError(f"callbacks: two of them write {file}, give each a filename of its own")
     # The folder is no config key: a run that was moved is resumed where it lies.
     trainer: pl.Trainer = make(
         cfg,
