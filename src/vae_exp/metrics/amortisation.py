@@ -1,4 +1,4 @@
-"""What is lost by inferring z with one network for all images."""
+"""What is lost by inferring z with one network for all images (arXiv:1801.03558)."""
 
 from collections.abc import Callable
 from math import isfinite, log, sqrt
