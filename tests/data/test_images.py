@@ -134,18 +134,21 @@ def test_real_numbers_are_left_as_they_are(power, levels, support, title):
     [
         (
             {"source": Real(), "levels": 256},
-            "data.levels=256 is for 256 levels, the pixels are torch.float32: set unit",
+            "data.levels=256 is for 256 levels, but the pixels are torch.float32: set unit",
         ),
-        ({"levels": None}, "data.levels=null is for real numbers, the pixels are torch.uint8: set 2 to 256"),
-        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], the pixels are torch.uint8"),
+        ({"levels": None}, "data.levels=null is for real numbers, but the pixels are torch.uint8: set 2 to 256"),
+        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], but the pixels are torch.uint8"),
         ({"source": Real(), "levels": "unit"}, "data.levels=unit, but the pixels of train lie in [-1, 1]: scale"),
-        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are no numbers"),
+        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are nan or infinite"),
         ({"levels": 2}, "data.levels=2 is for bits"),
         ({"levels": 1}, "data.levels=1: choose 2 to 256"),
         ({"levels": "real"}, "data.levels=real: choose"),
-        ({"levels": None, "binarize": "dynamic"}, "data.binarize=dynamic is for grey levels, these pixels are real"),
+        (
+            {"levels": None, "binarize": "dynamic"},
+            "data.binarize=dynamic is for grey levels, but these pixels are real",
+        ),
         ({"levels": "unit", "binarize": "static"}, "data.binarize=static"),
-        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, these pixels are real"),
+        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, not for real"),
     ],
 )
 def test_pixels_that_are_not_what_levels_says(options, named):
