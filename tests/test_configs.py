@@ -66,6 +66,7 @@ RULES = (
     ("for discrete ones: choose", lambda posterior, objective: posterior in DISCRETE and objective == "mcem"),
     ("have no pathwise gradient", lambda posterior, objective: posterior in DISCRETE and objective != "wake_sleep"),
     ("needs a fixed density", lambda likelihood, objective: likelihood == "sigma_vae" and objective == "mcem"),
+    ("apart from the encoder", lambda prior, objective: prior == "vamp" and objective in ("wake_sleep", "mcem")),
     ("no density|closed form|factorises", lambda posterior, prior: posterior == "point" and prior != "none"),
     ("closed form", lambda prior, objective: objective == "free_bits" and prior != "standard_normal"),
     ("closed form", lambda posterior, objective: objective == "free_bits" and posterior not in FACTORISED),
@@ -227,6 +228,34 @@ def test_what_does_not_fit_is_named(override, named):
     with pytest.raises(ConfigError, match=named) as error:
         check_values(cfg), build(cfg)
     assert len(str(error.value).splitlines()) <= 6
+
+
+class Own:
+    monitor = "val/kl"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "monitor", "mode"),
+    [
+        ("", "val/elbo", "max"),
+        ("objective=wake_sleep", "val/elbo", "max"),
+        ("model=beta_vae", "val/elbo", "max"),
+        ("model=m2", "val/elbo", "max"),
+        ("model=ae", "val/recon", "min"),
+        *[(f"objective={name}", "val/iwae", "max") for name in ("iwae", "miwae", "ciwae", "piwae")],
+        ("objective._target_=test_configs.Own", "val/kl", "max"),
+        ("objective._target_=test_configs.Nothing", "val/elbo", "max"),
+        ("objective=iwae monitor=val/elbo", "val/elbo", "max"),
+        ("monitor=val/recon", "val/recon", "min"),
+        ("model=m2 monitor=val/error", "val/error", "min"),
+        ("monitor=val/kl monitor_mode=min", "val/kl", "min"),
+    ],
+)
+def test_the_objective_says_what_to_monitor_and_the_command_line_wins(chosen, monitor, mode):
+    cfg = composed(*chosen.split())
+    for node in (cfg, cfg.callbacks.best, cfg.callbacks.early_stopping):
+        assert node.monitor == monitor
+    assert cfg.monitor_mode == cfg.callbacks.best.mode == cfg.callbacks.early_stopping.mode == mode
 
 
 def test_a_model_and_its_data_are_as_the_config_says():

@@ -163,7 +163,7 @@ RUNS = {
 def test_every_model_is_sampled(run, drawn, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
-    path = folder / "generated" / "samples" / "samples.png"
+    path = folder / "images" / "samples" / "samples.png"
     for kind in ("gmm", "flow"):
         numbers = generated(folder, "samples", f"sampler={kind}", "num_images=12")
         assert numbers == generated(folder, "samples", f"sampler={kind}", "num_images=12")

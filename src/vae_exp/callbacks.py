@@ -1,4 +1,4 @@
-"""What happens beside training: pictures, curves, the use of the latents, the progress bar."""
+"""Callbacks of training: checkpoints, pictures, curves, the use of the latents, speed and the progress bar."""
 
 import csv
 import logging
@@ -13,36 +13,49 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from vae_exp import plots
-from vae_exp.data.representation import floats
+from vae_exp import charts
+from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean, NonFiniteError
-from vae_exp.models import CVAE, VAE
+from vae_exp.runs.trained import Trained, of_training
+from vae_exp.what.make import make
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
-SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # of an epoch, where there is no bar
+SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # for each epoch, if there is no bar
 
 log = logging.getLogger("vae_exp")
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, of a run that may be interrupted, resumed and moved."""
+    """Lightning's checkpoints, made to work for runs that are interrupted, resumed or moved."""
 
     counts_steps = True
 
+    @property
+    def state_key(self) -> str:
+        # Two callbacks that differ only in their file names need two states. `best` and `last` keep the key that
+        # Lightning gives them, so that older checkpoints still load.
+        key = super().state_key
+        return key if self.filename in ("best", "last") else f"{key}{self.filename}"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning would take the folder from the first logger.
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best of another folder, or of another spelling of the same: the first validation
-        # after a resume would replace it, however bad.
-        here: dict[str, Any] = {"dirpath": self.dirpath}
-        if state_dict["best_model_path"]:
-            best = str(Path(self.dirpath or "") / Path(state_dict["best_model_path"]).name)
-            here |= {"best_model_path": best, "kth_best_model_path": best}
-            here |= {"best_k_models": {best: state_dict["best_model_score"]}}
-        super().load_state_dict(state_dict | here)
+        # Lightning forgets the best checkpoint if the folder has moved or its path is written in another way. The first
+        # validation after a resume would then replace it, even with a worse one.
+        def here(path: str) -> str:
+            return path and str(Path(self.dirpath or "") / Path(path).name)
+
+        paths = {key: here(path) for key, path in state_dict.items() if key.endswith("_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Never with weights that gave no finite loss: there is nothing to go on from.
+        # Do not save weights whose loss is not finite: training cannot continue from them.
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
 
@@ -50,9 +63,9 @@ class Checkpoint(ModelCheckpoint):
 class Latents(Callback):
     """The KL of each latent dimension, nats per image, and the number of active dimensions.
 
-    Logs `val/active_units` (and `test/`), the dimensions in which the posterior mean varies over the images with
-    variance above `threshold` (Burda et al., 2016), and keeps the KL per dimension of every validation in
-    `kl_per_dim.csv`, one row an epoch. Either is left out where the distributions do not provide it.
+    Logs `val/active_units` (and `test/`), the number of dimensions in which the variance of the posterior mean over the
+    images is above `threshold` (Burda et al., 2016). Writes the KL per dimension of every validation to
+    `kl_per_dim.csv`, one row for each epoch. Each is left out if the distributions do not provide it.
 
     Arguments:
         threshold: Variance above which a dimension counts as active.
@@ -75,7 +88,7 @@ class Latents(Callback):
         kl_per_dim = self._log(trainer, pl_module, "val")
         if kl_per_dim is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        # The step of the same validation's row in metrics.csv.
+        # The same step as in the row of this validation in metrics.csv.
         step = trainer.global_step - 1
         self._rows.append([trainer.current_epoch, step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
         if trainer.is_global_zero:
@@ -85,11 +98,11 @@ class Latents(Callback):
                 writer.writerows(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far: a resumed run continues the table from its checkpoint."""
+        """The rows so far, so that a resumed run continues the table."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the rows of a checkpoint."""
+        """Restores the rows from a checkpoint."""
         self._rows = state_dict["rows"]
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,7 +116,7 @@ class Latents(Callback):
             self._kl.update(draw.kl_per_dim.sum(dim=0), len(draw.kl_per_dim))
 
     def _log(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> Tensor | None:
-        """Logs the active units; returns the KL per dimension, where there is one."""
+        """Logs the active units; returns the KL per dimension, or None."""
 
         def reduce(sums: Tensor) -> Tensor:
             return trainer.strategy.reduce(sums, reduce_op="sum")
@@ -116,13 +129,13 @@ class Latents(Callback):
 
 
 class Pictures(Callback):
-    """`images/samples.png`, `images/reconstructions.png` and, for a CVAE, `images/classes.png`.
+    """Pictures of `vae_exp.what` in the run's `images/`: samples, reconstructions and, for a CVAE, classes.
 
-    Drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
+    They are drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
 
     Arguments:
-        title: Stands above each picture.
-        every_n_epochs: Validations between two drawings.
+        title: The title above each picture.
+        every_n_epochs: Number of validations from one drawing to the next.
     """
 
     def __init__(self, title: str, every_n_epochs: int = 5) -> None:
@@ -131,57 +144,39 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, f"epoch {trainer.current_epoch + 1}")
+            self._draw(trainer, f"epoch {trainer.current_epoch + 1}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, f"epoch {trainer.current_epoch}")
+        self._draw(trainer, f"epoch {trainer.current_epoch}")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, "as tested")
+        has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
+        self._draw(trainer, "as tested", "best" if has_best else "last")
 
-    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule, weights: str) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking:
+    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "") -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
-        assert isinstance(model, VAE)
-        split = trainer.datamodule.splits.get("val")  # type: ignore[attr-defined]
-        if split is None:
-            return
-        folder = Path(trainer.default_root_dir) / "images"
-        folder.mkdir(exist_ok=True)
-        x = floats(split.pixels(slice(10))).to(model.device)
-
-        def shown(images: Tensor) -> Tensor:
-            return trainer.datamodule.shown(images, "val")  # type: ignore[attr-defined]
-
-        y = split.y[:10].to(model.device)
-        num_classes = model.context_dim if isinstance(model, CVAE) else None
-        when = f"{self.title}, {weights}"
-        px = "p(x|z)" if num_classes is None else "p(x|z,y)"
-        was_training = model.training
+        trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
+        model = trained.model
+        was_training, device = model.training, model.device
         model.eval()
-        # The same latents at every drawing show what training changes, and leave its own noise alone.
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            title = f"{when}\nvalidation images and their reconstructions"
-            paths = [
-                plots.reconstructions(shown(x), shown(model.reconstruct(x, y)), title, folder / "reconstructions.png")
-            ]
-            if model.bounds is not None:  # an autoencoder has nothing to sample from
-                labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
-                title = f"{when}\nsamples: means of {px}, z from the prior"
-                paths.append(plots.grid(shown(model.sample(100, labels)), title, folder / "samples.png"))
-            if num_classes is not None:
-                labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
-                images = shown(model.sample(len(labels), labels))
-                title = f"{when}\nsamples of each class: means of p(x|z,y)"
-                paths.append(
-                    plots.grid(images, title, folder / "classes.png", rows=[f"y = {k}" for k in range(num_classes)])
-                )
+        # Every drawing uses the same latents, to show what training changes. The noise of training is not affected.
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            made = [what for what in ("reconstructions", "samples", "classes") if self._make(trained, what, when)]
         model.train(was_training)
+        pictures = [trained.folder / "images" / what / f"{what}.png" for what in made]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                for path in paths:
+                for path in pictures:
                     logger.log_image(f"images/{path.stem}", [str(path)])
+
+    def _make(self, trained: Trained, what: str, when: str) -> bool:
+        """Whether the picture makes sense for this model."""
+        try:
+            make(trained, what, by=f"training, {when}")
+        except NoMeaningError:
+            return False
+        return True
 
 
 class Curves(Callback):
@@ -192,14 +187,16 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
-        if trainer.is_global_zero and (folder / "metrics.csv").exists():
+        bounds = pl_module.bounds
+        term, label = ("recon", "-log p(x|z)") if bounds is None else ("elbo", f"ELBO (bounds {bounds})")
+        drawn = charts.curves(charts.read_csv(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
+        if trainer.is_global_zero and drawn is not None:
             (folder / "images").mkdir(exist_ok=True)
-            assert isinstance(pl_module, VAE)
-            plots.curve(folder / "metrics.csv", self.title, pl_module.bounds, folder / "images")
+            charts.save(drawn, folder / "images" / f"{term}.png", "training")
 
 
 class Speed(Callback):
-    """`train/images_per_second` of each epoch, its training alone; validation is left out."""
+    """Logs `train/images_per_second` of each epoch. Only training is timed, not validation."""
 
     counts_steps = True
 
@@ -212,19 +209,19 @@ class Speed(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # the steps of this call have been launched, not made
+            torch.cuda.synchronize()  # the steps of this call are launched but perhaps not finished
         self._seconds += time.perf_counter() - self._start
         self._batches += trainer.fit_loop.batch_idx - self._first + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._batches:  # none, where a run was interrupted in its validation and is resumed
+        if self._batches:  # 0 if the run was interrupted in its validation and then resumed
             images = self._batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
             pl_module.log("train/images_per_second", images / self._seconds)
         self._seconds, self._batches = 0.0, 0
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without the number of the logger's version; where there is no terminal, a line an epoch."""
+    """Lightning's bar without the version number of the logger; without a terminal, one line for each epoch."""
 
     counts_steps = True
 

@@ -1,6 +1,5 @@
-"""Pictures: grids of images and curves, as PNG files."""
+"""Pictures: grids of images, histograms and scatter plots, as PNG files."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from vae_exp.precision import on_cpu
 
 __all__ = [
     "captioned",
-    "curve",
     "grid",
-    "heatmap",
     "histogram",
-    "kl_per_dim",
     "reconstructions",
     "save_image",
     "scatter",
@@ -27,7 +23,7 @@ DPI = 150
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    # Without pyplot: no window system is asked for and no figure lives on in a global.
+    # Without pyplot, no window system is needed and no figure stays in a global variable.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -35,11 +31,11 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, int]:
-    """Draws `(N, C, H, W)` in [0, 1], row by row; returns the rows and columns of the grid in pixels a cell."""
+    """Draws `(N, C, H, W)` in [0, 1], row by row; returns the height and width of a cell of the grid, in pixels."""
     from torchvision.utils import make_grid
 
-    zoom = max(1, 28 // images.shape[-1])  # beside the pixels of a small image the lines between would be bars
-    images = images.float().cpu().clamp(0, 1).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    zoom = max(1, 28 // images.shape[-1])  # next to a small image, the lines of the grid would be too wide
+    images = _in_colour(images).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
     picture = make_grid(images, nrow=columns, padding=pad, pad_value=0.5)
     axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])
@@ -49,13 +45,22 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     return images.shape[-2] + pad, images.shape[-1] + pad
 
 
+def _in_colour(images: Tensor) -> Tensor:
+    """`(..., C, H, W)` as pixels in [0, 1] on the CPU: grey, or red, green and blue; for another C, the first three."""
+    images = images.float().cpu().clamp(0, 1)
+    channels = images.shape[-3]
+    if channels == 2:  # red and green
+        return torch.cat([images, torch.zeros_like(images[..., :1, :, :])], dim=-3)
+    return images[..., : 3 if channels > 3 else channels, :, :]
+
+
 def grid(
     images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10, heads: Sequence[str] = ()
 ) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row and one above each column."""
+    """Images `(N, C, H, W)` in [0, 1], `columns` in each row, with a label for each row and for each column."""
     height, width = images.shape[-2:]
     num_rows = -(-len(images) // columns)
-    # Inches: of 10 columns as wide as a page, never too small for its pixels.
+    # Inches: 10 columns are as wide as a page, and no cell is too small for its pixels.
     cell = max(min(5.6 / columns, 0.9), 0.56, width / DPI)
     beside = 0.07 * max((len(line) for row in rows for line in row.split("\n")), default=0)
     above = 0.15 + 0.17 * len(title.splitlines()) + (0.2 if heads else 0)
@@ -70,7 +75,7 @@ def grid(
 
 
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
-    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs a row."""
+    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs in each row."""
     columns = min(10, len(x))
     missing = torch.ones(-len(x) % columns, *x.shape[1:], device=x.device)
     lines = [torch.cat([images.to(missing), missing]).split(columns) for images in (x, recon)]
@@ -79,7 +84,7 @@ def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
 
 
 def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, columns: int = 10) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], each under a caption of its own."""
+    """Images `(N, C, H, W)` in [0, 1], each with its own caption above it."""
     num_rows, shape = -(-len(images) // columns), images.shape[-2] / images.shape[-1]
     figure, axes = _figure(7, 0.5 + num_rows * (0.4 + 6.6 / columns * shape))
     axes.remove()
@@ -93,7 +98,9 @@ def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, c
 
 
 def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
-    """How numbers `(N,)` lie, as shares of each set; single ones marked by name. The outermost 0.5 % may be cut off."""
+    """Histograms of sets of numbers `(N,)`, in % of each set, with single values marked by name. The outermost 0.5 %
+    may be cut off.
+    """
     figure, axes = _figure(7, 4)
     values = {name: on_cpu(sample) for name, sample in samples.items()}
     ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=sample.dtype)) for sample in values.values()]
@@ -114,8 +121,8 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
 
 
 def save_image(image: Tensor, path: Path) -> Path:
-    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; C is 1 or 3."""
-    levels = (image.float().cpu().clamp(0, 1) * 255).round().byte()
+    """A single image `(C, H, W)` in [0, 1], pixel for pixel; if C is not 1 or 3, its first channels."""
+    levels = (_in_colour(image) * 255).round().byte()
     Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
     return path
 
@@ -123,18 +130,18 @@ def save_image(image: Tensor, path: Path) -> Path:
 def scatter(
     points: Tensor, y: Tensor, title: str, axis_names: tuple[str, str], path: Path, marked: dict[str, Tensor]
 ) -> Path:
-    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; points `(2,)` of their own marked by name."""
+    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; single points `(2,)` are marked by name."""
     figure, axes = _figure(7, 6)
     points, y = points.float().cpu(), y.cpu()
     classes = y.unique().tolist()
-    size = min(20.0, 4 + 8000 / max(len(points), 1))  # a dot's area
+    size = min(20.0, 4 + 8000 / max(len(points), 1))  # area of a dot
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7}
     if len(classes) <= 10:
         for k in classes:
             chosen = points[y == k]
             label = f"y = {k}" if k >= 0 else None
             axes.scatter(*chosen.T.numpy(), color=f"C{max(k, 0) % 10}", label=label, **style)
-    else:  # too many to tell apart by a legend
+    else:  # too many classes for a legend
         seen = axes.scatter(*points.T.numpy(), c=y.numpy(), cmap="turbo", **style)
         figure.colorbar(seen, label="label y")
     for name, point in marked.items():
@@ -147,79 +154,5 @@ def scatter(
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
-    return path
-
-
-def heatmap(
-    values: Sequence[Sequence[float]], rows: Sequence[str], label: str, xlabel: str, title: str, path: Path
-) -> Path:
-    """Numbers from 0 on, a named row of them each, with their scale; written into the cells where these are few."""
-    num_columns = len(values[0])
-    figure, axes = _figure(min(3.2 + 0.45 * num_columns, 14), 1.4 + 0.45 * len(rows))
-    image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
-    figure.colorbar(image, label=label)
-    if num_columns <= 20:
-        axes.set_xticks(range(num_columns))
-        for row, numbers in enumerate(values):
-            for column, value in enumerate(numbers):
-                colour = "black" if image.norm(value) > 0.6 else "white"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0)
-    axes.set_xlabel(xlabel)
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path)
-    return path
-
-
-def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
-    """`train/` and `val/elbo` of a `metrics.csv` over the steps; `recon` where nothing is bounded."""
-    name = "recon" if bounds is None else "elbo"
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure, axes = _figure(6, 4)
-    values: list[float] = []
-    for key, style in ((f"train/{name}", {"alpha": 0.6}), (f"val/{name}", {"marker": "o", "markersize": 3})):
-        points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
-        if points:
-            alone = {"marker": "o"} if len(points) == 1 else {}  # a single point makes no line
-            axes.plot(*zip(*points, strict=True), label=key, **{**style, **alone})
-            values += [y for _, y in points]
-    if values:
-        # The first steps are far worse than all others: leave them off the scale, not the curve.
-        values.sort(reverse=bounds is None)
-        worst, best = values[len(values) // 10], values[-1]
-        margin = 0.05 * (best - worst) + (1e-6 if best >= worst else -1e-6)
-        axes.set_ylim(*sorted((worst - 3 * margin, best + margin)))
-        axes.legend()
-    axes.set_xlabel("step")
-    what = "reconstruction error -log p(x|z)" if bounds is None else "ELBO"
-    axes.set_ylabel(f"{what}, nats per image" + ("" if bounds is None else f" (bounds {bounds})"))
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    path = folder / f"{name}.png"
-    figure.savefig(path)
-    return path
-
-
-def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Path) -> Path:
-    """A bar a latent dimension, the largest KL first; active ones in colour."""
-    figure, axes = _figure(6, 3.5)
-    order = sorted(range(len(kl)), key=lambda d: -kl[d])
-    for label, is_active, colour in (("active", True, "C0"), ("not active", False, "0.7")):
-        places = [place for place, d in enumerate(order) if active[d] == is_active]
-        if places:
-            axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")
-    step = 1 if len(kl) <= 40 else -(-len(kl) // 25)  # as many names as can be read
-    axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
-    axes.set_xlim(-0.8, max(len(kl), 8) - 0.2)
-    axes.set_ylim(0, 1.15 * max(kl) or 1)  # the legend needs room
-    axes.set_xlabel("latent dimension $d$, in the order of the KL")
-    axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
-    axes.set_title(title, fontsize=9)
-    axes.legend()
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
     figure.savefig(path)
     return path

@@ -24,6 +24,13 @@ class StandardNormal(Prior):
 
     Arguments:
         latent_dim: D.
+
+    Example:
+        >>> p = StandardNormal(latent_dim=2)()
+        >>> p.log_prob(torch.zeros(2))  # -log 2 pi
+        tensor(-1.8379)
+        >>> p.sample((5,)).shape
+        torch.Size([5, 2])
     """
 
     loc: Tensor
@@ -103,6 +110,7 @@ class Vamp(Prior):
 
     # The sigmoid is flat near 0 and 1, so images are first scaled into [margin, 1 - margin].
     margin = 0.05
+    is_of_posteriors = True
 
     context: Tensor | None
     weights: Tensor

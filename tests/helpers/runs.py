@@ -81,7 +81,7 @@ def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def generated(folder: Path, what: str, *overrides: str) -> dict[str, Any]:
-    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/generated`."""
+    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/images`."""
     (numbers,) = generate_runs(composed_on(folder, "generate", f"what={what}", *overrides), what).values()
     return numbers
 

@@ -201,14 +201,14 @@ def test_sap_without_order_is_balanced():
 def test_groups_share_a_value_that_is_not_rare():
     values = np.random.default_rng(0).permutation(np.repeat([7, 3, 5], [9, 10, 200]))
     groups, rng = d._Groups(values), np.random.default_rng(0)
-    images = groups.draw(rng, 1000)
+    images = groups.sample(rng, 1000)
     assert images.shape == (1000, 64)
     assert np.all(values[images] == values[images[:, :1]])
     shares = np.bincount(values[images[:, 0]]) / 1000
     assert np.flatnonzero(shares).tolist() == [3, 5]
     assert shares[3] == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)  # values are drawn evenly, not images
     assert len(np.unique(images)) == 210
-    one, other = groups.draw_pairs(rng, 1000)
+    one, other = groups.sample_pairs(rng, 1000)
     assert np.all(values[one] == values[other])
     assert not np.any(one == other)
     pairs = np.unique(np.stack([one, other])[:, values[one] == 3], axis=1)
@@ -291,7 +291,7 @@ def test_factors_are_those_of_the_images(tmp_path, split):
         return SimpleNamespace(z_mean=codes, z_variance=noise * torch.ones_like(codes))
 
     noise = 1.0
-    trained.model = SimpleNamespace(draw=draw, bounds="log p(x)")
+    trained.model = SimpleNamespace(draw=draw)
     numbers = factors_metric(trained, 10_000)
     about = numbers["factors"]
     assert about["num_images"] == {"train": 400, "test": 300}[split]
@@ -310,9 +310,9 @@ def test_factors_are_those_of_the_images(tmp_path, split):
     assert 2 / 5 < numbers["sap"] < 4 / 5  # two gaps of 1, half of one of the scale
     # It counts where the posteriors are narrower still; nothing varies around samples, nor around points.
     noise = 1e-4
-    sampled = SimpleNamespace(draw=lambda x, y: Sampled(draw(x, y).z_mean), bounds="log p(x)")
-    point = SimpleNamespace(draw=lambda x, y: Point(draw(x, y).z_mean), bounds=None)
-    for trained.model in (SimpleNamespace(draw=draw, bounds="log p(x)"), sampled, point):
+    sampled = SimpleNamespace(draw=lambda x, y: Sampled(draw(x, y).z_mean))
+    point = SimpleNamespace(draw=lambda x, y: Point(draw(x, y).z_mean))
+    for trained.model in (SimpleNamespace(draw=draw), sampled, point):
         about = factors_metric(trained, 10_000)["factors"]
         assert about["used_latents"] == [0, 1, 2, 3]
         assert np.argmax(about["mutual_information"]["shape"]) == 1

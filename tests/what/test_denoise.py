@@ -49,7 +49,7 @@ def test_files_are_taken_for_noisy(run, tmp_path):
     assert generated(folder, "denoise", f"input='{tmp_path}/a.png'") == {}
     model = restore(folder, progress=False, accelerator="cpu").model
     recon = model.reconstruct(torch.from_numpy(pixels)[None, None] / 255)[0, 0]
-    with Image.open(folder / "generated/denoise/a.png") as image:
+    with Image.open(folder / "images/denoise/a.png") as image:
         assert (np.asarray(image) == (255 * recon.clamp(0, 1)).round().byte().numpy()).all()
 
 
@@ -61,4 +61,4 @@ def test_other_models_denoise_too(run, parts):
     folder, _ = run(*parts)
     numbers = generated(folder, "denoise", "corruption=mask", "num_images=7")
     assert 0 < numbers["error_denoised"] < 1
-    assert (folder / "generated/denoise/denoise.png").exists()
+    assert (folder / "images/denoise/denoise.png").exists()

@@ -166,7 +166,7 @@ def test_errors_are_of_the_missing_pixels_and_the_baseline_is_the_mean_training_
     assert numbers["error_mean_image"] == pytest.approx(errors.mean(), rel=1e-5)
     assert numbers["error_mean_image_se_images"] == pytest.approx(errors.std(ddof=1) / sqrt(6), rel=1e-5)
     assert "log_score_mean_image" not in numbers  # a density has none
-    json.loads((folder / "generated/inpaint/inpaint.json").read_text(), parse_constant=pytest.fail)
+    json.loads((folder / "images/inpaint/inpaint.json").read_text(), parse_constant=pytest.fail)
     assert numbers == generated(folder, "inpaint", *QUICK, "mask=box")
     again = generated(folder, "inpaint", *QUICK, "mask=box", "method=pseudo_gibbs", "seed=1")
     assert "error_importance" not in again
@@ -224,7 +224,7 @@ def test_an_autoencoder_has_no_density_of_missing_pixels(run):
     folder, _ = run("model=ae")
     with pytest.raises(NoMeaningError, match="model=vae"):
         generated(folder, "inpaint", *QUICK)
-    assert not (folder / "generated/inpaint").exists()
+    assert not (folder / "images/inpaint").exists()
 
 
 def test_options_out_of_range_are_named(run):
@@ -244,7 +244,7 @@ def test_files_come_out_with_their_own_pixels_around_the_hole(run, tmp_path, par
     numbers = generated(folder, "inpaint", *QUICK, f"input='{tmp_path}/a.png'")
     assert not any(name.startswith(("error", "log_")) for name in numbers)
     for method in ("pseudo_gibbs", "importance"):
-        with Image.open(folder / f"generated/inpaint/a_{method}.png") as image:
+        with Image.open(folder / f"images/inpaint/a_{method}.png") as image:
             filled = np.asarray(image)
         assert (filled[:4] == pixels[:4]).all()
         assert (filled[4:] != pixels[4:]).any()

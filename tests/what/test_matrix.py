@@ -49,11 +49,11 @@ def made_of(folder, *options):
     for what in WHATS:
         try:
             generated(folder, what, *OPTIONS.get(what, ()))
-            assert list((folder / "generated" / what).glob("*.png")), f"{what} left no picture"
-            assert "NaN" not in (folder / "generated" / what / f"{what}.json").read_text()
+            assert list((folder / "images" / what).glob("*.png")), f"{what} left no picture"
+            assert "NaN" not in (folder / "images" / what / f"{what}.json").read_text()
             found[what] = None
         except NoMeaningError as error:
-            assert not (folder / "generated" / what).exists()
+            assert not (folder / "images" / what).exists()
             # The same reason for whatever model or prior it is.
             reason = re.sub(r"prior \w+ has", "the prior has", str(error).replace("\n", " "))
             found[what] = re.sub(r"^(what=\w+: )?\w+ is given", r"\1the model is given", reason)

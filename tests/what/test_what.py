@@ -315,11 +315,11 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
     model, x, y = of(folder(name))
     numbers = generated(folder(name), "embeddings")
     q = model.encode(x, y) if name != "hvae" else model.encode(x).first
-    with np.load(folder(name) / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(folder(name) / "images/embeddings/embeddings.npz") as arrays:
         np.testing.assert_allclose(arrays["mean"], q.mean.detach(), atol=1e-6)
         np.testing.assert_allclose(arrays["scale"], q.variance.sqrt().detach(), rtol=1e-5)
         assert (arrays["y"] == y.numpy()).all()
-        with (folder(name) / "generated/embeddings/embeddings.csv").open(newline="") as file:
+        with (folder(name) / "images/embeddings/embeddings.csv").open(newline="") as file:
             head, *rows = csv.reader(file)
         assert head == ["image", "y", *(f"mean_{d}" for d in range(3)), *(f"scale_{d}" for d in range(3))]
         both = np.concatenate([arrays["mean"], arrays["scale"]], axis=1)
@@ -336,10 +336,10 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
 @pytest.mark.parametrize(("name", "has_scale"), [("ae", False), ("flow", False), ("vae", True)])
 def test_embeddings_leave_out_a_scale_there_is_not(folder, drawn, name, has_scale):
     generated(folder(name), "embeddings", "num_images=10", "projection=tsne")
-    with np.load(folder(name) / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(folder(name) / "images/embeddings/embeddings.npz") as arrays:
         assert ("scale" in arrays) == has_scale
         assert arrays["mean"].shape == (10, 3)
-    with (folder(name) / "generated/embeddings/embeddings.csv").open(newline="") as file:
+    with (folder(name) / "images/embeddings/embeddings.csv").open(newline="") as file:
         rows = [int(row["image"]) for row in csv.DictReader(file)]
     assert rows == restore(folder(name), accelerator="cpu", progress=False).chosen(10).tolist()
     assert drawn["points"].shape == (10, 2)
@@ -375,11 +375,11 @@ def test_files_go_in_and_come_out_at_their_size(folder, tmp_path):
     generated(run, "reconstructions", f"input=[{','.join(map(str, paths))}]")
     recon = load(run).reconstruct(pixels)
     for name, image in zip(["photo", "photo_2", "reconstructions_2"], recon, strict=True):
-        with Image.open(run / f"generated/reconstructions/{name}.png") as written:
+        with Image.open(run / f"images/reconstructions/{name}.png") as written:
             assert written.size == (8, 6)
             levels = torch.from_numpy(np.array(written)).permute(2, 0, 1).float()
         assert (levels / 255 - image.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
-    with Image.open(run / "generated/reconstructions/reconstructions.png") as written:
+    with Image.open(run / "images/reconstructions/reconstructions.png") as written:
         assert min(written.size) > 200
 
 
@@ -390,11 +390,11 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
     z = model.encode(x).mean.detach()
 
     def levels(path):
-        with Image.open(run / "generated" / path) as image:
+        with Image.open(run / "images" / path) as image:
             return torch.from_numpy(np.array(image)).float() / 255
 
     generated(run, "interpolation", f"input=[{a},{b}]", "num_steps=3")
-    assert len(list((run / "generated/interpolation").glob("a_b_*.png"))) == 6
+    assert len(list((run / "images/interpolation").glob("a_b_*.png"))) == 6
     middle = model.decode(z.mean(dim=0, keepdim=True)).mean.clamp(0, 1).detach()
     torch.testing.assert_close(levels("interpolation/a_b_linear_1.png"), middle[0, 0], rtol=0, atol=0.003)
     numbers = generated(run, "edit", f"input={a}", "strengths=[0.0,1.0]")
@@ -403,7 +403,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
     generated(run, "traversal", f"input={b}", "num_steps=3")
     assert "the code of b" in drawn["title"]
     generated(run, "embeddings", f"input=[{a},{b}]")
-    with np.load(run / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(run / "images/embeddings/embeddings.npz") as arrays:
         assert arrays["name"].tolist() == ["a", "b"]
         np.testing.assert_allclose(arrays["mean"], z, atol=1e-6)
     # In the picture they lie where PCA of the split puts them.
@@ -441,7 +441,7 @@ def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
 def test_what_has_no_meaning_is_refused(folder, name, what, said):
     with pytest.raises(NoMeaningError, match=said):
         generated(folder(name), what)
-    assert not (folder(name) / "generated" / what).exists()
+    assert not (folder(name) / "images" / what).exists()
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_an_option_that_is_none_is_refused(folder, name, what, options, said):
 def test_pictures_are_written(folder, what):
     run = folder("cvae" if what == "classes" else "vae")
     generated(run, what)
-    with Image.open(run / "generated" / what / f"{what}.png") as image:
+    with Image.open(run / "images" / what / f"{what}.png") as image:
         assert min(image.size) > 300
 
 

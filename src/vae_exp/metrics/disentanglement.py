@@ -2,7 +2,9 @@
 
 Codes are `(N, D)` real numbers, factors `(N, F)` whole numbers, a row an image; all values of a factor that are in the
 rows count, two at least. A latent may be constant: it tells nothing and breaks nothing. Where others (Locatello et al.,
-2019, "Challenging common assumptions") take a choice that a paper leaves open, so do we, unless said otherwise.
+2019, arXiv:1811.12359) take a choice that a paper leaves open, so do we, unless said otherwise.
+
+MIG: arXiv:1802.04942. SAP: arXiv:1711.00848. Modularity: arXiv:1802.05312. FactorVAE score: arXiv:1802.05983.
 """
 
 from collections.abc import Iterator, Sequence
@@ -156,7 +158,7 @@ def factor_vae_score(codes: Array, factors: Array, seed: int) -> float:
         return 1 / num_factors
     votes = np.zeros((2, num_latents, num_factors))
     for k, v in enumerate(factors.T):
-        images = _Groups(v).draw(rng, 2 * VOTES)
+        images = _Groups(v).sample(rng, 2 * VOTES)
         least = z[images].var(axis=1).argmin(axis=1).reshape(2, VOTES)
         votes[:, :, k] = [np.bincount(each, minlength=num_latents) for each in least]
     learnt, scored = votes
@@ -174,7 +176,7 @@ def beta_vae_score(codes: Array, factors: Array, seed: int) -> float:
     z = _standard(codes)
     differences = [
         np.abs(z[one] - z[other]).mean(axis=1)
-        for one, other in (_Groups(v).draw_pairs(rng, 2 * VOTES) for v in factors.T)
+        for one, other in (_Groups(v).sample_pairs(rng, 2 * VOTES) for v in factors.T)
     ]
     answers = np.repeat(np.arange(factors.shape[1]), VOTES)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -190,12 +192,12 @@ class _Groups:
         _, first, count = np.unique(values[self.order], return_index=True, return_counts=True)
         self.first, self.count = first[count >= ENOUGH], count[count >= ENOUGH]
 
-    def draw(self, rng: np.random.Generator, num: int) -> Array:
+    def sample(self, rng: np.random.Generator, num: int) -> Array:
         """`(num, 64)` images, all of a group of one value, which is drawn evenly."""
         value = rng.integers(len(self.count), size=(num, 1))
         return self.order[self.first[value] + rng.integers(self.count[value], size=(num, GROUP))]
 
-    def draw_pairs(self, rng: np.random.Generator, num: int) -> Iterator[Array]:
+    def sample_pairs(self, rng: np.random.Generator, num: int) -> Iterator[Array]:
         """`(num, 64)` images and as many others, each with the value of its partner."""
         value = rng.integers(len(self.count), size=(num, GROUP))
         one = rng.integers(self.count[value])
