@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from functools import wraps
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,7 +75,16 @@ def register_resolvers() -> None:
     def subtract(total: int, *parts: int | None) -> int:
         return total - sum(part or 0 for part in parts)  # null: nothing is cut off
 
-    for resolver in (choices, sweep_name, run_folder, subtract, help_page):
+    def epochs(least: int, steps: int, _root_: DictConfig) -> int:
+        """Passes over the training images for at least that number of steps; `least` if their number is unknown."""
+        size, batch_size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_size", "batch_size"))
+        return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
+
+    def mean_for(levels: int | str | None) -> str:
+        """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers, `data.levels=null`."""
+        return "identity" if levels is None else "sigmoid"
+
+    for resolver in (choices, sweep_name, run_folder, subtract, epochs, mean_for, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

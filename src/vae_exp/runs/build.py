@@ -96,6 +96,8 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
         if not _fits(data, model) and not is_grey_allowed:
             given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
             raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
+        if getattr(model.likelihood, "mean", "identity") == "sigmoid":
+            _check_sigmoid(model, data)
         if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
             raise ValueError(
                 f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images in excess, and "
@@ -118,14 +120,28 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     return model, data
 
 
+def _check_sigmoid(model: VAE, data: Images) -> None:
+    """Refuses what a likelihood whose mean is a sigmoid of the decoder's number would silently do badly."""
+    if data.values == "real":
+        raise ValueError(
+            "likelihood.mean=sigmoid lies in [0, 1], and the data are any real numbers (data.levels=null): "
+            "choose likelihood.mean=identity"
+        )
+    if getattr(model.decoder, "output_bias", "default") == "mean":
+        raise ValueError(
+            "decoder.output_bias=mean: the mean of the likelihood is a sigmoid of what the decoder gives, "
+            "choose decoder.output_bias=mean_logit, or likelihood.mean=identity"
+        )
+
+
 def _ways_out(data: Images) -> str:
     if data.values == "real":
-        return "Ways out: likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
+        return "Ways out: likelihood=gaussian_shared (gaussian, laplace, sigma_vae, sse)"
     if data.values == "unit":
-        return "Ways out: likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
+        return "Ways out: likelihood=gaussian_shared (gaussian, sigma_vae, continuous_bernoulli, laplace, sse)"
     return (
-        "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
-        "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+        "Ways out: data.binarize=dynamic (static, threshold); likelihood=gaussian_shared; or\n"
+        "likelihood.allow_grey=true, the customary bce of grey pixels, no probability: the ELBO is recorded as no bound"
     )
 
 
