@@ -18,7 +18,7 @@ COMMANDS = (
     "-m vae_exp data=mnist encoder.hidden=[200] encoder.out_features=200 decoder.hidden=[200,200] latent_dim=50 "
     "encoder.activation=Tanh decoder.activation=Tanh trainer.max_epochs=10 trainer=cpu logger=csv hydra.run.dir=RUN",
     f"{EVALUATE} metrics=[nll] num_samples=5000",
-    f"{EVALUATE} metrics=[ais] nll=ais ais.num_images=10",
+    f"{EVALUATE} metrics=ais ais.num_images=10",
     f"{EVALUATE} metrics=[elbo,train_gap,latents,amortisation,labels,quality] num_samples=1000",
     f"{GENERATE} what=anomalies against=fashion_mnist score=elbo",
     f"{GENERATE} what=anomalies against=fashion_mnist score=iwae",
@@ -26,7 +26,7 @@ COMMANDS = (
     f"{GENERATE} what=inpaint mask=random",
 )
 # Where a command leaves its numbers, in the run folder.
-FILES = {"what=anomalies": "generated/anomalies/anomalies.json", "what=inpaint": "generated/inpaint/inpaint.json"}
+FILES = {"what=anomalies": "images/anomalies/anomalies.json", "what=inpaint": "images/inpaint/inpaint.json"}
 
 
 def measured(words: list[str]) -> dict[str, float]:

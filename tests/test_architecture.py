@@ -9,20 +9,19 @@ from helpers.runs import ROOT
 SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
-    {"__init__", "__main__", "evaluate", "export", "report"},
+    {"__init__", "__main__", "evaluate", "export", "generate", "report"},
     {"training", "callbacks"},
     {"page"},
-    {"generate"},
     {"what"},
     {"metrics"},
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger"},
+    {"objectives", "ledger", "charts"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help"},
+    {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "parts", "distributions", "layers", "precision"},
+    {"config", "parts", "distributions", "layers", "precision", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

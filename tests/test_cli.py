@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import vae_exp
-from vae_exp.cli import override
 from vae_exp.config import CONF
 from vae_exp.help import help_page
+from vae_exp.overrides import override
 from vae_exp.training.job import _is_as_expected
 
 
@@ -58,6 +58,7 @@ def test_the_command_line_imports_nothing_heavy_to_show_help_and_typos(tmp_path)
 
 
 ON_RUNS = [path.stem for path in sorted(Path(CONF).glob("*.yaml")) if "  - trained\n" in path.read_text()]
+METRICS = [path.stem for path in sorted((Path(CONF) / "metrics").glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("name", ON_RUNS)
@@ -78,9 +79,13 @@ def test_help_says_every_key(name, what):
     assert "  logger=none                   wandb: adds the results to the run's own record there" in page
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose(name, overrides=[f"what={what}"] if what else [])
-    for key in cfg:
-        if key != "what":
+    keys = [key for key in cfg if key not in ("what", *METRICS)]
+    keys += [f"{key}.{option}" for key in cfg if key in METRICS for option in cfg[key]]
+    for key in keys:
+        if not key.endswith((".metric", ".headline")):
             assert [line for line in page if re.match(rf"  {key}[.\w]*=", line)], key
+    for other in [*METRICS] if name == "evaluate" else []:
+        assert [line for line in page if line.startswith(f"  {other} ")], other
     if what:
         for other in WHATS:
             assert [line for line in page if line.startswith(f"  {other} ")], other
@@ -106,6 +111,28 @@ def test_what_is_wrong_is_said_in_a_few_lines(tmp_path, args, said):
     assert "Traceback" not in done.stderr
     assert len((done.stdout + done.stderr).splitlines()) <= 8
     assert not list(tmp_path.rglob("*.log")), "an error before anything began leaves no folder"
+
+
+@pytest.mark.parametrize(
+    ("arg", "said"),
+    [
+        (
+            "metrics=elbow",
+            "metrics=elbow: no such option; did you mean elbo?\nmetrics is one of: ais, all, amortisation,",
+        ),
+        ("metrics=[elbo,elbow]", "metrics=elbow: no such option; did you mean elbo?\nmetrics is one of: ais, all,"),
+        ("ais.chains=3", "ais: this metric is not asked for, so nothing reads its options: choose metrics=[...,ais]"),
+        ("nll=ais", "nll=ais: nll is no single value but has keys, which --cfg job shows\nBoth are metrics: "),
+        ("nll.num_samples=many", "nll.num_samples=many: a whole number is needed"),
+    ],
+)
+def test_wrong_metrics_and_options_are_said_in_a_few_lines(tmp_path, arg, said):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    path = os.pathsep.join([str(tmp_path), str(Path(TESTS).parent / "src")])
+    done = command("run=nowhere", arg, module="vae_exp.evaluate", cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 2
+    assert f"error: {said}" in done.stderr
+    assert len(done.stderr.splitlines()) <= 6
 
 
 def test_malformed_yaml_is_an_error_of_a_few_lines(tmp_path):

@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
-from helpers.runs import command, evaluated, wandb_records
+from helpers.runs import command, composed_on, evaluated, wandb_records
 
 from vae_exp.cli import exit_code
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.metrics.elbo import elbo, train_gap
+from vae_exp.metrics.score import chosen, score_runs
+from vae_exp.page.write import write_page
 from vae_exp.runs.trained import restore
 
 BITS = ("data.binarize=static", "likelihood=bce")
@@ -101,11 +104,10 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
     with pytest.raises(NoMeaningError, match="autoencoder has no density"):
         evaluated(folder, "metrics=[nll]")
     for options, said in (
-        ("metrics=[elbow]", "metrics=elbow: choose all, or a list of elbo, train_gap, nll"),
         ("split=tset", "split=tset: choose one of test, val, train"),
         ("logger=csv", "logger: choose none, or wandb"),
         ("run=nowhere", "nowhere is no run folder"),
-        ("run='nowhere/*'", "no run folder is called so"),
+        ("run='nowhere/*'", "no run folder has such a name"),
     ):
         with pytest.raises(ConfigError, match=said):
             evaluated(folder, "metrics=[nll]", options)
@@ -120,22 +122,87 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
         ("latents.num_latents=1", 2),
         ("amortisation.num_images=1", 2),
         ("labels.neighbours=-1", 1),
+        ("labels.neighbours=null", 1),
         ("quality.num_images=3", 10),
         ("factors.num_images=0", 1),
         ("latents.threshold=-0.1", 0),
         ("amortisation.lr=-1", 0),
+        ("amortisation.lr=null", 0),
     ],
 )
 def test_options_out_of_range_are_refused_before_a_run_is_read(tmp_path, option, least):
-    """Of metrics whose turn comes last, or never, too."""
+    """Of metrics whose turn comes last, too."""
     with pytest.raises(ConfigError, match=f"{option}: at least {least} is needed"):
-        evaluated(tmp_path / "nowhere", "metrics=[elbo]", option)
+        evaluated(tmp_path / "nowhere", "metrics=[all,ais]", option)
 
 
-@pytest.mark.parametrize("option", ["amortisation.lr=0", "amortisation.lr=null", "labels.neighbours=null"])
-def test_options_that_are_no_use_are_named(tmp_path, option):
-    with pytest.raises(ConfigError, match=option):
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("amortisation.lr=0", "amortisation.lr=0: nothing would be refined"),
+        ("quality.sampler=maf", "quality.sampler=maf: choose one of prior, gmm, flow"),
+        ("quality.inception=nowhere", "quality.inception=nowhere: there is no such file"),
+        ("+factors.colour=red", "factors: .*unexpected keyword argument 'colour'"),
+        ("~nll.num_samples", "nll: .*missing 1 required positional argument: 'num_samples'"),
+        ("factors.metric=my_metrics.nowhere", "factors: .*my_metrics"),
+        ("metrics=[]", "nothing to compute, choose all"),
+    ],
+)
+def test_options_that_are_no_use_are_named_before_a_run_is_read(tmp_path, option, said):
+    with pytest.raises(ConfigError, match=said):
         evaluated(tmp_path / "nowhere", option)
+
+
+def test_a_metric_alone_and_a_list_of_them_give_the_same_numbers(run):
+    folder, _ = run()
+    assert list(chosen(composed_on(folder, "evaluate", "metrics=[nll,elbo]"))) == ["nll", "elbo"]
+    assert evaluated(folder, "metrics=nll", "nll.num_samples=3") == evaluated(folder, "metrics=[nll]", "num_samples=3")
+    assert written(folder)["settings"]["nll"] == {"seed": 0, "num_samples": 3}
+
+
+MINE = """
+def spread(trained, num_images, times):
+    if times < 0:
+        raise ValueError(f"times={times}: it would turn the spread around")
+    x, _ = trained.images(num_images)
+    return {"spread": times * float(x.std()), "spread_images": len(x)}
+"""
+
+YAML = """# @package spread
+metric: my_metrics.spread
+headline: {spread: grey levels}
+num_images: 10
+times: 255
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A user's own metric: a file of Python and one of yaml, in the folder that the commands are typed in."""
+    (tmp_path / "my_metrics.py").write_text(MINE)
+    (tmp_path / "my_conf" / "metrics").mkdir(parents=True)
+    content = (
+        "# @package spread\nmetric: my_metrics.spread\nheadline: {spread: grey levels}\nnum_images: 10\ntimes: 255\n"
+    )
+    (tmp_path / "my_conf" / "metrics" / "spread.yaml").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    return f"hydra.searchpath=['file://{tmp_path}/my_conf']"
+
+
+def test_a_metric_of_the_users_own(run, mine):
+    folder, _ = run("data.val_size=16")
+    x, _ = restore(folder, accelerator="cpu").images(10)
+    numbers = evaluated(folder, mine, "metrics=[elbo,spread]", "spread.times=2")
+    assert numbers["spread"] == pytest.approx(2 * float(x.std()))
+    assert numbers["spread_images"] == 10
+    content = written(folder)
+    assert content["spread"] == numbers["spread"]
+    assert content["settings"]["spread"] == {"seed": 0, "num_images": 10, "times": 2}
+    assert f"spread (test) {numbers['spread']:.3f} grey levels" in " ".join(
+        re.sub(r"<[^>]+>", " ", write_page(folder).read_text()).split()
+    )
+    with pytest.raises(ConfigError, match=r"spread\.times=-1: it would turn the spread around"):
+        evaluated(folder.parent / "nowhere", mine, "metrics=[all,spread]", "spread.times=-1")
 
 
 def test_a_threshold_may_be_0(run):
@@ -165,6 +232,58 @@ def test_several_runs_are_one_row_each_and_one_that_fails_stops_no_other(run, tm
         assert started["run_id"] == json.loads((folder / "run.json").read_text())["run_id"]
         summary = {k: v for r in records if r["type"] == "summary" for k, v in r["summary"].get("update", {}).items()}
         assert summary["test/elbo"] == pytest.approx(written(folder)["elbo"])
+
+
+def printed(caplog):
+    """The tables that were logged: lines of names by their title, up to the verdicts."""
+    tables, lines = {}, [record.getMessage() for record in caplog.records]
+    for line in lines[max(i for i, line in enumerate(lines) if line.startswith("written to")) + 2 :]:
+        if "checksum" in line:
+            tables[line] = []
+        else:
+            tables[list(tables)[-1]].append(line.split("  "))
+    return tables
+
+
+def test_numbers_of_another_bound_or_of_other_images_stand_in_another_table(run, tmp_path, caplog):
+    caplog.set_level("INFO", logger="vae_exp")
+    kinds = {
+        "a": (), "b": ("seed=1",), "cvae": ("model=cvae",), "bits": BITS, "few": ("data.source.size=32",),
+        "other": ("data.seed=1",), "ae": ("model=ae",),
+    }  # fmt: skip
+    for name, options in kinds.items():
+        run(*options, "trainer.max_epochs=1", folder=f"runs/{name}")
+    score_runs(composed_on(tmp_path / "runs" / "*", "evaluate", "metrics=elbo"))
+    tables = printed(caplog)
+    rows = [[line[0].rpartition("/")[2] for line in lines[1:]] for lines in tables.values()]
+    assert sorted(rows) == [["a", "b"], ["ae"], ["bits"], ["cvae"], ["few"], ["other"]]
+    titles = {row[0]: title for row, title in zip(rows, tables, strict=True)}
+    assert titles["a"].startswith("log p(x), a density; 64 test images, 256 levels, checksum ")
+    assert titles["cvae"].startswith("log p(x|y), a density; 64 test images")
+    assert titles["bits"].startswith("log p(x), a mass; 64 test images, bits, static")
+    assert titles["few"].startswith("log p(x), a density; 32 test images")
+    assert titles["ae"].startswith("no density, no bound; 64 test images")
+
+
+def test_bounds_of_other_numbers_of_latents_stand_in_other_columns(run, tmp_path, caplog):
+    caplog.set_level("INFO", logger="vae_exp")
+    for name, objective in (("a", "iwae objective.num_samples=2"), ("b", "iwae objective.num_samples=6"),
+                            ("c", "piwae objective.num_samples=2 objective.num_groups=3")):  # fmt: skip
+        run(*f"objective={objective}".split(), "trainer.max_epochs=1", folder=f"runs/{name}")
+    score_runs(composed_on(tmp_path / "runs" / "*", "evaluate", "metrics=[elbo,nll]", "num_samples=7"))
+    ((header, *_),) = printed(caplog).values()
+    names = [name.strip() for name in header if name.strip()]
+    assert {"test/elbo", "test/recon", "test/kl", "test/iwae(K=2)", "test/iwae(K=6)", "test/nll(K=7)"} <= set(names)
+    assert not {"test/iwae", "test/nll", "test/loss"} & set(names)
+
+
+def test_a_list_of_runs_and_patterns_scores_each_once(run, tmp_path):
+    folders = [run("trainer.max_epochs=1", folder=f"runs/{name}")[0] for name in ("a", "b")]
+    cfg = composed_on(folders[0], "evaluate", "metrics=elbo")
+    cfg.run = [str(folders[1]), f"{tmp_path}/runs/*"]
+    assert list(score_runs(cfg)) == [folders[1], folders[0]]
+    with pytest.raises(ConfigError, match="give a run folder"):
+        evaluated(folders[0], "run=[]")
 
 
 def _only_the_first(trained):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ def export(trained: "Trained") -> dict[str, Any]:
         import onnxscript  # noqa: F401
         from safetensors.torch import save
     except ImportError as error:
-        raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
+        raise ConfigError(f"export needs {error.name}: pip install '.[export]'") from error
     import torch
 
     from vae_exp.distributions import mean_of, variance_of
@@ -143,11 +144,12 @@ def export(trained: "Trained") -> dict[str, Any]:
         for name, (part, tensors) in parts.items():
             files[name] = _write(out / f"{name}.onnx", model, part, tensors)
             bar.update()
-    pixels = {"binary": "0 or 1", "real": "any number"}.get(data.values, "from 0 to 1")
+    pixels = data.representation
+    values = "0 or 1" if pixels.is_bits else "any number" if pixels.is_real else "from 0 to 1"
     about |= {
         "files": files,
         "refused": refused,
-        "names": NAMES | {"x": f"images: {data.representation}, {pixels}"},
+        "names": NAMES | {"x": f"images: {pixels.title}, {values}"},
         "bound": bound(model, data),
         "tolerance": TOLERANCE,
         "versions": {package: version(package) for package in PACKAGES},

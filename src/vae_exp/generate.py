@@ -1,82 +1,23 @@
 """`python -m vae_exp.generate run=outputs/... what=...`: what a trained model is used for, from its folder alone."""
 
-import logging
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, run_command
-from vae_exp.config import CONF, ConfigError
-
-if TYPE_CHECKING:
-    from vae_exp.runs.trained import Trained
-
-log = logging.getLogger("vae_exp")
+from vae_exp.cli import run_command
+from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
+from vae_exp.runs.folder import run_folders
 
 
 def _generate(cfg: DictConfig) -> None:
     check_overrides(cfg, "generate")
-    generate_runs(cfg, HydraConfig.get().runtime.choices["what"])
+    run_folders(cfg)
+    what = HydraConfig.get().runtime.choices.get("what")
+    if what is None:
+        raise ConfigError("what: one at a time is made, what=samples")
+    from vae_exp.what.make import generate_runs  # torch is imported when the request is known to be sound
 
-
-def generate_runs(cfg: DictConfig, what: str) -> dict[Path, dict[str, Any]]:
-    """Makes something of every run of `cfg.run`.
-
-    Arguments:
-        cfg: As `conf/generate.yaml`.
-        what: The option of `conf/what/` that it was composed with.
-
-    Returns:
-        The numbers that came with it, by run folder.
-
-    Raises:
-        ConfigError: If there is no such run, or what is asked for has no meaning for it.
-    """
-    from vae_exp.runs.trained import each_run  # torch is imported when the request is known to be sound
-
-    def work(trained: "Trained") -> dict[str, Any]:
-        numbers = generate(trained, cfg, what)
-        shown = {name: value for name, value in numbers.items() if isinstance(value, float) and "_se_" not in name}
-        for name, value in shown.items():
-            errors = [numbers.get(f"{name}_se_{over}") for over in ("images", "draws")]
-            log.info("%-28s %10.4f%s", name, value, "".join(f" ± {error:.4f}" for error in errors if error is not None))
-        for path in sorted((trained.folder / "generated" / what).glob("*.png")):
-            log.info("%s", path)
-        return numbers
-
-    return each_run(cfg, work)
-
-
-def generate(trained: "Trained", cfg: DictConfig, what: str) -> dict[str, Any]:
-    """Makes something of a run; see `generate_runs`.
-
-    Raises:
-        ConfigError: If it has no meaning for this run, or an option is none.
-    """
-    from vae_exp.runs.folder import fingerprint, write_json
-
-    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
-    own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
-    options = {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]
-    out = trained.folder / "generated" / what
-    out.mkdir(parents=True, exist_ok=True)
-    trained.reseed(what)
-    try:
-        numbers = get_method(cfg.what)(trained, out, **options)
-    except (ConfigError, ValueError) as error:  # of a part, or an option
-        with suppress(OSError):
-            out.rmdir()  # unless something of an earlier command lies there
-        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
-    settings = {"what": what, "checkpoint": trained.checkpoint, "split": trained.split, "seed": trained.seed}
-    settings["weights"] = fingerprint(trained.folder / "checkpoints" / f"{trained.checkpoint}.ckpt")
-    write_json(out / f"{what}.json", {**settings, **options, **numbers})
-    if "wandb" in cfg.logger:
-        trained.log_wandb({f"{what}/{name}": value for name, value in numbers.items()}, sorted(out.glob("*.png")))
-    return numbers
+    generate_runs(cfg, what)
 
 
 def main() -> None:

@@ -17,10 +17,13 @@ def help_page(command: str, what: str | None) -> str:
     """
     about, keys = _documented(f"{command}.yaml")
     page = [*about, ""]
-    if what:
-        options = {path.stem: _documented(f"what/{path.name}") for path in sorted((Path(CONF) / "what").glob("*.yaml"))}
-        page += ["what=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
-        keys = [*keys, *(options[what][1] if what in options else [])]
+    for group in re.findall(r"^  - (what|metrics):", (Path(CONF) / f"{command}.yaml").read_text(), re.MULTILINE):
+        options = {
+            path.stem: _documented(f"{group}/{path.name}") for path in sorted((Path(CONF) / group).glob("*.yaml"))
+        }
+        page += [f"{group}=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
+        # What is made has its keys at the top, and there is one of it at a time; each metric has its own block.
+        keys += [key for name in options if name == what or group == "metrics" for key in options[name][1]]
     if keys:
         page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
     page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
@@ -35,7 +38,10 @@ def _documented(name: str) -> tuple[list[str], list[str]]:
     about: list[str] = []
     keys: list[str] = []
     group = ""
-    for line in (Path(CONF) / name).read_text().splitlines():
+    text = (Path(CONF) / name).read_text()
+    package = re.match(r"# @package (?!_global_)(\w+)", text)
+    prefix = f"{package[1]}." if package else ""
+    for line in text.splitlines():
         if line.startswith("#") and not group:
             about.append(line.removeprefix("# "))
         elif (chosen := re.fullmatch(r"  - (?:/\w+@)?(\w+): (\w+) # (.*)", line)) and chosen[1] != "what":
@@ -43,7 +49,7 @@ def _documented(name: str) -> tuple[list[str], list[str]]:
         elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
             indent, key, value, comment = found.groups()
             group = group if indent else key
-            if value is not None and group not in ("defaults", "hydra", "what"):
-                full = f"{group}.{key}" if indent else key
+            if value is not None and group not in ("defaults", "hydra", "what", "metrics", "metric", "headline"):
+                full = f"{prefix}{group}.{key}" if indent else f"{prefix}{key}"
                 keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
     return about, [line.rstrip() for line in keys]

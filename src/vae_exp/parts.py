@@ -27,7 +27,14 @@ class Part(nn.Module):
 
 
 class Prior(Part):
-    """`c -> p(z | c)`, see `vae_exp.priors`."""
+    """`c -> p(z | c)`, see `vae_exp.priors`.
+
+    Attributes:
+        is_of_posteriors: Whether its density also depends on the parameters of encoder and posterior, which it gets by
+            `attach`. An objective that trains p and q apart refuses such a prior.
+    """
+
+    is_of_posteriors: bool = False
 
     def attach(self, infer: Callable[[Tensor, Tensor | None], Distribution]) -> None:
         """Called once, by the model, for a prior that is made of posteriors.
@@ -41,7 +48,6 @@ class Likelihood(Part):
     """`params -> p(x | z, c)`, see `vae_exp.likelihoods`.
 
     Attributes:
-        support: The values it can score; empty if it does not say.
         params_per_pixel: P, the numbers that it reads for each pixel.
         allow_grey: Whether it scores grey values too, although nothing sums to one over them.
         fit: `(pairs, reduce) -> None`, called before each validation, with pairs of p(x | z), batch `(K, B)`, and
@@ -49,7 +55,6 @@ class Likelihood(Part):
             likelihood that is not fitted.
     """
 
-    support: str = ""
     params_per_pixel: int = 1
     allow_grey: bool = False
     fit: Callable[[Iterable[tuple[Distribution, Tensor]], Callable[[Tensor], Tensor]], None] | None = None

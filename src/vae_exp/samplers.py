@@ -20,9 +20,10 @@ from vae_exp.models import M2
 from vae_exp.precision import full_precision, on_cpu
 from vae_exp.runs.trained import Trained
 
-__all__ = ["Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
+__all__ = ["KINDS", "Density", "Sampler", "fit_flow", "fit_mixture", "sampler"]
 
 Density = Callable[[Tensor | None], Distribution]  # the interface of a prior: c -> p(z | c), batch () or (B,)
+KINDS = ("prior", "gmm", "flow")
 COMPONENTS = 10
 STEPS, BATCH = 500, 500  # to fit a flow
 
@@ -57,8 +58,8 @@ def sampler(trained: Trained, kind: str, key: str = "sampler") -> Sampler:
         ConfigError: If there is no such kind.
         NoMeaningError: If there is no prior, or if no density can be fitted to the codes.
     """
-    if kind not in ("prior", "gmm", "flow"):
-        raise ConfigError(f"{key}={kind}: choose prior, gmm or flow")
+    if kind not in KINDS:
+        raise ConfigError(f"{key}={kind}: choose one of {', '.join(KINDS)}")
     prior = trained.model.prior
     if kind == "prior":
         if trained.model.bounds is None:

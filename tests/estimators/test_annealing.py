@@ -142,7 +142,7 @@ def test_a_run_of_which_log_p_is_known(tmp_path):
     affine.weight.data, affine.bias.data = model.decoder.layers[0].weight, model.decoder.layers[0].bias
     true = -exact(make(None, affine, None, model.likelihood.log_scale.exp().item(), model.posterior), x)[0]
     options = ("ais.num_images=12", "ais.chains=16", "ais.temperatures=40", "num_samples=2000")
-    numbers = evaluated(folder, "metrics=[nll]", "nll=ais", *options)
+    numbers = evaluated(folder, "metrics=[nll,ais]", *options)
     for how in ("ais", "is"):
         name = f"nll_{how}_12_images"
         assert numbers[name] == pytest.approx(true.mean().item(), abs=5 * numbers[f"{name}_se_draws"] + 0.01)
@@ -169,18 +169,18 @@ CHOSEN = {
 @pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN)
 def test_every_model_with_slopes_has_it_and_gives_it_twice(run, chosen):
     folder, _ = run(*chosen.split(), "trainer.max_epochs=1")
-    numbers = evaluated(folder, "metrics=[ais]", "nll=ais", *FEW)
+    numbers = evaluated(folder, "metrics=ais", *FEW)
     assert numbers["bdmc_images"] == 3
     assert numbers["ais"] == {"chains": 2, "temperatures": 3, "leapfrog": 2}
     torch.manual_seed(3)
-    assert evaluated(folder, "metrics=[ais]", "nll=ais", *FEW) == numbers
+    assert evaluated(folder, "metrics=ais", *FEW) == numbers
 
 
 REFUSED = {
     "ae": ("model=ae", "no density over its codes"),
-    "m2": ("model=m2 data.labelled=8 data.labelled_per_batch=4", "nll=is sums over it"),
-    "bernoulli": ("posterior=bernoulli prior=bernoulli", "discrete: choose nll=is"),
-    "categorical": ("posterior=categorical prior=categorical latent_dim=8", "discrete: choose nll=is"),
+    "m2": ("model=m2 data.labelled=8 data.labelled_per_batch=4", "metrics=nll sums over it"),
+    "bernoulli": ("posterior=bernoulli prior=bernoulli", "discrete: choose metrics=nll"),
+    "categorical": ("posterior=categorical prior=categorical latent_dim=8", "discrete: choose metrics=nll"),
 }
 
 
@@ -190,20 +190,20 @@ def test_what_has_no_slopes_refuses(run, chosen, reason):
         chosen += " objective.kl=monte_carlo objective.estimator=score_function"
     folder, _ = run(*chosen.split(), "trainer.max_epochs=1")
     with pytest.raises(NoMeaningError, match=reason):
-        evaluated(folder, "metrics=[ais]", "nll=ais", *FEW)
+        evaluated(folder, "metrics=ais", *FEW)
     if "ae" not in chosen:
-        assert "nll" in evaluated(folder, "nll=ais", *FEW, "metrics=all")
+        assert "nll" in evaluated(folder, *FEW, "metrics=[all,ais]")
 
 
 def test_it_runs_when_asked_for(run, caplog):
     folder, _ = run("trainer.max_epochs=1")
     assert not any("ais" in name or "bdmc" in name for name in evaluated(folder, "num_samples=10"))
-    for wrong in ("nll=bdmc", "ais.chains=1", "ais.num_images=0", "ais.temperatures=1", "ais.leapfrog=0"):
+    for wrong in ("ais.chains=1", "ais.num_images=0", "ais.temperatures=1", "ais.leapfrog=0"):
         with pytest.raises(ConfigError, match=wrong):
-            evaluated(folder, "nll=ais", wrong, "metrics=[nll,ais]", "num_samples=10")
+            evaluated(folder, wrong, "metrics=[nll,ais]", "num_samples=10")
     caplog.clear()
-    numbers = evaluated(folder, "nll=ais", *FEW, "metrics=[ais]")
+    numbers = evaluated(folder, "metrics=[ais]", *FEW)
     assert ("of the proposals are accepted" in caplog.text) == (abs(numbers["ais_acceptance"] - 0.65) > 0.15)
-    other = evaluated(folder, "nll=ais", *FEW, "metrics=[ais]", "seed=1", "ais.num_images=1")
+    other = evaluated(folder, "metrics=[ais]", *FEW, "seed=1", "ais.num_images=1")
     assert other["nll_ais_1_images_se_images"] is None
     assert other["bdmc_gap_se_images"] is None

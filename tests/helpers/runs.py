@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF
-from vae_exp.evaluate import evaluate_runs
-from vae_exp.generate import generate_runs
+from vae_exp.metrics.score import score_runs
 from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
@@ -32,13 +34,35 @@ SMALL = tuple(SMALL.split())
 PICTURED = SMALL[:-2]
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The resolved config of a command line."""
+@cache
+def _train(*overrides: str) -> tuple[DictConfig, DictConfig]:
+    """Kept, for to compose a config takes longer than to train a small model."""
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return cfg, OmegaConf.create(OmegaConf.to_container(own, resolve=True))
+
+
+@cache
+def _on_runs(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, overrides=["run=''", "accelerator=cpu", "progress=false", *overrides])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The resolved config of a command line."""
+    cfg, own = _train(*overrides)
+    HydraConfig.instance().set_config(cfg)
+    return deepcopy(own)
+
+
+def composed_on(folder: Path, name: str, *overrides: str) -> DictConfig:
+    """The config of a command on the run, or the runs, of `folder`."""
+    cfg = deepcopy(_on_runs(name, *overrides))
+    if not any(override.startswith("run=") for override in overrides):
+        cfg.run = str(folder)
+    return cfg
 
 
 def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subprocess.CompletedProcess[str]:
@@ -52,18 +76,13 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
 
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
     """The numbers of `python -m vae_exp.evaluate run=folder`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
-    (numbers,) = evaluate_runs(cfg).values()
+    (numbers,) = score_runs(composed_on(folder, "evaluate", *overrides)).values()
     return numbers
 
 
 def generated(folder: Path, what: str, *overrides: str) -> dict[str, Any]:
-    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/generated`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        chosen = [f"run='{folder}'", f"what={what}", "accelerator=cpu", "progress=false", *overrides]
-        cfg = compose("generate", overrides=chosen)
-    (numbers,) = generate_runs(cfg, what).values()
+    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/images`."""
+    (numbers,) = generate_runs(composed_on(folder, "generate", f"what={what}", *overrides), what).values()
     return numbers
 
 

@@ -11,6 +11,7 @@ from vae_exp.draws import Draw
 from vae_exp.estimators.annealing import TARGET, Path, adapt, anneal, schedule
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import with_errors
+from vae_exp.metrics.options import at_least
 from vae_exp.models.m2 import LabelDraw
 from vae_exp.runs.trained import Trained
 
@@ -41,8 +42,11 @@ def ais(
         and `bdmc_gap`, nats (Grosse et al., 2015).
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If there is no prior, or none that Hamiltonian Monte Carlo can follow.
     """
+    at_least(1, num_samples=num_samples, num_images=num_images, leapfrog=leapfrog)
+    at_least(2, chains=chains, temperatures=temperatures)
     x, y = trained.images(num_images)
     first = _draw(trained, x[:1], y[:1])
     trained.reseed("ais")
@@ -102,7 +106,9 @@ def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
         raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
     draw = trained.model.draw(x, y)
     if isinstance(draw, LabelDraw):
-        raise NoMeaningError("nll=ais moves latents along slopes, and the label of m2 is discrete: nll=is sums over it")
+        raise NoMeaningError(
+            "ais moves latents along slopes, and the label of m2 is discrete: metrics=nll sums over it"
+        )
     if not draw.q.has_rsample:
-        raise NoMeaningError("nll=ais moves latents along slopes, and these are discrete: choose nll=is")
+        raise NoMeaningError("ais moves latents along slopes, and these are discrete: choose metrics=nll")
     return draw

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, widest
+from vae_exp.metrics.options import at_least
 from vae_exp.models import M2
 from vae_exp.precision import at_least_float32, exact
 from vae_exp.runs.trained import Trained
@@ -37,8 +38,14 @@ def amortisation(
         num_samples: Latents an image to score with.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If there is no elbo, or no gradient to refine a posterior by.
     """
+    at_least(1, steps=steps, num_latents=num_latents, num_samples=num_samples)
+    at_least(2, num_images=num_images)
+    at_least(0, lr=lr)
+    if lr == 0:
+        raise ValueError("lr=0: nothing would be refined, a learning rate is positive")
     model = trained.model
     if model.bounds is None:
         raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")

@@ -22,6 +22,8 @@ REPEATS = 8  # further draws an image, for the error over draws
 def elbo(trained: Trained) -> dict[str, Any]:
     """elbo, recon, kl and what else the objective logs, on the draws that training's own test is made with.
 
+    `iwae`, where the objective logs it, comes with `iwae_samples`, the latents of each bound.
+
     Each of the three has two standard errors: `_se_images`, of the mean over images, these being a sample of all there
     could be, and `_se_draws`, of the same mean, the images being given and the latents a sample of the posterior's.
 
@@ -46,6 +48,8 @@ def elbo(trained: Trained) -> dict[str, Any]:
         each = torch.cat([mean[name] for mean in means])
         spread = torch.cat([s[name] for s in spreads])
         numbers |= {**with_errors(name, each, spread), name: numbers[name]}
+    if "iwae" in numbers:
+        numbers["iwae_samples"] = getattr(trained.model.objective, "iwae_samples", None)
     return numbers
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics.nll import with_errors
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
@@ -30,9 +31,11 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
         See `probes` and `bayes`.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the data have no labels, the training images are of one class, or probes would be scored on
             them.
     """
+    at_least(1, num_train=num_train, neighbours=neighbours, num_samples=num_samples)
     if trained.data.num_classes is None:
         raise NoMeaningError("the data have no labels (data.num_classes=null)")
     if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp import plots
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
+from vae_exp.metrics.options import at_least
 from vae_exp.models import M2
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
@@ -47,8 +48,12 @@ def latents(
         `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the model has no prior.
     """
+    at_least(0, threshold=threshold)
+    at_least(1, num_images=num_images, nll_images=nll_images, num_samples=num_samples)
+    at_least(2, num_latents=num_latents)
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
     numbers = units(trained, threshold)
@@ -58,7 +63,8 @@ def latents(
         title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split} images"
         path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
         path.parent.mkdir(exist_ok=True)
-        plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
+        names = [f"z{d}" for d in range(len(active))]
+        charts.save(charts.bars(numbers["kl_per_dim"], names, active, title), path, f"evaluate, {trained.split} images")
     numbers |= _aggregate(trained, num_images, num_latents)
     numbers["verdict"] = _verdict(numbers)
     numbers |= _without_dead_units(trained, dead, numbers["kl_per_dim"] is not None, nll_images, num_samples)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import Marginal, importance_sampling
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
 from vae_exp.runs.trained import Trained
@@ -29,8 +30,10 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
         images where it is under 10; `bits_per_dim` where it is defined.
 
     Raises:
+        ValueError: If an option is out of its range.
         NoMeaningError: If the model has no density.
     """
+    at_least(1, num_samples=num_samples)
     if trained.model.bounds is None:
         raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
     parts: list[Marginal] = []
@@ -42,7 +45,7 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     if numbers["share_with_ess_under_10"] > 0:
         logger.warning(
             "nll: the effective sample size is under %d for %.1f %% of the images, for which the bound may be loose: "
-            "give more num_samples, or ask for nll=ais beside it",
+            "give more num_samples, or a second opinion, metrics=[nll,ais]",
             FEW,
             100 * numbers["share_with_ess_under_10"],
         )
@@ -92,12 +95,8 @@ def bits_per_dim(trained: Trained, nats: float) -> dict[str, Any]:
     what, dims = bound(trained.model, data), log(2) * torch.Size(data.image_shape).numel()
     if not what["is_bound"]:
         reason = "the likelihood is no probability of these pixels (likelihood.allow_grey=true)"
-    elif what["kind"] == "mass":
-        return {"bits_per_dim": nats / dims}
-    elif data.dequantize:
-        return {"bits_per_dim": nats / dims + 8}  # x = (level + u) / 256: a density of x is 256 times one of the level
-    elif data.values in ("binary", "levels"):
-        reason = "a density at levels has no bound: data.dequantize=true, or a likelihood of levels"
-    else:
-        reason = "a density of real numbers has no bits: it changes with their unit"
-    return {"bits_per_dim": None, "bits_per_dim_refused": reason}
+        return {"bits_per_dim": None, "bits_per_dim_refused": reason}
+    try:
+        return {"bits_per_dim": nats / dims + data.representation.bits_offset(what["kind"] == "mass")}
+    except ValueError as error:
+        return {"bits_per_dim": None, "bits_per_dim_refused": str(error)}

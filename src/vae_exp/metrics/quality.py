@@ -2,23 +2,28 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.features import Inception, classifier
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
+from vae_exp.supports import support_of
 
 __all__ = ["distances", "manifolds", "quality"]
 
 # Neighbours: 3 of precision and recall, 5 of density and coverage, as in the papers; 100 subsets of 1000, likewise.
 NEAREST, NEAREST_OF_DENSITY = 3, 5
+LEAST = 2 * NEAREST_OF_DENSITY  # images
 SUBSETS, SUBSET_SIZE = 100, 1000
 
 
@@ -42,12 +47,13 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
         and `feature_accuracy`, the classifier's on validation images.
 
     Raises:
-        ConfigError: If there is no such sampler, or the file is none.
+        ValueError: If an option is out of its range.
+        ConfigError: If the file holds no weights.
         NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
     """
-    least = 2 * NEAREST_OF_DENSITY
-    if trained.num_images() < least:
-        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {least} are needed")
+    _check(num_images, sampler, inception)
+    if trained.num_images() < LEAST:
+        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {LEAST} are needed")
     draw = samplers.sampler(trained, sampler, "quality.sampler")
     network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
@@ -55,7 +61,8 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
 
     num_images = min(num_images, trained.num_images())
     y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
-    is_bits = trained.data.values == trained.model.likelihood.support == "binary"
+    support = support_of(trained.model.likelihood, trained.data.image_shape)
+    is_bits = trained.data.representation.is_bits and support is constraints.boolean
     compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
     if trained.split != "train":
         compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))
@@ -79,6 +86,14 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
     return numbers | draw.numbers | {"quality_images": f"{num_images}, {pixels}, z from {draw.name}"}
 
 
+def _check(num_images: int, sampler: str, inception: str | None) -> None:
+    at_least(LEAST, num_images=num_images)
+    if sampler not in samplers.KINDS:
+        raise ValueError(f"sampler={sampler}: choose one of {', '.join(samplers.KINDS)}")
+    if inception is not None and not Path(inception).is_file():
+        raise ValueError(f"inception={inception}: there is no such file")
+
+
 def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
@@ -89,7 +104,7 @@ def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) ->
         c = model.context(labels)
         px = model.decode(draw(len(labels), c), c)
         x = px.sample() if is_bits else px.mean
-        yield x if trained.data.values == "real" else x.clamp(0, 1)
+        yield x if trained.data.representation.is_real else x.clamp(0, 1)
 
 
 class _Identity(nn.Identity):

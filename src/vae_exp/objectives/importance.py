@@ -1,4 +1,4 @@
-"""Bounds by importance weights, which become tighter with more latents.
+"""Bounds by importance weights, which become tighter with more latents; `iwae_samples` says how many `iwae` has.
 
 IWAE: arXiv:1509.00519. MIWAE, CIWAE, PIWAE: arXiv:1802.04537. The gradient estimator dreg: arXiv:1810.04152.
 """
@@ -33,6 +33,7 @@ class IWAE:
 
     def __init__(self, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
+        self.iwae_samples = num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
@@ -50,6 +51,7 @@ class MIWAE:
 
     def __init__(self, num_groups: int, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(num_groups, num_samples, estimator)
+        self.iwae_samples = num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""
@@ -67,6 +69,7 @@ class CIWAE:
 
     def __init__(self, num_samples: int, beta: Number, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
+        self.iwae_samples = num_samples
         self.beta = check("objective.beta", beta, high=1.0)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
@@ -88,6 +91,7 @@ class PIWAE:
     def __init__(self, num_groups: int, num_samples: int) -> None:
         self.num_groups = check_count("num_groups", num_groups)
         self.num_samples = check_count("num_samples", num_samples)
+        self.iwae_samples = num_groups * num_samples
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw."""

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -16,13 +17,13 @@ from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.pictures import decode
+from vae_exp.data.files import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import checkpoint, load_config, load_weights
+from vae_exp.runs.folder import checkpoint, each_folder, load_config, load_weights
 
-__all__ = ["Trained", "each_folder", "each_run", "restore"]
+__all__ = ["Trained", "each_run", "of_training", "restore"]
 
 log = logging.getLogger("vae_exp")
 
@@ -76,7 +77,7 @@ class Trained:
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the command's."""
         self.setup(split or self.split)
-        return len(self.data.splits[split or self.split].x)
+        return len(self.data.splits[split or self.split].y)
 
     def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
@@ -153,7 +154,7 @@ class Trained:
         try:
             return self.data.represent(torch.stack(pixels)).to(self.data.device)
         except ValueError as error:
-            if self.data.levels == 2:
+            if self.data.representation.levels == 2:
                 way = "the images of this run are bits: give files of black and white pixels (0 and 255) alone"
                 raise ConfigError(f"input: {way}") from error
             raise ConfigError(f"input: {error}") from error
@@ -164,11 +165,9 @@ class Trained:
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def shown(self, images: Tensor) -> Tensor:
-        """Images as pixels in [0, 1]: real numbers from the least to the greatest of 100 of the split, see `subset`."""
-        if self.data.values != "real":
-            return images
-        x, _ = self.images(100)
-        return (images - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
+        """See `Images.shown`; real numbers by the range of the command's split."""
+        self.setup(self.split)
+        return self.data.shown(images, self.split)  # type: ignore[arg-type]
 
     def bar(self, total: int, title: str, unit: str = "images") -> "tqdm[Any]":
         """A progress bar, to be used in a `with`."""
@@ -226,6 +225,21 @@ def restore(
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
 
 
+def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Trained:
+    """The run that a trainer is at, with its model and data as they are, about validation images.
+
+    Arguments:
+        trainer: In training or after it.
+        name: In place of the run's, above pictures.
+        checkpoint_name: Which checkpoint holds these weights; empty for none.
+    """
+    folder = Path(trainer.default_root_dir)
+    cfg = load_config(folder)
+    cfg.name = name
+    data = trainer.datamodule.on(trainer.strategy.root_device)  # type: ignore[attr-defined]
+    return Trained(folder, cfg, trainer.lightning_module, data, checkpoint_name, "val", progress=False)  # type: ignore[arg-type]
+
+
 def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:
     """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
 
@@ -244,38 +258,6 @@ def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]
         return work(restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress))
 
     return each_folder(cfg, restored)
-
-
-def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
-    """As `each_run`, of runs whose models may not be needed.
-
-    Raises:
-        ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
-    """
-    if cfg.logger and "wandb" not in cfg.logger:
-        raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
-    pattern = Path(cfg.run)
-    if pattern.exists() or not any(sign in cfg.run for sign in "*?["):
-        folders = [pattern]
-    else:
-        anchor = Path(pattern.anchor)
-        folders = sorted(
-            path for path in anchor.glob(str(pattern.relative_to(pattern.anchor))) if (path / "config.yaml").is_file()
-        )
-        if not folders:
-            raise ConfigError(f"run={cfg.run}: no run folder is called so. Runs are under outputs/")
-    results, failed = {}, []
-    for folder in folders:
-        try:
-            results[folder] = work(folder)
-        except ConfigError as error:
-            if len(folders) == 1:
-                raise
-            log.error("%s: %s", folder, error)
-            failed.append(f"{folder}: {error}")
-    if failed:
-        raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
-    return results
 
 
 def _device(accelerator: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""What a conditional model makes of each class."""
+"""Images of each class, drawn from a conditional model."""
 
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,20 @@ __all__ = ["classes"]
 
 @torch.no_grad()
 def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
-    """Writes `classes.png`: a row for each class, means of p(x|z,y); down a column z is made of the same noise.
+    """Writes `classes.png`: a row for each class, means of p(x|z,y); z in a column comes from the same noise.
 
     Raises:
-        ConfigError: If `num_images`, of a row, is below 1.
-        NoMeaningError: If the model is told no label.
+        ConfigError: If `num_images`, the number in a row, is below 1.
+        NoMeaningError: If the model is given no label.
     """
     model = trained.model
     if not model.context_dim:
         raise NoMeaningError(
-            f"what=classes: {type(model).__name__} is told no label, so nothing asks it for a class: train model=cvae "
+            f"what=classes: {type(model).__name__} is given no label and cannot draw a chosen class: train model=cvae "
             "or m2, or see what=edit and what=embeddings"
         )
     if num_images < 1:
-        raise ConfigError(f"num_images={num_images}: at least 1 a row is needed")
+        raise ConfigError(f"num_images={num_images}: at least 1 in each row is needed")
     images = []
     for k in range(model.context_dim):
         trained.reseed("classes")

@@ -1,4 +1,4 @@
-"""The plane of two latents, evenly filled by the prior."""
+"""The plane of two latents, on a grid of equal prior probability (Kingma & Welling, 2014, arXiv:1312.6114)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +20,9 @@ __all__ = ["manifold", "quantiles"]
 
 @torch.no_grad()
 def quantiles(prior: Distribution, u: Tensor) -> Tensor:
-    """`(N, D)` in (0, 1) -> `(N, D)`: for u uniform they are latents of the prior.
+    """`(N, D)` in (0, 1) -> `(N, D)`: if u is uniform, the results are latents from the prior.
 
-    A product of normals: the inverse of its distribution functions. A flow: likewise of its base, then the flow.
+    For a product of normals these are its inverse distribution functions; for a flow those of its base, then the flow.
 
     Raises:
         NoMeaningError: If the prior is neither.
@@ -30,8 +30,8 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
     base = prior.base if isinstance(prior, NormalizingFlow) else prior
     if not isinstance(base, Independent) or is_discrete(base):
         raise NoMeaningError(
-            f"what=manifold: prior {type(prior).__name__} has no map from a square: train with prior=standard_normal "
-            "or prior=flow, or see what=traversal, samples or embeddings"
+            f"what=manifold: prior {type(prior).__name__} has no map from the unit square: train with "
+            "prior=standard_normal or prior=flow, or see what=traversal, samples or embeddings"
         )
     z = base.base_dist.icdf(u)
     return prior.transform.inv(z) if isinstance(prior, NormalizingFlow) else z
@@ -39,29 +39,29 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
 
 @torch.no_grad()
 def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, label: int | None) -> dict[str, Any]:
-    """Writes `manifold.png`: means of p(x|z) on a grid of even probability under the prior (Kingma & Welling, 2014).
+    """Writes `manifold.png`: means of p(x|z) on a grid of equal probability under the prior (Kingma & Welling, 2014).
 
-    The grid is `(i + 1/2) / num_points` along two dimensions, of the prior or of a flow's base; all others stay
-    at their median. The first of `dims` grows to the right, the second upwards.
+    The grid is `(i + 1/2) / num_points` along two dimensions of the prior, or of the base of a flow; all others stay at
+    their median. The first of `dims` grows to the right, the second upwards.
 
     Raises:
-        ConfigError: If the dimensions are none, or a label is missing or none.
+        ConfigError: If the dimensions or the label do not exist, or a label is missing.
         NoMeaningError: If the prior has no such grid.
     """
     model, device = trained.model, trained.data.device
     if model.bounds is None:
         raise NoMeaningError(
-            "what=manifold: an autoencoder has no prior to fill the plane by: train model=vae, or see what=traversal"
+            "what=manifold: an autoencoder has no prior to define the grid: train model=vae, or see what=traversal"
         )
     y = codes.labels(model, torch.empty(1, device=device), None, 0 if label is None and model.context_dim else label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
     if latent_dim < 2:
-        raise NoMeaningError("what=manifold: one latent makes no plane, what=traversal makes a row of it")
+        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
         raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
     if num_points < 2:
-        raise ConfigError(f"num_points={num_points}: at least 2 a side are needed")
+        raise ConfigError(f"num_points={num_points}: at least 2 for each side are needed")
     c = None if c is None else c.expand(num_points**2, -1)
     prior = model.prior(c)
     share = (torch.arange(num_points, device=device) + 0.5) / num_points
@@ -70,7 +70,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     u[:, dims[1]] = share.flip(0).repeat_interleave(num_points)
     images = codes.decode(model, quantiles(prior, u), c)
     is_flow = isinstance(prior, NormalizingFlow)
-    # Of a flow the place in the base: in z the grid is bent.
+    # For a flow the place in the base, because the grid is bent in z.
     ticks = [f"{z:.2f}" for z in torch.special.ndtri(share).tolist()]
     if is_flow:
         ticks = [f"{p:.2f}" for p in share.tolist()]
@@ -79,7 +79,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     rest = "" if latent_dim == 2 else ", the other latents at their median"
     beside = "distribution functions" if is_flow else "values"
     title = (
-        f"{trained.cfg.name}\nmeans of {told} on a grid of even probability under the prior{rest}\n"
+        f"{trained.cfg.name}\nmeans of {told} on a grid of equal probability under the prior{rest}\n"
         f"{across} to the right, {up} upwards; beside the images their {beside}"
     )
     path = out / "manifold.png"

@@ -1,0 +1,76 @@
+"""The numbers of one or several runs as lines of text."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["tables"]
+
+ERRORS = ("images", "draws")
+
+
+def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
+    """Lines: a table for all runs whose numbers compare, with a row a run; of one run alone a line a number.
+
+    Numbers compare where they are of the same bound and of the same images. A number that depends on how many latents
+    it was computed with, which its metric says as `<name>_samples`, has a column for each such number.
+
+    Arguments:
+        results: By run folder, what an evaluation is of, see `vae_exp.metrics.score.about`, and its numbers.
+    """
+    groups: dict[str, dict[Path, dict[str, str]]] = {}
+    for folder, (facts, numbers) in results.items():
+        # What was minimised compares with nothing: objectives and their weights differ from run to run.
+        shown = {name: value for name, value in numbers.items() if name != "loss" or len(results) == 1}
+        groups.setdefault(_title(facts), {})[folder] = _cells(facts["split"], shown)
+    if any("±" in cell for rows in groups.values() for cells in rows.values() for cell in cells.values()):
+        yield "elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over latents"
+    for title, rows in groups.items():
+        yield title
+        yield from _aligned(rows, len(results) == 1)
+    for folder, (_, numbers) in results.items():
+        if "verdict" in numbers:
+            yield f"{folder}: {numbers['verdict']}" if len(results) > 1 else numbers["verdict"]
+
+
+def _title(facts: dict[str, Any]) -> str:
+    """The same for two runs where their numbers compare."""
+    bound, split = facts["bound"], facts["split"]
+    if bound["of"] is None:
+        what = "no density, no bound"
+    elif bound["is_bound"]:
+        what = f"{bound['of']}, a {bound['kind']}"
+    else:
+        what = f"a score that bounds no {bound['of']}"
+    images = f"{facts['num_images']:,} {split} images, {bound['representation']}, checksum {facts['data'][split]}"
+    return f"{what}; {images}"
+
+
+def _cells(split: str, numbers: dict[str, Any]) -> dict[str, str]:
+    """Numbers with their errors, by column."""
+    cells = {}
+    for name, value in numbers.items():
+        is_count = isinstance(value, int) and name != "active_units"
+        if is_count or not isinstance(value, int | float) or "_se_" in name:
+            continue
+        samples = numbers.get(f"{name}_samples")
+        errors = [numbers.get(f"{name}_se_{over}") for over in ERRORS]
+        text = f"{value}" if isinstance(value, int) else f"{value:.3f}"
+        text += "".join(f" ± {error:.3f}" for error in errors if error is not None)
+        cells[f"{split}/{name}" + (f"(K={samples})" if samples else "")] = text
+    return cells
+
+
+def _aligned(rows: dict[Path, dict[str, str]], is_alone: bool) -> Iterator[str]:
+    if is_alone:
+        (cells,) = rows.values()
+        lines = [[name, text] for name, text in cells.items()]
+    else:
+        names = list(dict.fromkeys(name for cells in rows.values() for name in cells))
+        lines = [
+            ["run", *names],
+            *([str(folder), *(cells.get(name, "") for name in names)] for folder, cells in rows.items()),
+        ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip()
