@@ -133,7 +133,7 @@ def test_training_ends_with_a_page_of_its_run(run, caplog, model):
     assert sum("latents from its prior" in alt for alt in pictures) == (model != "ae")
     assert sum("row a class" in alt for alt in pictures) == (model == "cvae")
     if model == "ae":
-        assert "No samples : an autoencoder has no prior to draw from" in page.text
+        assert "No samples : an autoencoder has no density over its codes" in page.text
 
 
 def test_a_page_is_the_same_each_time(done):

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vae_exp import plots
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models import VAE
@@ -76,8 +76,8 @@ def anomalies(
         raise ConfigError(
             f"num_samples={num_samples} num_images={num_images}: at least 1 of each, or null for all images"
         )
-    if trained.model.bounds is None and score != "recon":
-        raise NoMeaningError(f"an autoencoder has no density and so no {score}: choose score=recon, or model=vae")
+    if score != "recon":
+        trained.model.require("density", "score=recon")
     if (background is None) == (score == "likelihood_ratio"):
         raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
     models = [trained.model, *([] if background is None else [_background(trained, background)])]
@@ -105,7 +105,7 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        x, *_ = codes.given(trained, input, 0 if trained.model.context_dim else None, [])  # its label is not read
+        x, *_ = codes.given(trained, input, 0 if trained.model.num_classes else None, [])  # its label is not read
         files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}
@@ -125,8 +125,8 @@ def anomalies(
 def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
     """`(B,)`; for a CVAE `log sum_y p(y) exp(score given y)`, a bound of log p(x) if those are bounds of log p(x|y)."""
     each = []
-    for k in range(model.context_dim if model.needs_labels else 1):
-        y = torch.full((len(x),), k, device=x.device) if model.needs_labels else None
+    for k in range(model.num_classes) if model.needs_labels else (None,):
+        y = None if k is None else torch.full((len(x),), k, device=x.device)
         draw = model.draw(x, y)
         if score in ("iwae", "likelihood_ratio"):
             each.append(importance_sampling(draw, num_samples).log_px)
@@ -157,7 +157,7 @@ def _background(trained: Trained, folder: str) -> VAE:
     other = restore(folder, accelerator="cpu", progress=False)
     model, needed = other.model.to(trained.data.device), {}
     for one, data in ((trained.model, trained.data), (other.model, other.data)):
-        needed[one] = (data.image_shape, data.representation.support, bound(one, data)["kind"], one.bounds is not None)
+        needed[one] = (data.image_shape, data.representation.support, bound(one, data)["kind"], one.has("density"))
     if needed[model] != needed[trained.model]:
         raise ConfigError(
             f"background={folder} is a model of other images: {other.data.image_shape}, "

@@ -22,7 +22,7 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
         NoMeaningError: If the model is given no label.
     """
     model = trained.model
-    if not model.context_dim:
+    if not model.num_classes:
         raise NoMeaningError(
             f"what=classes: {type(model).__name__} is given no label and cannot draw a chosen class: train model=cvae "
             "or m2, or see what=edit and what=embeddings"
@@ -30,7 +30,7 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
     if num_images < 1:
         raise ConfigError(f"num_images={num_images}: at least 1 in each row is needed")
     images = []
-    for k in range(model.context_dim):
+    for k in range(model.num_classes):
         trained.reseed("classes")
         c = model.context(torch.full((num_images,), k, device=trained.data.device))
         p = model.prior(c)
@@ -38,6 +38,6 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
     title = (
         f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each class, z from the prior by the same noise in a column"
     )
-    rows = [f"y = {k}" for k in range(model.context_dim)]
+    rows = [f"y = {k}" for k in range(model.num_classes)]
     plots.grid(trained.shown(torch.cat(images)), title, out / "classes.png", rows=rows, columns=num_images)
     return {}

@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp import plots
-from vae_exp.chains import Chain
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete, mean_of, variance_of
-from vae_exp.models import M2, VAE
+from vae_exp.models import VAE
 from vae_exp.runs.trained import Trained
 
-__all__ = ["check_continuous", "decode", "encode", "given", "labels", "mean_and_variance", "save"]
+__all__ = ["check_continuous", "decode", "given", "labels", "mean_and_variance", "save"]
 
 
 def given(
@@ -52,31 +51,24 @@ def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
 def labels(model: VAE, x: Tensor, y: Tensor | None, label: int | None) -> Tensor | None:
     """`(N,)`, the labels that a conditional model is given; None for other models.
 
-    That is `label` if it is set; else the guess of m2, argmax q(y|x); else y, the labels of the data.
+    That is `label` if it is set; else y, the labels of the data, for a model that needs them; else the model's guess,
+    argmax q(y|x).
 
     Raises:
         ConfigError: If a label is missing, out of range, or set for a model without labels.
     """
-    classes = model.context_dim
-    if not classes:
-        if label is not None:
-            raise ConfigError(f"label={label}: {type(model).__name__} is given no label, leave null (or model=cvae)")
-        return None
+    classes = model.num_classes
     if label is not None:
+        if not classes:
+            raise ConfigError(f"label={label}: {type(model).__name__} is given no label, leave null (or model=cvae)")
         if not 0 <= label < classes:
             raise ConfigError(f"label={label}: the labels of this run are 0 to {classes - 1}")
         return torch.full((len(x),), label, device=x.device)
-    if isinstance(model, M2):
-        return model.classify(x).argmax(dim=-1)
+    if not model.needs_labels:
+        return model.label(x)
     if y is None:
         raise ConfigError(f"label=null: the model needs the label of each image, give label=0 to {classes - 1}")
     return y
-
-
-def encode(model: VAE, x: Tensor, y: Tensor | None) -> Distribution:
-    """`(N, C, H, W), (N,) ->` posterior of what the decoder reads: `q(z | x, c)`, with several layers `q(z_1 | x)`."""
-    q = model.encode(x, y)
-    return q.first if isinstance(q, Chain) else q
 
 
 def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:

@@ -34,7 +34,7 @@ def attribute(trained: Trained, source: int, target: int) -> tuple[Tensor, list[
         for x, y in trained.batches("train"):
             for k, means in found.items():
                 if (y == k).any():
-                    means.append(on_cpu(codes.mean_and_variance(codes.encode(model, x[y == k], None))[0]))
+                    means.append(on_cpu(codes.mean_and_variance(model.code(x[y == k], None))[0]))
             bar.update(len(x))
     for name, k in (("source", source), ("target", target)):
         if not found[k]:
@@ -68,11 +68,11 @@ def edit(
     if trained.data.num_classes is None:
         raise NoMeaningError("what=edit: the data have no labels and so no classes to edit; see what=traversal")
     x, y, names, rows = _shown(trained, source, target, num_images, input, label)
-    q = codes.encode(model, x, y)
-    if model.context_dim:
+    q = model.code(x, y)
+    if model.num_classes:
         z, _ = codes.mean_and_variance(q)
-        settings = [f"y = {k}" for k in range(model.context_dim)]
-        c = torch.eye(model.context_dim, device=x.device).repeat(len(x), 1)
+        settings = [f"y = {k}" for k in range(model.num_classes)]
+        c = torch.eye(model.num_classes, device=x.device).repeat(len(x), 1)
         images = codes.decode(model, z.repeat_interleave(len(settings), dim=0), c)
         what = "z of each image, decoded with every label"
     else:

@@ -52,7 +52,7 @@ def embeddings(
     names: list[str] = []
     if input is not None:
         x, told, names = codes.given(trained, input, label, [])
-        marked, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+        marked, variance = codes.mean_and_variance(trained.model.code(x, told))
         marked = marked.cpu()
         known = torch.full((len(x),), -1 if label is None else label)
         arrays = {"mean": marked, "scale": None if variance is None else variance.sqrt().cpu(), "y": known}
@@ -62,7 +62,7 @@ def embeddings(
         some = torch.isin(chosen, trained.chosen(NUM_TSNE))
         mean, y = mean[some], y[some]
     points, axis_names, numbers = _project(trained, mean, marked, is_tsne)
-    of = "" if trained.model.context_dim == 0 else ",y"
+    of = ",y" if trained.model.context_dim else ""
     title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {trained.described(len(mean))}" + (
         ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
     )
@@ -77,7 +77,7 @@ def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tenso
     with trained.bar(min(trained.num_images(), num_images or trained.num_images()), "embeddings") as bar:
         for x, y in trained.batches(num_images=num_images):
             told = codes.labels(trained.model, x, y, None)
-            mean, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+            mean, variance = codes.mean_and_variance(trained.model.code(x, told))
             means.append(mean.cpu())
             scales += [] if variance is None else [variance.sqrt().cpu()]
             labels.append(y.cpu())

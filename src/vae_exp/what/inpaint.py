@@ -114,7 +114,7 @@ def inpaint(
 
 def _small_batches(trained: Trained, num_images: int, num_chains: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Images of the split, few enough at a time that their chains need little memory."""
-    params = getattr(trained.model.likelihood, "params_per_pixel", 1)
+    params = trained.model.likelihood.params_per_pixel
     size = max(1, CHUNK // (num_chains * params * torch.Size(trained.data.image_shape).numel()))
     for x, y in trained.batches(num_images=num_images):
         yield from zip(x.split(size), y.split(size), strict=True)

@@ -64,7 +64,7 @@ def interpolation(
         pairs = _check(pairs, trained.num_images()) if pairs else _pairs(trained)
     # From here on pair i is at 2 i and 2 i + 1.
     x, y, names = codes.given(trained, input, label, [i for pair in pairs or () for i in pair])
-    q = codes.encode(model, x, y)
+    q = model.code(x, y)
     codes.check_continuous(q, "interpolation")
     ends, _ = codes.mean_and_variance(q)
     c = model.context(y)
@@ -100,7 +100,7 @@ def _pairs(trained: Trained) -> list[list[int]]:
     num_images = trained.num_images()
     y = trained.data.splits[trained.split].y
     of_class = [(y == k).nonzero()[:2, 0].tolist() for k in y[y >= 0].unique().tolist()]
-    if trained.model.context_dim:
+    if trained.model.num_classes:
         pairs = [two for two in of_class if len(two) == 2]
     else:
         firsts = [one[0] for one in of_class]

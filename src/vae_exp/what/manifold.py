@@ -49,11 +49,10 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
         NoMeaningError: If the prior has no such grid.
     """
     model, device = trained.model, trained.data.device
-    if model.bounds is None:
-        raise NoMeaningError(
-            "what=manifold: an autoencoder has no prior to define the grid: train model=vae, or see what=traversal"
-        )
-    y = codes.labels(model, torch.empty(1, device=device), None, 0 if label is None and model.context_dim else label)
+    model.require("prior", "what=traversal")
+    if label is None and model.num_classes:
+        label = 0
+    y = codes.labels(model, torch.empty(1, device=device), None, label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
     if latent_dim < 2:

@@ -110,8 +110,7 @@ class Missing:
         num_chains: int,
         tell: Callable[[int], object] = lambda num: None,
     ) -> None:
-        if model.bounds is None:
-            raise NoMeaningError("an autoencoder has no density over its codes, so none over pixels: choose model=vae")
+        model.require("density")
         if num_chains < 1:
             raise ConfigError(f"num_chains={num_chains}: at least 1 is needed")
         self.model, self.x, self.known, self.num_chains, self.tell = model, x, known, num_chains, tell
@@ -165,7 +164,7 @@ class Missing:
         q, chains, size = self.model.encode(self.rows, self.rows_y), self.num_chains, len(self.x)
         prior, rounds = self.model.prior(self.c), ceil(num_samples / chains)
         found = _Found(self.x, self.known)
-        params = getattr(self.model.likelihood, "params_per_pixel", 1)
+        params = self.model.likelihood.params_per_pixel
         most = max(1, CHUNK // (chains * max(params * self.x.numel(), self.z.numel())))
         for done in range(0, rounds, most):
             z = sample(q, min(most, rounds - done))[0].view(-1, size, self.z.shape[-1])  # (K, B, D)

@@ -38,13 +38,12 @@ def samples(
     if pixels not in PIXELS:
         raise ValueError(f"pixels={pixels}: choose {' or '.join(PIXELS)}")
     model = trained.model
-    draw = samplers.sampler(trained, sampler)
-    y = torch.arange(num_images, device=model.device) % model.context_dim if model.context_dim else None
+    sampler_ = samplers.sampler(trained, sampler)
     trained.reseed("samples")
-    c = model.context(y)
-    px = model.decode(draw(num_images, c), c)
+    c = model.context(model.example_y(num_images))
+    px = model.decode(sampler_(num_images, c), c)
     images = px.sample() if pixels == "sample" else px.mean
-    given = "p(x|z)" if y is None else "p(x|z,y)"
-    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {draw.name}"
+    given = "p(x|z)" if c is None else "p(x|z,y)"
+    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {sampler_.name}"
     plots.grid(trained.shown(images), title, out / "samples.png")
-    return draw.numbers
+    return sampler_.numbers

@@ -52,7 +52,7 @@ def traversal(
     x, y, names = codes.given(trained, input, label, [image])
     mean, between, within, kl = _aggregate(trained)
     std = (between + within).sqrt()
-    q = codes.encode(model, x, y)
+    q = model.code(x, y)
     start, values, heads = _values(q, mean, std, num_steps)
     width = values.shape[-1]  # of a latent in z: 1, or the categories
     variance = between.unflatten(-1, (-1, width)).sum(dim=-1)
@@ -86,7 +86,7 @@ def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]
     with trained.bar(trained.num_images(), "traversal") as bar:
         for x, given in trained.batches():
             y = codes.labels(model, x, given, None)
-            q = codes.encode(model, x, y)
+            q = model.code(x, y)
             mean, variance = codes.mean_and_variance(q)
             means.append(mean.cpu())
             variances.append(torch.zeros_like(means[-1]) if variance is None else variance.cpu())
