@@ -6,10 +6,12 @@ from collections import Counter
 import pytest
 import torch
 from helpers.runs import composed
+from omegaconf import OmegaConf
 from torch.distributions import constraints
 
 from vae_exp.data import Batches, Images, Split
 from vae_exp.runs.build import make
+from vae_exp.runs.trained import Trained
 
 
 class Grey:
@@ -321,3 +323,18 @@ def test_a_number_of_training_images_that_is_not_theirs():
     assert len(images(train_size=700).splits["train"].x) == 700
     with pytest.raises(ValueError, match=r"data\.train_size=600, but 700 images .* set data\.train_size=700"):
         images(train_size=600)
+
+
+def test_real_numbers_are_drawn_from_the_least_to_the_greatest_of_images_all_over_the_split(tmp_path):
+    """Not of the first ones, which may be of one kind; by one rule for the pictures of training and of the commands."""
+    data = images(source=Real(power=1), levels=None)  # sorted, from -1 to 1
+    for stage, split in data.splits.items():
+        x = split.x
+        shown = data.shown(x, stage)
+        torch.testing.assert_close(shown, (x - x.min()) / (x.max() - x.min()), rtol=0, atol=0.02)
+        assert torch.equal(Trained(tmp_path, OmegaConf.create({}), None, data, split=stage).shown(x), shown)
+
+
+def test_levels_are_drawn_as_they_are():
+    x = torch.rand(3, 1, 4, 4) * 3 - 1  # a mean may leave [0, 1]
+    assert images().shown(x, "val") is x

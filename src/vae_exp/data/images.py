@@ -105,19 +105,8 @@ class Images(pl.LightningDataModule):
         needed: tuple[Stage, ...] = ("test",) if stage == "test" else ("train", "val")
         if all(name in self.splits for name in needed):
             return
-        splits = self.source.load(self.root)
-        for name, split in splits.items():
-            check_split(name, split, self.image_shape, self.num_classes, self.representation)
-        for name, size in (("test", self.test_size), ("val", self.val_size)):
-            if name not in splits:
-                generator = self._generator(0 if name == "test" else 1)
-                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
+        splits = self._load()
         num_train = len(splits["train"].y)
-        if self.train_size not in (None, num_train):
-            raise ValueError(
-                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
-                f"set data.train_size={num_train}, or null"
-            )
         if "train" in needed and self.labelled is not None and self.num_classes is not None:
             splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self._generator(5))
             if self.labelled_per_batch is not None and self.labelled == num_train:
@@ -251,6 +240,23 @@ class Images(pl.LightningDataModule):
         view = floats if split.is_fixed and stage != "train" else self.representation.view
         seed = self.train_seed if stage == "train" else self.seed
         return Batches(split.on(device), batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
+
+    def _load(self) -> dict[str, AnySplit]:
+        """Train, val and test, checked and cut."""
+        splits = self.source.load(self.root)
+        for name, split in splits.items():
+            check_split(name, split, self.image_shape, self.num_classes, self.representation)
+        for name, size in (("test", self.test_size), ("val", self.val_size)):
+            if name not in splits:
+                generator = self._generator(0 if name == "test" else 1)
+                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
+        num_train = len(splits["train"].y)
+        if self.train_size not in (None, num_train):
+            raise ValueError(
+                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
+                f"set data.train_size={num_train}, or null"
+            )
+        return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:
         generator = self._generator(("train", "val", "test").index(name) + 2)
