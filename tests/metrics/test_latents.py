@@ -15,7 +15,7 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from vae_exp import plots
+from vae_exp import charts
 from vae_exp.chains import BottomUp
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
@@ -424,4 +424,5 @@ def test_an_autoencoder_has_a_gap_of_its_error(run):
 @pytest.mark.parametrize("dims", [1, 100])
 def test_the_picture_of_few_and_of_many(dims, tmp_path):
     kl = [2.0 / (1 + d) for d in range(dims)]
-    assert plots.kl_per_dim(kl, [d < 30 for d in range(dims)], "a run", tmp_path / "kl.png").stat().st_size > 5000
+    figure = charts.bars(kl, [f"z{d}" for d in range(dims)], [d < 30 for d in range(dims)], "a run")
+    assert charts.save(figure, tmp_path / "kl.png", "a test").stat().st_size > 5000
