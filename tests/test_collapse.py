@@ -5,7 +5,7 @@ import logging
 import math
 
 import pytest
-from conftest import SMALL, composed, evaluated
+from helpers.runs import SMALL, composed, evaluated
 
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.runs.folder import load_config

@@ -130,7 +130,10 @@ def test_a_damaged_archive_is_named(files):
     content = path.read_bytes()
     for damaged, why in (
         (content[:-30], "does not unzip"),
-        (content.replace(b"000003.jpg", b"300000.jpg"), "1 pictures are not in it, for example img_align_celeba/000003.jpg"),
+        (
+            content.replace(b"000003.jpg", b"300000.jpg"),
+            "1 pictures are not in it, for example img_align_celeba/000003.jpg",
+        ),
         (content[:200] + bytes(1000) + content[1200:], "000000.jpg does not unzip"),
     ):
         path.write_bytes(damaged)

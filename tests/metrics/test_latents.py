@@ -278,7 +278,7 @@ def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_
     assert sum(numbers["kl_per_dim"]) == pytest.approx(closed, rel=1e-4)
     assert numbers["explained_variances"] == pytest.approx([1 / 1.01, 1 / 1.01], abs=0.002)
     assert "collapsed" not in numbers["verdict"]
-    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z says 4.")
+    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z still tells 4.")
     assert numbers["nll_without_dead_units_refused"] == "no unit is dead"
 
 

@@ -1,4 +1,7 @@
-"""-log p(x) by annealed importance sampling, and how far it is off, by bidirectional Monte Carlo."""
+"""-log p(x) by annealed importance sampling, and its error by bidirectional Monte Carlo.
+
+Annealed importance sampling of decoders: arXiv:1611.04273. Bidirectional Monte Carlo: arXiv:1511.02543.
+"""
 
 import logging
 from typing import Any
@@ -17,7 +20,7 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["ais"]
 
-FAR = 0.15  # from the target: an acceptance that is worth a warning
+FAR = 0.15  # difference from the target acceptance that is worth a warning
 logger = logging.getLogger("vae_exp")
 
 
@@ -25,25 +28,25 @@ logger = logging.getLogger("vae_exp")
 def ais(
     trained: Trained, num_samples: int, num_images: int, chains: int, temperatures: int, leapfrog: int
 ) -> dict[str, Any]:
-    """`-log p(x)` (of a CVAE `-log p(x | y)`) of N images by annealed importance sampling (Wu et al., 2017).
+    """`-log p(x)` (for a CVAE `-log p(x | y)`) of N images by annealed importance sampling (Wu et al., 2017).
 
     Arguments:
         trained: The run.
-        num_samples: K, latents an image of the importance sampling it is compared with.
+        num_samples: K, latents per image for the importance sampling that it is compared with.
         num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
-        chains: M, for each image.
+        chains: M, chains per image.
         temperatures: T, steps from the prior to the posterior.
-        leapfrog: Steps of a proposal.
+        leapfrog: Leapfrog steps of each proposal.
 
     Returns:
-        `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, of the same images by importance sampling,
-        with their errors and effective sample sizes; the acceptance, mean and least over images; and of as many images
-        that the model made itself `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x) lies on average,
-        and `bdmc_gap`, nats (Grosse et al., 2015).
+        `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, for the same images by importance
+        sampling, with their errors and effective sample sizes; the acceptance, its mean and minimum over images; for
+        N images that the model makes, `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x) lies on
+        average, and their difference `bdmc_gap`, in nats (Grosse et al., 2015).
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If there is no prior, or none that Hamiltonian Monte Carlo can follow.
+        NoMeaningError: If there is no prior, or log p(x, z) has no slope in z for Hamiltonian Monte Carlo.
     """
     at_least(1, num_samples=num_samples, num_images=num_images, leapfrog=leapfrog)
     at_least(2, chains=chains, temperatures=temperatures)
@@ -72,7 +75,7 @@ def ais(
             draw = _draw(trained, some_x, some_y)
             sampled.append(importance_sampling(draw, num_samples))
             annealed.append(forwards(draw)[-1])
-            # An image that the model makes of z has z as an exact sample of its posterior.
+            # If the model makes an image from z, then z is an exact sample of the posterior of this image.
             z = draw.sample_prior(1)
             draw = _draw(trained, draw.decode(z).sample()[0], some_y)
             path, sizes, bound = forwards(draw)
@@ -82,7 +85,7 @@ def ais(
     acceptance = torch.cat(rates)
     if abs(acceptance.mean() - TARGET) > FAR:
         logger.warning(
-            "ais: %.0f %% of the proposals are accepted, %.0f %% are aimed at: the bounds are loose, and more "
+            "ais: %.0f %% of the proposals are accepted, the target is %.0f %%: the bounds are loose, and more "
             "ais.temperatures make them tighter",
             100 * acceptance.mean(),
             100 * TARGET,

@@ -1,4 +1,4 @@
-"""What is lost by inferring z with one network for all images."""
+"""What is lost if one network infers z for all images (arXiv:1801.03558)."""
 
 from collections.abc import Callable
 from math import isfinite, log, sqrt
@@ -22,24 +22,24 @@ __all__ = ["amortisation", "refine"]
 def amortisation(
     trained: Trained, num_images: int, steps: int, lr: float, num_latents: int, num_samples: int
 ) -> dict[str, Any]:
-    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of N images of the split.
+    """The two parts of the gap between ELBO and log p(x) (Cremer et al., 2018), for N images of the split.
 
-    `amortisation_gap_N_images` is what the ELBO gains when each image's posterior is refined by itself, see `refine`;
-    `approximation_gap_N_images` what it then lacks to log p(x), estimated by importance sampling from the refined
-    posterior: what the family cannot do. All are scored with latents that the refinement has not seen, the same noise
-    before and after.
+    `amortisation_gap_N_images` is what the ELBO gains if the posterior of each image is refined by itself, see
+    `refine`. `approximation_gap_N_images` is the difference that is left to log p(x), which is estimated by importance
+    sampling from the refined posterior: no posterior of this family closes it. Both are computed with latents that the
+    refinement has not used, and with the same noise before and after it.
 
     Arguments:
         trained: The run.
         num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
-        steps: Of the refinement.
-        lr: Of the refinement, at first.
-        num_latents: Latents an image and step.
-        num_samples: Latents an image to score with.
+        steps: Steps of the refinement.
+        lr: Learning rate of the first step.
+        num_latents: Latents per image and step.
+        num_samples: Latents per image to score with.
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If there is no elbo, or no gradient to refine a posterior by.
+        NoMeaningError: If there is no elbo, or no gradient to refine a posterior with.
     """
     at_least(1, steps=steps, num_latents=num_latents, num_samples=num_samples)
     at_least(2, num_images=num_images)
@@ -48,7 +48,7 @@ def amortisation(
         raise ValueError("lr=0: nothing would be refined, a learning rate is positive")
     model = trained.model
     if model.bounds is None:
-        raise NoMeaningError("an autoencoder has no elbo that its encoder could fall short of: choose model=vae")
+        raise NoMeaningError("an autoencoder has no elbo, so its encoder loses none: choose model=vae")
     if isinstance(model, M2):
         raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
     if min(num_samples, trained.num_images()) < 2:
@@ -72,7 +72,7 @@ def amortisation(
     numbers = {f"elbo_refined_{num_images}_images": float(refined.mean())}
     for gap, values in (
         ("amortisation_gap", refined - log_w),
-        # Its mean over draws is log_px - refined; the log of a mean varies, to first order, as the mean over itself.
+        # Its mean over draws is log_px - refined; its variance is, to first order, that of the log of the mean weight.
         ("approximation_gap", (refined - log_px).exp() - 1 + log_px - refined),
     ):
         name, of_images = f"{gap}_{num_images}_images", values.mean(dim=0)
@@ -93,19 +93,20 @@ def refine(
     num_latents: int,
     progress: Callable[[int], object] = lambda num: None,
 ) -> Distribution:
-    """Follows the gradient of each image's ELBO in the features that its posterior is made of, from the encoder's on.
+    """Improves the ELBO of each image by gradient steps on the features that its posterior is computed from.
 
-    It goes through every posterior that h parametrises, and no farther: with fewer features than parameters a gap is
-    that of the posteriors that some features give. Adam takes each number by itself, so that images do not mix.
+    The start is the encoder's features. Only posteriors that some features give are reached: with fewer features than
+    the posterior has parameters, these are not all of the family. Adam treats each number separately, so the images do
+    not influence each other.
 
     Arguments:
-        draw: Of the images, with prior and decoder, whose parameters are to stay.
+        draw: A draw of the images, with prior and decoder, whose parameters do not change.
         posterior: `(B, F) -> q(z | x, c)`.
         h: Features, `(B, F)`.
-        steps: Of Adam.
-        lr: Its learning rate, from which it goes to 0 as a cosine.
-        num_latents: Latents an image and step.
-        progress: Told, at each step, how many images made it.
+        steps: Steps of Adam.
+        lr: Learning rate of the first step; it falls to 0 as a cosine.
+        num_latents: Latents per image and step.
+        progress: Called at each step with the number of images.
 
     Returns:
         The posteriors of the refined features, batch `(B,)`.

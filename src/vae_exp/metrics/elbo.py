@@ -15,24 +15,23 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
 
-REPEATS = 8  # further draws an image, for the error over draws
+REPEATS = 8  # further draws per image, for the error over draws
 
 
 @torch.no_grad()
 def elbo(trained: Trained) -> dict[str, Any]:
-    """elbo, recon, kl and what else the objective logs, on the draws that training's own test is made with.
+    """`elbo`, `recon`, `kl` and what else the objective logs, with the same latents as the test after training.
 
-    `iwae`, where the objective logs it, comes with `iwae_samples`, the latents of each bound.
-
-    Each of the three has two standard errors: `_se_images`, of the mean over images, these being a sample of all there
-    could be, and `_se_draws`, of the same mean, the images being given and the latents a sample of the posterior's.
+    `elbo`, `recon` and `kl` have two standard errors: `_se_images` takes the images as a sample of all possible images;
+    `_se_draws` takes the images as given and the latents as a sample from the posterior. If the objective logs `iwae`,
+    `iwae_samples` is the number of latents of this bound.
 
     Raises:
         ConfigError: If the loss is not a finite number.
     """
     ledger, means, spreads = Ledger(trained.split), [], []
     with trained.bar(trained.num_images(), "elbo") as bar:
-        # Not `trained.batches`, which reseeds: the noise is to be that of the test after training.
+        # Not `trained.batches`, which reseeds: the noise has to be that of the test after training.
         for x, y in trained.data.batches(trained.split):  # type: ignore[arg-type]
             loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
             ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
@@ -55,14 +54,16 @@ def elbo(trained: Trained) -> dict[str, Any]:
 
 @torch.no_grad()
 def train_gap(trained: Trained) -> dict[str, Any]:
-    """`elbo_train`, of as many training images as the split has, drawn at random, and `elbo_gap`, by how much it is
-    above the split's; of an autoencoder `recon_train` and `recon_gap`, by how much it is below. Scored as `elbo` is.
+    """How much better the training images are scored than the split: what was overfitted.
+
+    `elbo_train` is computed as `elbo` is, for as many training images as the split has, drawn at random, and
+    `elbo_gap = elbo_train - elbo`. For an autoencoder: `recon_train`, `recon_gap = recon - recon_train`.
 
     Raises:
         NoMeaningError: If the split is train.
     """
     if trained.split == "train":
-        raise NoMeaningError("split=train: the gap is that between train and another split, choose test or val")
+        raise NoMeaningError("split=train: the gap is the one between train and another split, choose test or val")
     name, sign = ("elbo", 1) if trained.model.bounds is not None else ("recon", -1)
     num_train = min(trained.num_images(), trained.num_images("train"))
     means: list[float] = []

@@ -1,4 +1,4 @@
-"""Disentanglement against the known factors of the images."""
+"""Disentanglement, measured with the known factors of the images; the scores are those of `disentanglement.py`."""
 
 from typing import Any
 
@@ -17,24 +17,26 @@ __all__ = ["factors"]
 
 @torch.no_grad()
 def factors(trained: Trained, num_images: int) -> dict[str, Any]:
-    """The scores of `vae_exp.metrics.disentanglement`, of the posterior means of images of the split.
+    """The scores of `vae_exp.metrics.disentanglement` for the posterior means of images of the split.
 
-    Of `num_images`, drawn at random by the run's `seed`, where the split has more.
+    The source of the data has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of
+    the factors whose values have no order. If a posterior does not know its mean (a flow, several layers), one sample
+    stands for it, for m2 the mean of one sample per class.
 
-    The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
-    values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
-    m2 the mean of one a class.
+    A latent is taken as constant in all scores if the image accounts for at most 1 % of the variance of the codes, as
+    in Kim & Mnih (2018): it would seem to carry information because the bins cover its own range. How much its mean
+    varies in absolute terms does not matter. A factor is left out of all scores if fewer than two of its values have
+    ten images, for no groups can be drawn then.
 
-    A latent in which the image accounts for at most 1 % of the variance of the codes is taken as constant in all
-    scores, as Kim & Mnih (2018) do in theirs: in bins of its own range what is left of it would tell something. How far
-    its mean varies, absolutely, does not matter. A factor without two values that ten images have, of which no groups
-    can be drawn, is left out of all scores.
+    Arguments:
+        trained: The run.
+        num_images: How many images, drawn at random by the run's `seed`, if the split has more.
 
     Returns:
         `mig`, `dci_disentanglement`, `dci_completeness`, `dci_informativeness`, `sap`, `modularity`,
-        `factor_vae_score`, `beta_vae_score`; under `factors` what they are of, with the mutual information of each
-        factor and latent, nats, and its mean over latents where factors are shuffled, which is chance. The picture
-        `images/factors.png` shows it.
+        `factor_vae_score`, `beta_vae_score`; under `factors` what they were computed from, with the mutual information
+        of each factor and latent, in nats, and its mean over latents for shuffled factors, which is its value by
+        chance. The picture `images/factors.png` shows it.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -55,8 +57,8 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     names = [source.factor_names[k] for k in scored]
     if len(names) < 2:
         raise NoMeaningError(
-            f"{len(codes)} images are too few: two factors are needed of which two values have ten images. "
-            "Ways out: split=train, more of factors.num_images"
+            f"{len(codes)} images are too few: two factors are needed that each have two values with ten images. "
+            "Ways out: split=train, a larger factors.num_images"
         )
     values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
     is_used = explained(torch.from_numpy(codes.var(axis=0)), within).numpy() > DEAD

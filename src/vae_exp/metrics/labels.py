@@ -1,4 +1,4 @@
-"""What the latents, or the model itself, know of the label."""
+"""What the latents, or the model itself, tell about the label."""
 
 from math import sqrt
 from typing import Any
@@ -15,17 +15,17 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["bayes", "labels", "probes"]
 
-DRAWS = 16  # whose mean stands for the posterior's, where it does not know it
+DRAWS = 16  # their mean stands for the posterior mean if the posterior does not know it
 
 
 def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) -> dict[str, Any]:
-    """How well the label is found: from the posterior means, or, by a model that is told it, with Bayes' rule.
+    """How well the label is predicted: from posterior means or, if the model is given the label, with Bayes' rule.
 
     Arguments:
         trained: The run.
-        num_train: Labelled training images, at most, that probes learn from, drawn at random.
-        neighbours: Of k-nearest neighbours.
-        num_samples: Latents an image and class, of Bayes' rule.
+        num_train: Largest number of labelled training images that the probes learn from, drawn at random.
+        neighbours: k of the k-nearest-neighbour probe.
+        num_samples: Latents per image and class for Bayes' rule.
 
     Returns:
         See `probes` and `bayes`.
@@ -38,7 +38,7 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
     at_least(1, num_train=num_train, neighbours=neighbours, num_samples=num_samples)
     if trained.data.num_classes is None:
         raise NoMeaningError("the data have no labels (data.num_classes=null)")
-    if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there
+    if trained.model.needs_labels:  # its posterior is given the label: a probe would only read it
         return bayes(trained, num_samples)
     if trained.split == "train":
         raise NoMeaningError("split=train: probes would be scored on the images they learn from, choose test or val")
@@ -53,10 +53,10 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
 
 
 def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int) -> dict[str, Any]:
-    """Classifiers of codes `(N, D)` with labels `(N,)`, learned on training codes.
+    """Classifiers that are trained on training codes and scored on codes `(N, D)` with labels `(N,)`.
 
     Returns:
-        `probe_accuracy`, of a logistic regression on standardised codes, and `knn_accuracy`, of the vote of the nearest
+        `probe_accuracy` of a logistic regression on standardised codes and `knn_accuracy` of the vote of the nearest
         neighbours, with standard errors over images; `probe_train_images`.
     """
     from sklearn.linear_model import LogisticRegression
@@ -85,8 +85,8 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
 
     Returns:
         `bayes_accuracy`; `nll_given_label`, `-log p(x | y)` of the true label; `nll_marginal`,
-        `-log sum_y p(y) p(x | y)`, the one that compares with the nll of a model that is told no label: upper bounds on
-        average, with standard errors over images and over draws; `bayes_samples`, latents an image and class.
+        `-log sum_y p(y) p(x | y)`, which can be compared with the nll of a model without labels. Both are upper bounds
+        on average, with standard errors over images and over draws. `bayes_samples`: latents per image and class.
     """
     model, num_classes = trained.model, trained.model.context_dim
     trained.setup("train")
@@ -104,7 +104,7 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
             variance = torch.stack([part.variance for part in parts], dim=1).clamp(min=0)
             log_joint = log_px + log_py.to(log_px)
             marginal.append(log_joint.logsumexp(dim=1))
-            # To first order: the log of the sum moves by p(y | x) times what log p(x | y) moves by.
+            # To first order: if log p(x | y) changes by d, the log of the sum changes by p(y | x) d.
             spread.append((log_joint.softmax(dim=1).square() * variance).sum(dim=1))
             right.append(on_cpu(log_joint.argmax(dim=1) == y))
             given.append(log_px.gather(1, y[:, None])[:, 0])
@@ -121,7 +121,7 @@ def _accuracy(name: str, share: float, num_images: int) -> dict[str, float]:
 
 @torch.no_grad()
 def _means(trained: Trained, split: str) -> tuple[Tensor, Tensor]:
-    """`E_q z`, `(N, D)`, and labels `(N,)`, -1 where there is none."""
+    """`E_q z`, `(N, D)`, and labels `(N,)`, -1 for none."""
     z, labels = [], []
     with trained.bar(trained.num_images(split), f"{split} codes") as bar:
         for x, y in trained.batches(split):

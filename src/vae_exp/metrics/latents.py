@@ -1,4 +1,7 @@
-"""What the latents are used for."""
+"""Which latents are used and what they tell about the image.
+
+Active units: arXiv:1509.00519. ELBO surgery: Hoffman & Johnson, 2016, a workshop paper.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,29 +26,30 @@ from vae_exp.runs.trained import Trained
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
 
 DEAD = 0.01  # of a unit's variance that the image accounts for; a unit below it says nothing of the image
-SATURATED = 0.5  # nats from its bound, where a mutual information says how many images there are, and little else
-HALF = 50  # latents for each of the two estimates of a posterior mean that is not known
-WIDTH = 128  # numbers that scoring one latent by one image takes at least: a flow has hidden layers
+SATURATED = 0.5  # nats from its bound: closer to it, a mutual information only says how many images there are
+HALF = 50  # latents for each of the two estimates of a posterior mean that the posterior does not know
+WIDTH = 128  # smallest number of values that scoring one latent by one image takes: a flow has hidden layers
 logger = logging.getLogger("vae_exp")
 
 
 def latents(
     trained: Trained, threshold: float, num_images: int, num_latents: int, nll_images: int, num_samples: int
 ) -> dict[str, Any]:
-    """Which dimensions are used, what z knows of the image, how well q(z) fits the prior; writes `kl_per_dim.png`.
+    """Which units are used, what z tells about the image, how close q(z) is to the prior; writes `kl_per_dim.png`.
 
     Arguments:
         trained: The run.
-        threshold: Variance of the posterior mean over the images, above which a unit is active.
-        num_images: N of the aggregate posterior q(z), drawn at random by the run's `seed`, see `Trained.subset`.
-        num_latents: Draws that its densities are averaged over.
-        nll_images: How many, likewise, are scored with and without the dead units: those in which the image accounts
-            for at most 1 % of the variance.
-        num_samples: Latents for each of these.
+        threshold: Variance of the posterior mean over the images above which a unit is active.
+        num_images: N, images whose posteriors make the aggregate posterior q(z), drawn at random by the run's `seed`,
+            see `Trained.subset`.
+        num_latents: Draws from q(z).
+        nll_images: Images, drawn in the same way, that are scored with and without the dead units, in which the image
+            accounts for at most 1 % of the variance.
+        num_samples: Latents for each of these images.
 
     Returns:
-        Those of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
-        `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
+        The numbers of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
+        `nll_without_dead_units_N_images`. A number that is not defined is None; `..._refused` gives the reason.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -55,7 +59,7 @@ def latents(
     at_least(1, num_images=num_images, nll_images=nll_images, num_samples=num_samples)
     at_least(2, num_latents=num_latents)
     if trained.model.bounds is None:
-        raise NoMeaningError("an autoencoder has no prior, to whose scale its codes are used or not: choose model=vae")
+        raise NoMeaningError("an autoencoder has no prior that its codes could be compared with: choose model=vae")
     numbers = units(trained, threshold)
     active = [variance > threshold for variance in numbers["mean_variances"]]
     dead = [share <= DEAD for share in numbers["explained_variances"] or []]
@@ -72,15 +76,15 @@ def latents(
 
 @torch.no_grad()
 def units(trained: Trained, threshold: float) -> dict[str, Any]:
-    """What each latent dimension carries.
+    """What each latent dimension tells about the image.
 
     Returns:
         `active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
         al., 2016), of `num_units`; these `mean_variances`; `explained_variances`, see `explained`; `kl_per_dim`. The
         last two are None if they are not known.
 
-    Where the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
-    different latents: their noise adds nothing to it on average.
+    If the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
+    different latents: on average, their noise adds nothing to it.
     """
     num, moments, spreads, kl = trained.num_images(), [], [], []
     with trained.bar(num, "active units") as bar:
@@ -106,9 +110,9 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
 
 
 def explained(of_means: Tensor, within: Tensor) -> Tensor:
-    """Var E[z | x] / Var z, `(D,)`: what the image accounts for of the variance of the codes, from 0 to 1.
+    """Var E[z | x] / Var z, `(D,)`: the share of the variance of the codes that the image accounts for, from 0 to 1.
 
-    It does not depend on the scale of z: narrow posteriors around means that vary little can say much of the image.
+    It does not depend on the scale of z: narrow posteriors around means that vary little can tell much about the image.
     Between normals it is `1 - exp(-2 I)`, with I the mutual information in nats.
 
     Arguments:
@@ -124,12 +128,12 @@ def _verdict(numbers: dict[str, Any]) -> str:
     if active == dims:
         text += ": none is idle, a larger latent_dim may give a better elbo"
     elif active == 0 and information is not None and information >= UNUSED:
-        text += f": the posterior means vary little, but z says {information:.2f} nats of the image all the same"
+        text += f": the posterior means vary little, but z still tells {information:.2f} nats about the image"
     return text
 
 
 class Posteriors(NamedTuple):
-    """Those of B images, and K latents of each."""
+    """The posteriors of B images, with K latents of each."""
 
     q: Distribution  # batch (B,), event (D,)
     z: Tensor  # (K, B, D)
@@ -142,22 +146,24 @@ class Posteriors(NamedTuple):
 def elbo_surgery(
     parts: Sequence[Posteriors], num_latents: int, progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, Any]:
-    """Takes the mean KL of N images apart (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
+    """The two parts of the mean KL of N images (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
 
-    With `q(z) = 1/N sum_n q(z | x_n)` these are `E log q(z | x_n) / q(z)`, the mutual information of z and the image,
-    which is at most `log N`, and `E log q(z) / p(z)`, the KL of q(z) and the prior; E is over n and `q(z | x_n)`. It is
-    estimated, the three from the same draws, n going through the images evenly; the sum in q(z) is over all N.
+    With `q(z) = 1/N sum_n q(z | x_n)` the parts are `E log q(z | x_n) / q(z)`, the mutual information of z and the
+    image, which is at most `log N`, and `E log q(z) / p(z)`, the KL of q(z) and the prior. E is the mean over n and
+    over `q(z | x_n)`. It is estimated from the same draws for all three numbers; each image gets as many draws as any
+    other, up to one. The sum in q(z) is over all N images.
 
-    With a context all this holds for the images of each label: the mean over them of `I(x; z | y)`, at most that of
-    `log N_y`, and of `KL(q(z | y) || p(z | y))`, where `q(z | y)` is the mean over the N_y images of label y.
+    With a context this is done within each label: the numbers are the means over the labels of `I(x; z | y)`, which is
+    at most `log N_y`, and of `KL(q(z | y) || p(z | y))`, where `q(z | y)` is the mean over the N_y images with label y.
 
     Arguments:
-        parts: The images, in batches, with as many latents each that there are `num_latents` in all.
-        num_latents: Draws, two at least.
-        progress: Told, again and again, how many of them were scored since.
+        parts: The images, in batches, each with so many latents that there are at least `num_latents` in all.
+        num_latents: Draws, at least two.
+        progress: Called with the number of draws that were scored since the last call.
 
     Returns:
-        The three with their errors over draws, `mutual_information_bound`, and whether it is within 0.5 nats of that.
+        The three numbers with their errors over draws, `mutual_information_bound`, and
+        `mutual_information_saturated`: whether the mutual information is within 0.5 nats of its bound.
     """
 
     def drawn(name: str) -> Tensor:
@@ -191,7 +197,7 @@ def elbo_surgery(
 
 
 def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progress: Callable[[int], object]) -> Tensor:
-    """`log q(z)`, or `log q(z | y)`, of latents `(S, D)` that belong to groups `(S,)`; `(S,)`."""
+    """`log q(z)`, or `log q(z | y)`, `(S,)`, of latents `(S, D)` that belong to groups `(S,)`."""
     total = torch.full((len(z),), -torch.inf, dtype=exact(z), device=z.device)
     size = torch.zeros_like(group)
     for part in parts:
@@ -217,8 +223,8 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
         numbers = elbo_surgery(parts, num_latents, bar.update)
     if numbers["mutual_information_saturated"]:
         logger.warning(
-            "mutual information: of its bound, the log of the number of images, there is no more than %.1f nats left. "
-            "It says that z tells these %d images apart; with more latents.num_images it may grow",
+            "mutual information: it is within %.1f nats of its bound, the log of the number of images. This says only "
+            "that z tells these %d images apart; with a larger latents.num_images it may be larger",
             SATURATED,
             num_images,
         )
@@ -226,14 +232,14 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
 
 
 class Pruned(Distribution):
-    """`q(z_active | x) p(z_dead)`: a posterior that knows nothing of the image in its dead dimensions.
+    """`q(z_active | x) p(z_dead)`: a posterior whose dead dimensions tell nothing about the image.
 
-    Weights `p(x, z) / q(z)` then do not hang on the densities of these, and their mean is p(x) as ever.
+    In the weights `p(x, z) / q(z)` the densities of the dead dimensions cancel; the mean of the weights is still p(x).
 
     Arguments:
-        q: Batch `(B,)`, event `(D,)`, a product over the dimensions.
-        p: Batch `()` or `(B,)`, likewise.
-        dead: `(D,)`.
+        q: The posterior, batch `(B,)`, event `(D,)`, a product over the dimensions.
+        p: The prior, batch `()` or `(B,)`, event `(D,)`, a product over the dimensions.
+        dead: Which dimensions are dead, `(D,)`.
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
@@ -257,7 +263,7 @@ def _without_dead_units(
 ) -> dict[str, Any]:
     reason = None
     if not factorises:
-        reason = "posterior and prior do not both factorise, so that no dimension can be taken out by itself"
+        reason = "posterior and prior do not both factorise over the dimensions, so none can be left out by itself"
     elif not any(dead):
         reason = "no unit is dead"
     if reason is not None:

@@ -1,4 +1,4 @@
-"""-log p(x), and what it comes to in bits."""
+"""-log p(x) by importance sampling (arXiv:1509.00519), in nats and in bits (arXiv:1511.01844)."""
 
 import logging
 from math import isnan, log, sqrt
@@ -16,18 +16,22 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["bits_per_dim", "nll", "nll_numbers", "with_errors"]
 
-FEW = 10  # effective latents, under which an estimate says little
+FEW = 10  # effective latents: below this an estimate says little
 logger = logging.getLogger("vae_exp")
 
 
 @torch.no_grad()
 def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
-    """`-log p(x)` (of a CVAE `-log p(x | y)`) by importance sampling with K latents an image (Burda et al., 2016).
+    """`-log p(x)` (for a CVAE `-log p(x | y)`) by importance sampling with K latents per image (Burda et al., 2016).
+
+    Arguments:
+        trained: The run.
+        num_samples: K.
 
     Returns:
-        `nll`, an upper bound on average, with its standard errors over images and over draws; `nll_curve`, the bounds
-        of 1, 10, 100, ... latents; the effective sample size, mean, median and least over images, and the share of
-        images where it is under 10; `bits_per_dim` where it is defined.
+        `nll`, an upper bound on average, with its standard errors over images and over draws; `nll_samples`, K;
+        `nll_curve`, the bounds of 1, 10, 100, ... latents; the effective sample size, its mean, median and minimum over
+        images, and the share of images for which it is less than 10; `bits_per_dim`, see there.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -70,12 +74,12 @@ def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
 
 
 def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict[str, float | None]:
-    """The mean over images `(B,)` with its standard errors; None for one that is not to be had.
+    """The mean over images with its standard errors; an error that cannot be computed is None.
 
     Arguments:
-        name: Of the mean; `_se_images` and `_se_draws` are added for the errors.
-        each: The number of each image.
-        variance: That of each image's number over draws, `(B,)`; nan where there is but one draw.
+        name: The name of the mean; those of the errors are the same with `_se_images` and `_se_draws`.
+        each: The number of each image, `(B,)`.
+        variance: The variance of each image's number over draws, `(B,)`; nan if there is only one draw.
     """
     each = on_cpu(each)
     error = None if variance is None else float(on_cpu(variance).sum().sqrt()) / len(each)
@@ -87,9 +91,9 @@ def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict
 
 
 def bits_per_dim(trained: Trained, nats: float) -> dict[str, Any]:
-    """`bits_per_dim`, of pixels with finitely many values; of dequantised ones the upper bound of Theis et al. (2016).
+    """`bits_per_dim` for pixels with finitely many values; for dequantised pixels the bound of Theis et al. (2016).
 
-    Else its place holds None, and `bits_per_dim_refused` the reason.
+    For others it is None, and `bits_per_dim_refused` is the reason.
     """
     data = trained.data
     what, dims = bound(trained.model, data), log(2) * torch.Size(data.image_shape).numel()

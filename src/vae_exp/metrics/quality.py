@@ -1,4 +1,8 @@
-"""How near a model's own images come to real ones, on the features of a network."""
+"""How similar a model's images are to real ones, by the features of a network.
+
+FID: arXiv:1706.08500. KID: arXiv:1801.01401. Precision and recall: arXiv:1904.06991. Density, coverage:
+arXiv:2002.09797.
+"""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +23,7 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["distances", "manifolds", "quality"]
 
-# Neighbours: 3 of precision and recall, 5 of density and coverage, as in the papers; 100 subsets of 1000, likewise.
+# As in the papers: 3 neighbours for precision and recall, 5 for density and coverage; 100 subsets of 1000 for KID.
 NEAREST, NEAREST_OF_DENSITY = 3, 5
 LEAST = 2 * NEAREST_OF_DENSITY  # images
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -27,22 +31,22 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 
 @torch.no_grad()
 def quality(trained: Trained, num_images: int, sampler: str, inception: str | None) -> dict[str, Any]:
-    """Compares images of the model with as many of the split, on features.
+    """Compares features of the model's images with features of as many images of the split.
 
-    The model's images are sampled pixels where data and likelihood are bits, else means of p(x | z), as is customary. A
-    conditional model is given the labels of the split's images.
+    The model's images are sampled pixels if data and likelihood are bits, else means of p(x | z), as is customary. A
+    conditional model gets the labels of the split's images.
 
     Arguments:
         trained: The run.
-        num_images: At most so many of the split, drawn at random.
-        sampler: Where latents come from: prior, gmm or flow, see `vae_exp.samplers`.
+        num_images: Largest number of images of the split, drawn at random.
+        sampler: The source of the latents: prior, gmm or flow, see `vae_exp.samplers`.
         inception: File with weights of torchvision's Inception v3; None for the features of a small classifier of the
-            same data, trained here.
+            same data, which is trained here.
 
     Returns:
-        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (of Inception `inception_fid`, ...;
-        of another sampler than the prior `feature_fid_gmm`, ...), the same `_of_train`, of as many training images,
-        and `feature_accuracy`, the classifier's on validation images.
+        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (with Inception `inception_fid`, ...;
+        with another sampler than the prior `feature_fid_gmm`, ...), the same with `_of_train` for as many training
+        images, and `feature_accuracy`, the accuracy of the classifier on validation images.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -51,7 +55,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
     """
     _check(num_images, sampler, inception)
     if trained.num_images() < LEAST:
-        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {LEAST} are needed")
+        raise NoMeaningError(f"neighbours among {trained.num_images()} images are too few: {LEAST} are needed")
     draw = samplers.sampler(trained, sampler, "quality.sampler")
     network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
@@ -94,7 +98,7 @@ def _check(num_images: int, sampler: str, inception: str | None) -> None:
 def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
-    if model.context_dim:  # few labels: those that are missing in turn
+    if model.context_dim:  # images without a label get one class after another
         y = torch.where(y < 0, torch.arange(len(y), device=y.device) % model.context_dim, y)
     for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
         trained.reseed("images of the model", i)
@@ -105,7 +109,7 @@ def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) ->
 
 
 class _Identity(nn.Identity):
-    """What torchmetrics is given for a network: the features are there already."""
+    """Stands for the network that torchmetrics asks for: the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -113,10 +117,10 @@ class _Identity(nn.Identity):
 
 
 def distances(real: Tensor, made: Tensor) -> dict[str, float]:
-    """Of features `(N, F)` and `(M, F)`, float64.
+    """Distances of two sets of features `(N, F)` and `(M, F)`, float64.
 
     Returns:
-        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the squared MMD with kernel
+        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the squared MMD with the kernel
         `(a.b / F + 1)^3`, unbiased (Binkowski et al., 2018), its mean over random subsets, and `kid_std` over them.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -139,18 +143,21 @@ def distances(real: Tensor, made: Tensor) -> dict[str, float]:
 def manifolds(
     real: npt.NDArray[Any], made: npt.NDArray[Any], progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, float]:
-    """Which points of `(N, F)` and `(M, F)` lie in balls around those of the other; a radius reaches a k-th neighbour.
+    """Which points of one set lie in balls around the points of the other set, `(N, F)` and `(M, F)`.
+
+    The radius of a ball is the distance to the k-th neighbour in the same set.
 
     Returns:
-        `precision`, the share of made ones in any ball of a real one, and `recall`, the reverse (Kynkaanniemi et al.,
-        2019), k = 3; `density`, the balls of real ones that a made one lies in, over k, and `coverage`, the share of
-        real ones with a made one in their ball (Naeem et al., 2020), k = 5.
+        `precision`, the share of made points that lie in a ball of a real point, and `recall`, the reverse
+        (Kynkaanniemi et al., 2019), k = 3; `density`, the number of balls of real points that a made point lies in,
+        divided by k, and `coverage`, the share of real points with a made point in their ball (Naeem et al., 2020),
+        k = 5.
     """
     from sklearn.metrics import pairwise_distances_chunked
     from sklearn.neighbors import NearestNeighbors
 
     def radii(points: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
-        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # of each, itself left out
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # a point is no neighbour of itself
 
     near, far, near_made = radii(real, NEAREST), radii(real, NEAREST_OF_DENSITY), radii(made, NEAREST)
     is_precise, count = np.zeros(len(made), dtype=bool), np.zeros(len(made))
