@@ -21,7 +21,7 @@ LAYERS = [
     {"estimators"},
     {"chains", "draws", "schedules", "help"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "parts", "distributions", "layers", "precision"},
+    {"config", "parts", "distributions", "layers", "precision", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

@@ -33,7 +33,7 @@ MODELS = options("model")
 
 def take_a_step(model, data) -> None:
     x = torch.rand(4, *data.image_shape)
-    x = x.bernoulli() if data.values == "binary" else x
+    x = x.bernoulli() if data.representation.is_bits else x
     y = torch.arange(4) % (data.num_classes or 1)
     optimizer = model.configure_optimizers()
     before = [parameter.clone() for parameter in model.parameters()]

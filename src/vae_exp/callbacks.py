@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from vae_exp import plots
+from vae_exp.data.representation import floats
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean, NonFiniteError
 from vae_exp.models import CVAE, VAE
@@ -147,14 +148,10 @@ class Pictures(Callback):
             return
         folder = Path(trainer.default_root_dir) / "images"
         folder.mkdir(exist_ok=True)
-        x = split.x[:10].to(model.device)
-        x = x / 255 if x.dtype == torch.uint8 else x
-        # Real numbers are shown from the least to the greatest of these images.
-        is_real = trainer.datamodule.values == "real"  # type: ignore[attr-defined]
-        low, high = (float(x.min()), float(x.max())) if is_real else (0.0, 1.0)
+        x = floats(split.pixels(slice(10))).to(model.device)
 
         def shown(images: Tensor) -> Tensor:
-            return (images - low) / (high - low or 1.0)
+            return trainer.datamodule.shown(images, "val")  # type: ignore[attr-defined]
 
         y = split.y[:10].to(model.device)
         num_classes = model.context_dim if isinstance(model, CVAE) else None

@@ -143,11 +143,12 @@ def export(trained: "Trained") -> dict[str, Any]:
         for name, (part, tensors) in parts.items():
             files[name] = _write(out / f"{name}.onnx", model, part, tensors)
             bar.update()
-    pixels = {"binary": "0 or 1", "real": "any number"}.get(data.values, "from 0 to 1")
+    pixels = data.representation
+    values = "0 or 1" if pixels.is_bits else "any number" if pixels.is_real else "from 0 to 1"
     about |= {
         "files": files,
         "refused": refused,
-        "names": NAMES | {"x": f"images: {data.representation}, {pixels}"},
+        "names": NAMES | {"x": f"images: {pixels.title}, {values}"},
         "bound": bound(model, data),
         "tolerance": TOLERANCE,
         "versions": {package: version(package) for package in PACKAGES},

@@ -41,7 +41,6 @@ class Likelihood(Part):
     """`params -> p(x | z, c)`, see `vae_exp.likelihoods`.
 
     Attributes:
-        support: The values it can score; empty if it does not say.
         params_per_pixel: P, the numbers that it reads for each pixel.
         allow_grey: Whether it scores grey values too, although nothing sums to one over them.
         fit: `(pairs, reduce) -> None`, called before each validation, with pairs of p(x | z), batch `(K, B)`, and
@@ -49,7 +48,6 @@ class Likelihood(Part):
             likelihood that is not fitted.
     """
 
-    support: str = ""
     params_per_pixel: int = 1
     allow_grey: bool = False
     fit: Callable[[Iterable[tuple[Distribution, Tensor]], Callable[[Tensor], Tensor]], None] | None = None

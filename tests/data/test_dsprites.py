@@ -139,5 +139,5 @@ def test_a_missing_file_is_asked_for(tmp_path):
     data.setup("fit")
     data.setup("test")
     assert [len(data.splits[name].x) for name in ("train", "val", "test")] == [200, 30, 40]
-    assert data.values == "binary"
+    assert data.representation.is_bits
     assert torch.equal(data.splits["test"].y, data.source.factors("test")[:, 0])

@@ -9,8 +9,8 @@ from helpers.runs import composed
 from PIL import Image
 
 from vae_exp.config import ConfigError
-from vae_exp.data import Batches, ImageFolder, Images, Pictures, Split
-from vae_exp.data.pictures import decode
+from vae_exp.data import Batches, ImageFolder, Images, InFiles, Split
+from vae_exp.data.files import decode
 from vae_exp.training.job import train
 
 # Python 3.12 and later say so of every fork beside threads; the workers only read files.
@@ -58,22 +58,22 @@ def test_finds_all_pictures_sorted_by_path(tmp_path):
     for other in ("notes.txt", ".hidden.png", "b/thumbs.db"):
         (tmp_path / other).touch()
     split = source(tmp_path).load(tmp_path)["train"]
-    assert list(split.x.names) == ["a.bmp", "b/a/1.PNG", "c d.jpeg", "c.jpg", "z.webp"]
-    assert split.x.shape == (5, 3, 8, 8) == tuple(split.x.read().shape)
+    assert list(split.names) == ["a.bmp", "b/a/1.PNG", "c d.jpeg", "c.jpg", "z.webp"]
+    assert split.shape == (5, 3, 8, 8) == split.read().shape
     assert split.y.tolist() == [-1] * 5
     bmp, png = torch.from_numpy(pixels(5)[[1, 0]]).permute(0, 3, 1, 2)
-    assert torch.equal(split.x[:2], torch.stack([bmp, png]))  # without loss, to the byte
-    assert torch.equal(split.x[torch.tensor([1, 0])], torch.stack([png, bmp]))
+    assert torch.equal(split.pixels(slice(2)), torch.stack([bmp, png]))  # without loss, to the byte
+    assert torch.equal(split.pixels(torch.tensor([1, 0])), torch.stack([png, bmp]))
 
 
 def test_a_path_is_absolute_or_below_the_root(folder):
-    assert len(ImageFolder("mine", SHAPE, None).load(folder.parent)["train"].x) == 20
+    assert len(ImageFolder("mine", SHAPE, None).load(folder.parent)["train"]) == 20
 
 
 def test_labels_are_the_folders_in_the_alphabet(folder):
     split = source(folder, num_classes=2).load(folder)["train"]
     assert split.y.tolist() == [0] * 10 + [1] * 10  # a holds the odd ones
-    assert torch.equal(split.x[:1][0], torch.from_numpy(pixels(20)[1]).permute(2, 0, 1))
+    assert torch.equal(split.pixels(slice(1))[0], torch.from_numpy(pixels(20)[1]).permute(2, 0, 1))
     assert split.y.dtype == torch.int64
 
 
@@ -81,14 +81,14 @@ def test_folders_of_splits(tmp_path):
     for i, picture in enumerate(pixels(6)):
         save(tmp_path / ("train", "train", "test")[i % 3] / "xy"[i // 3] / f"{i}.png", picture)
     splits = source(tmp_path, num_classes=2).load(tmp_path)
-    assert {name: (list(x.names), y.tolist()) for name, (x, y) in splits.items()} == {
+    assert {name: (list(split.names), split.y.tolist()) for name, split in splits.items()} == {
         "train": (["x/0.png", "x/1.png", "y/3.png", "y/4.png"], [0, 0, 1, 1]),
         "test": (["x/2.png", "y/5.png"], [0, 1]),
     }
     data = images(tmp_path, test_size=None, val_size=1, batch_size=2)
     data.setup("fit")
     data.setup("test")
-    assert {name: len(split.x) for name, split in data.splits.items()} == {"train": 3, "val": 1, "test": 2}
+    assert {name: len(split.y) for name, split in data.splits.items()} == {"train": 3, "val": 1, "test": 2}
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_auto_reads_what_is_small_and_streams_what_is_large(folder, monkeypatch)
         monkeypatch.setattr("vae_exp.data.image_folder._memory", lambda memory=memory: memory)
         data = images(folder)
         data.setup("fit")
-        assert isinstance(data.splits["train"].x, torch.Tensor) == in_memory
+        assert isinstance(data.splits["train"], Split) == in_memory
 
 
 def passes(data, stage, epochs, **state):
@@ -248,7 +248,7 @@ def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     memory, streamed = (images(folder, in_memory=value, workers=workers) for value in (True, False))
     ours, theirs = passes(streamed, stage, 2), passes(memory, stage, 2)
     assert_same(ours, theirs)
-    assert isinstance(streamed.splits["test" if stage == "test" else "val"].x, Pictures)
+    assert isinstance(streamed.splits["test" if stage == "test" else "val"], InFiles)
     assert len(ours) == (6 if stage == "train" else 4)
 
 
@@ -288,12 +288,12 @@ def test_bits_that_need_memory(folder, binarize):
 @pytest.mark.parametrize("train", [True, False])
 def test_processes_share_streamed_batches(folder, train):
     lazy = source(folder, in_memory=False, workers=0, num_classes=2).load(folder)["train"]
-    memory = Split(lazy.x.read(), lazy.y)
+    memory = lazy.read()
     for rank in (0, 1):
         ours, theirs = (list(Batches(split, 6, train, 3, rank, world_size=2)) for split in (lazy, memory))
         assert_same(ours, theirs)
     # Of 7 images in batches of 6, the last one does not reach the second process.
-    few = Split(lazy.x.only(torch.arange(20) < 7), lazy.y[:7])
+    few = lazy.only(torch.arange(20) < 7)
     assert [len(x) for x, _ in Batches(few, 6, False, 3, 1, world_size=2)] == [3]
 
 
@@ -312,7 +312,7 @@ def test_a_pass_that_is_left_and_taken_up_again(folder):
 
 
 def test_streaming_leaves_the_runs_random_numbers_alone(folder):
-    pictures = source(folder, in_memory=False, workers=0).load(folder)["train"].x
+    pictures = source(folder, in_memory=False, workers=0).load(folder)["train"]
     before = torch.random.get_rng_state()
     list(pictures.batches([torch.tensor([0, 1])], torch.device("cpu")))
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from helpers.runs import composed
+from torch.distributions import constraints
 
 from vae_exp.data import Batches, Images, Split
 from vae_exp.runs.build import make
@@ -113,12 +114,12 @@ class Real(Grey):
 
 
 @pytest.mark.parametrize(
-    ("power", "levels", "values", "representation"),
-    [(1, None, "real", "real numbers"), (2, "unit", "unit", "real numbers in [0, 1]")],
+    ("power", "levels", "support", "title"),
+    [(1, None, constraints.real, "real numbers"), (2, "unit", constraints.unit_interval, "real numbers in [0, 1]")],
 )
-def test_real_numbers_are_left_as_they_are(power, levels, values, representation):
+def test_real_numbers_are_left_as_they_are(power, levels, support, title):
     data = images(source=Real(power), levels=levels)
-    assert (data.values, data.representation) == (values, representation)
+    assert (data.representation.support, data.representation.title) == (support, title)
     everywhere = torch.cat([split.x for split in data.splits.values()])[:, 0, 0, 0]
     torch.testing.assert_close(everywhere.sort()[0], (torch.linspace(-1, 1, 1000) ** power).sort()[0], rtol=0, atol=0)
     for batches, split in ((data.training_images(), "train"), (data.val_dataloader(), "val")):

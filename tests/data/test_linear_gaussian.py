@@ -86,7 +86,7 @@ def test_the_config_ties_the_likelihood_to_the_noise():
     assert composed("data=fake").likelihood.scale == pytest.approx(0.5**0.5)
     data = make(composed("data=linear_gaussian"), "data")
     data.setup("fit")
-    assert (data.values, data.representation) == ("real", "real numbers")
+    assert (data.representation.is_real, data.representation.title) == (True, "real numbers")
     assert len(data.splits["train"].x) == 5000
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs import composed
+from torch.distributions import constraints
 
 from vae_exp.config import ConfigError
 from vae_exp.data import NPZ
 from vae_exp.runs.build import build, make, prepare
+from vae_exp.supports import levels
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(256, size=(12, 1, 4, 6), dtype=np.uint8)
@@ -115,22 +117,22 @@ def test_missing_file_is_named_by_its_key(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("x", "options", "values"),
+    ("x", "options", "support"),
     [
-        (GREY, [], "levels"),
-        (GREY > 99, ["data.levels=2", "likelihood=bce"], "binary"),
-        (GREY, ["data.binarize=dynamic", "likelihood=bce"], "binary"),
-        (GREY / 255, ["data.levels=unit", "likelihood=continuous_bernoulli"], "unit"),
-        (GREY / 7 - 3, ["data.levels=null"], "real"),
+        (GREY, [], levels),
+        (GREY > 99, ["data.levels=2", "likelihood=bce"], constraints.boolean),
+        (GREY, ["data.binarize=dynamic", "likelihood=bce"], constraints.boolean),
+        (GREY / 255, ["data.levels=unit", "likelihood=continuous_bernoulli"], constraints.unit_interval),
+        (GREY / 7 - 3, ["data.levels=null"], constraints.real),
     ],
 )
-def test_each_kind_of_pixel_reaches_the_model(x, options, values, tmp_path):
+def test_each_kind_of_pixel_reaches_the_model(x, options, support, tmp_path):
     np.savez(tmp_path / "my.npz", x=x, y=LABELS)
     shared = [f"data.source.path={tmp_path / 'my.npz'}", "data.image_shape=[1,4,6]", "data.num_classes=3"]
     cfg = composed("data=npz", *shared, *options, "data.val_size=3", "data.test_size=3", "data.batch_size=2")
     _, data = build(cfg)
     prepare(data)
-    assert data.values == values
+    assert data.representation.support is support
     assert sum(len(images) for images, _ in data.training_images()) == 6
 
 

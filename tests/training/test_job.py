@@ -124,7 +124,7 @@ class Seen(pl.Callback):
 @pytest.mark.parametrize("overfit", [2, 0.67, 0])
 def test_overfit_batches_are_the_same_in_each_epoch(run, options, overfit):
     Seen.steps.clear()
-    options = (*options, "data.eval_batch_size=4", "+callbacks.seen._target_=test_train.Seen", "test=false")
+    options = (*options, "data.eval_batch_size=4", f"+callbacks.seen._target_={__name__}.Seen", "test=false")
     run(*options, f"+trainer.overfit_batches={overfit}")
     images, noise = zip(*Seen.steps, strict=True)
     per_epoch = 3 if overfit == 0 else 2  # of 48 images, 16 a batch

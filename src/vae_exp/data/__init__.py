@@ -6,6 +6,7 @@ from vae_exp.data.celeba import CelebA
 from vae_exp.data.cifar10 import CIFAR10
 from vae_exp.data.dsprites import DSprites
 from vae_exp.data.fake import Fake
+from vae_exp.data.files import InFiles
 from vae_exp.data.frey_face import FreyFace
 from vae_exp.data.idx import IDX
 from vae_exp.data.image_folder import ImageFolder
@@ -14,8 +15,8 @@ from vae_exp.data.linear_gaussian import LinearGaussian
 from vae_exp.data.loader import Batches
 from vae_exp.data.npz import NPZ
 from vae_exp.data.omniglot import Omniglot
-from vae_exp.data.pictures import Pictures
-from vae_exp.data.split import Split
+from vae_exp.data.representation import Representation
+from vae_exp.data.split import AnySplit, Split
 from vae_exp.data.sprites import Sprites
 from vae_exp.data.svhn import SVHN
 
@@ -24,6 +25,7 @@ __all__ = [
     "IDX",
     "NPZ",
     "SVHN",
+    "AnySplit",
     "Batches",
     "BinarizedMNIST",
     "CelebA",
@@ -33,10 +35,11 @@ __all__ = [
     "FreyFace",
     "ImageFolder",
     "Images",
+    "InFiles",
     "LinearGaussian",
     "MNIST5k",
     "Omniglot",
-    "Pictures",
+    "Representation",
     "Split",
     "Sprites",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from vae_exp.data.download import FileSet, corrupt
-from vae_exp.data.pictures import check_channels, decode, fill
+from vae_exp.data.files import check_channels, decode, fill
 from vae_exp.data.split import Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}

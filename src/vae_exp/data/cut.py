@@ -2,7 +2,7 @@
 
 import torch
 
-from vae_exp.data.split import Split
+from vae_exp.data.split import AnySplit
 
 __all__ = ["check_labelled", "cut", "keep_labels"]
 
@@ -26,13 +26,13 @@ def check_labelled(number: int | None, per_batch: int | None, num_classes: int |
         )
 
 
-def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -> tuple[Split, Split]:
+def cut(split: AnySplit, name: str, size: int | None, generator: torch.Generator) -> tuple[AnySplit, AnySplit]:
     """Cuts off `size` images, of every class its share. Returns the rest, and the split `name`.
 
     Raises:
         ValueError: If there are fewer images, or none would be left.
     """
-    total = len(split.x)
+    total = len(split.y)
     if size is None or not 0 < size < total:
         raise ValueError(
             f"data.{name}_size={size}: the set has no {name} split, a part of its {total} images is needed"
@@ -44,7 +44,7 @@ def cut(split: Split, name: str, size: int | None, generator: torch.Generator) -
     return split.only(~chosen), split.only(chosen)
 
 
-def keep_labels(split: Split, number: int, num_classes: int, generator: torch.Generator) -> Split:
+def keep_labels(split: AnySplit, number: int, num_classes: int, generator: torch.Generator) -> AnySplit:
     """The split with the labels of `number` of its images, -1 for the others; counts of classes differ by at most one.
 
     Raises:
@@ -67,4 +67,4 @@ def keep_labels(split: Split, number: int, num_classes: int, generator: torch.Ge
     y = torch.full_like(split.y, -1)
     for k in range(num_classes):
         y[order[split.y[order] == k][: wanted[k]]] = k
-    return Split(split.x, y)
+    return split.with_labels(y)

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.pictures import Pictures, check_channels
-from vae_exp.data.split import Split
+from vae_exp.data.files import InFiles, check_channels
+from vae_exp.data.split import AnySplit
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -56,7 +56,7 @@ class ImageFolder:
         """Nothing to download."""
         self._folder(root)
 
-    def load(self, root: Path) -> dict[str, Split]:
+    def load(self, root: Path) -> dict[str, AnySplit]:
         """Split "train", and "val" and "test" if there are such folders; no pixels are read yet."""
         folder = self._folder(root)
         splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
@@ -71,9 +71,8 @@ class ImageFolder:
         size = sum(map(len, names.values())) * math.prod(self.image_shape)
         in_memory = size <= _memory() / 4 if self.in_memory == "auto" else bool(self.in_memory)
         return {
-            split: Split(
-                Pictures(folder / split if splits else folder, found, self.image_shape, in_memory, self.workers),
-                labels[split],
+            split: InFiles(
+                folder / split if splits else folder, found, labels[split], self.image_shape, in_memory, self.workers
             )
             for split, found in names.items()
         }

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from copy import copy
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
-from vae_exp.data.pictures import Pictures
-from vae_exp.data.pixels import Levels, bits, check_pixels, floats, kind
-from vae_exp.data.split import Source, Split
+from vae_exp.data.representation import Binarize, Levels, Representation, floats
+from vae_exp.data.split import AnySplit, Source, Split, check_split
 
 __all__ = ["Images"]
 
@@ -32,13 +30,11 @@ class Images(pl.LightningDataModule):
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
         train_size: Number of images left to train on, checked against the files; None where it is not stated.
-        levels: Number of values a pixel has in the files, from 2 to 256, where they are bytes; `unit` for real
-            numbers in [0, 1], None for any real numbers, float32.
+        levels: See `Representation`, as `binarize` and `dequantize`.
         val_size: Images cut from train to validate on, where the source has no such split of its own.
         test_size: Images cut from train to test on, where the source has no such split of its own.
-        binarize: `none`; `threshold` at one half; `static`: one draw of bits with the grey levels as
-            probabilities; `dynamic`: new bits at each visit in training, fixed ones to validate and test.
-        dequantize: Adds uniform noise, `(level + u) / 256`, fixed to validate and test.
+        binarize: Whether, and how, grey levels become bits.
+        dequantize: Whether levels get noise that makes them real numbers.
         labelled: Training images that keep their label, as many of each class; the others have y = -1. None: all.
         labelled_per_batch: Of a training batch, the first ones, drawn from those in turn; the rest have no label.
             None: the images come as they are.
@@ -61,7 +57,7 @@ class Images(pl.LightningDataModule):
         levels: Levels = 256,
         val_size: int | None = None,
         test_size: int | None = None,
-        binarize: Literal["none", "threshold", "dynamic", "static"] = "none",
+        binarize: Binarize = "none",
         dequantize: bool = False,
         labelled: int | None = None,
         labelled_per_batch: int | None = None,
@@ -71,18 +67,7 @@ class Images(pl.LightningDataModule):
         train_seed: int = 0,
     ) -> None:
         super().__init__()
-        if binarize not in ("none", "threshold", "dynamic", "static"):
-            raise ValueError(f"data.binarize={binarize}: choose none, threshold, dynamic or static")
-        if levels not in (None, "unit", *range(2, 257)):
-            raise ValueError(
-                f"data.levels={levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], null for any others"
-            )
-        given = kind(levels)
-        if binarize != "none" and not isinstance(levels, int):
-            raise ValueError(f"data.binarize={binarize} is for grey levels, these pixels are {given}: set it to none")
-        if dequantize and (binarize != "none" or levels != 256):
-            given = "bits" if binarize != "none" else given
-            raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
+        self.representation = Representation(levels, binarize, dequantize)
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
@@ -92,52 +77,23 @@ class Images(pl.LightningDataModule):
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.train_size = train_size
-        self.levels = levels
         self.val_size = val_size
         self.test_size = test_size
-        self.binarize = binarize
-        self.dequantize = dequantize
         self.labelled = labelled
         self.labelled_per_batch = labelled_per_batch
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = seed
         self.train_seed = train_seed
-        self.splits: dict[str, Split] = {}
+        self.splits: dict[str, AnySplit] = {}
         self.device = torch.device("cpu")  # of the batches, where there is no trainer to say it
         self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
 
     @property
-    def values(self) -> str:
-        """The set that pixels lie in, of the chain `vae_exp.likelihoods` explains: binary, levels, unit or real."""
-        if not isinstance(self.levels, int):
-            return self.levels or "real"
-        if self.binarize != "none" or self.levels == 2:
-            return "binary"
-        return "unit" if self.dequantize else "levels"
-
-    @property
-    def representation(self) -> str:
-        """What the likelihood scores, for people: runs compare where it is the same."""
-        if self.binarize != "none":
-            return f"bits, {self.binarize}"
-        if self.levels == 2:
-            return "bits, as distributed"
-        return f"{kind(self.levels)}, dequantised" if self.dequantize else kind(self.levels)
-
-    @property
     def checksums(self) -> dict[str, str]:
-        """The first 16 digits of the sha256 of each split read so far, evaluation bits and noise included.
-
-        Pictures that are not in memory stand there by the names and sizes of their files.
-        """
-        digest = {}
-        for name, split in self.splits.items():
-            pixels = sha256(split.x.fingerprint if isinstance(split.x, Pictures) else split.x.contiguous().numpy().data)
-            pixels.update(split.y.numpy().tobytes())
-            digest[name] = pixels.hexdigest()[:16]
-        return digest
+        """That of each split read so far; of pictures in files it is of their names and sizes."""
+        return {name: split.checksum for name, split in self.splits.items()}
 
     def prepare_data(self) -> None:
         """Fetches the files, on one process."""
@@ -150,29 +106,27 @@ class Images(pl.LightningDataModule):
             return
         splits = self.source.load(self.root)
         for name, split in splits.items():
-            split.check(self.image_shape, self.num_classes)
-            check_pixels(name, split.x, self.levels)
+            check_split(name, split, self.image_shape, self.num_classes, self.representation)
         for name, size in (("test", self.test_size), ("val", self.val_size)):
             if name not in splits:
                 generator = self._generator(0 if name == "test" else 1)
                 splits["train"], splits[name] = cut(splits["train"], name, size, generator)
-        if self.train_size not in (None, len(splits["train"].x)):
+        num_train = len(splits["train"].y)
+        if self.train_size not in (None, num_train):
             raise ValueError(
-                f"data.train_size={self.train_size}, but {len(splits['train'].x)} images are left to train on: "
-                f"set data.train_size={len(splits['train'].x)}, or null"
+                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
+                f"set data.train_size={num_train}, or null"
             )
         if "train" in needed and self.labelled is not None and self.num_classes is not None:
             splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self._generator(5))
-            if self.labelled_per_batch is not None and self.labelled == len(splits["train"].y):
+            if self.labelled_per_batch is not None and self.labelled == num_train:
                 raise ValueError(
                     f"data.labelled_per_batch={self.labelled_per_batch}: every training image has a label, set null"
                 )
         for name in needed:
-            self.splits[name] = self._represent(splits[name], name)
-        if "train" in needed and len(self.splits["train"].x) < self.batch_size:
-            raise ValueError(
-                f"data.batch_size={self.batch_size} is more than the {len(self.splits['train'].x)} training images"
-            )
+            self.splits[name] = self._fixed(splits[name], name)
+        if "train" in needed and num_train < self.batch_size:
+            raise ValueError(f"data.batch_size={self.batch_size} is more than the {num_train} training images")
 
     def check_shares(self, world_size: int) -> None:
         """Raises ValueError if a training batch cannot be shared out among the processes."""
@@ -183,7 +137,7 @@ class Images(pl.LightningDataModule):
         """Shuffled batches; the same ones each epoch with `trainer.overfit_batches`."""
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
         batches.labelled_per_batch = self.labelled_per_batch
-        batches.is_order_kept = self.trainer is not None and self.trainer.overfit_batches > 0
+        batches.is_order_kept = getattr(self.trainer, "overfit_batches", 0) > 0
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
         return batches
@@ -215,8 +169,8 @@ class Images(pl.LightningDataModule):
 
     def represent(self, x: Tensor) -> Tensor:
         """Bytes of other pictures, `(N, C, H, W)`, as the model is shown those of the test split: floats, or bits."""
-        check_pixels("input", x, self.levels)
-        return floats(self._represent(Split(x, torch.full((len(x),), -1)), "test").x)  # type: ignore[arg-type]
+        self.representation.check("input", x)
+        return floats(self._fixed(Split(x, torch.full((len(x),), -1)), "test").pixels(slice(None)))
 
     def on(self, device: torch.device) -> "Images":
         """The same images, whose batches lie on `device`; no trainer says where."""
@@ -229,6 +183,34 @@ class Images(pl.LightningDataModule):
         data = copy(self)
         data.splits = {**self.splits, stage: self.splits[stage].only(chosen)}
         return data
+
+    def like(self, other: "Images") -> "Images":
+        """These images, as a model of `other` is shown its own; each keeps its label.
+
+        Raises:
+            ValueError: If they are of another size, or cannot be made the same kind of pixels.
+        """
+        data = copy(self)
+        data.representation = self.representation.like(other.representation)
+        data.labelled = data.labelled_per_batch = None
+        data.device = other.device
+        if (data.image_shape, data.representation.support) != (other.image_shape, other.representation.support):
+            given, needed = (f"{list(d.image_shape)}, {d.representation.title}" for d in (data, other))
+            raise ValueError(f"its images are {given}, the run's {needed}")
+        return data
+
+    def shown(self, images: Tensor, stage: Stage) -> Tensor:
+        """Images `(N, C, H, W)`, of the data or the model's, as they are drawn: levels from 0, black, to 1, white.
+
+        Those of real numbers go from the least to the greatest pixel of a hundred images or more, spread over the split
+        `stage`, which must be read.
+        """
+        if not self.representation.is_real:
+            return images
+        split = self.splits[stage]
+        x = split.pixels(slice(None, None, max(1, len(split.y) // 100)))
+        low, high = float(x.min()), float(x.max())
+        return (images - low) / max(high - low, 1e-12)
 
     def with_all_labels(self) -> "Images":
         """The same images, read again, where every training image keeps its label; itself where they all do."""
@@ -265,37 +247,13 @@ class Images(pl.LightningDataModule):
                 self.trainer.world_size,
                 self.trainer.strategy.root_device,
             )
-        split = split.on(device)
-        seed, view = (self.train_seed, self._view_to_train) if stage == "train" else (self.seed, floats)
-        if isinstance(split.x, Pictures):  # nothing was fixed in memory
-            view = self._view_to_train
-        return Batches(split, batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
+        view = floats if split.is_fixed and stage != "train" else self.representation.view
+        seed = self.train_seed if stage == "train" else self.seed
+        return Batches(split.on(device), batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
 
-    def _view_to_train(self, x: Tensor) -> Tensor:
-        """Draws bits or noise."""
-        if self.binarize == "dynamic":
-            return bits(x).float()
-        return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
+    def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:
+        generator = self._generator(("train", "val", "test").index(name) + 2)
+        return split.fixed(self.representation, generator, in_training=name == "train")
 
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
-
-    def _represent(self, split: Split, name: Stage) -> Split:
-        """Fixes what does not change between visits."""
-        x, generator = split.x, self._generator(("train", "val", "test").index(name) + 2)
-        if isinstance(x, Pictures):
-            if not x.in_memory:
-                if self.binarize in ("static", "threshold"):
-                    raise ValueError(
-                        f"data.binarize={self.binarize} fixes the bits of pictures in memory, and these are read while "
-                        "training: data.source.in_memory=true, or data.binarize=dynamic"
-                    )
-                return split
-            x = x.read()
-        if self.binarize == "threshold":
-            x = (x > 127).byte() * 255
-        elif self.binarize == "static" or (self.binarize == "dynamic" and name != "train"):
-            x = bits(x, generator) * 255
-        elif self.dequantize and name != "train":
-            x = (x + torch.rand(x.shape, generator=generator)) / 256
-        return Split(x, split.y)

@@ -1,40 +1,139 @@
-"""What a source of images is, and what it gives."""
+"""Images and labels of a split, in memory or in files, and what a source of them is."""
 
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from vae_exp.data.pictures import Pictures
+from vae_exp.data.representation import Representation
+
+__all__ = ["AnySplit", "Source", "Split", "check_split"]
+
+
+class AnySplit(Protocol):
+    """N images and labels, in the distributor's order, in memory (`Split`) or in files (`InFiles`)."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether `fixed` has drawn what is random in validation and test; else each batch draws it."""
+
+    @property
+    def y(self) -> Tensor:
+        """Labels, int64 `(N,)`, -1 where there is none."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, C, H, W)`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels are."""
+
+    @property
+    def checksum(self) -> str:
+        """The first 16 digits of a sha256, which changes with the images."""
+
+    def check(self, name: str, representation: Representation) -> None:
+        """Raises ValueError if the pixels are not what the representation says; `name` is the split's."""
+
+    def pixels(self, rows: slice | Tensor) -> Tensor:
+        """Pixels of some images, as they are kept: `(n, C, H, W)`, uint8 or float32."""
+
+    def only(self, chosen: Tensor) -> "AnySplit":
+        """The images of a mask `(N,)`."""
+
+    def with_labels(self, y: Tensor) -> "AnySplit":
+        """The same images with other labels `(N,)`."""
+
+    def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "AnySplit":
+        """The split after `Representation.fix`, where it can be kept.
+
+        Raises:
+            ValueError: If it cannot be kept, and has to be.
+        """
+
+    def on(self, device: torch.device) -> "AnySplit":
+        """The split on the device, if it takes less than half of what is free there."""
+
+    def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pixels `(B, C, H, W)`, as they are kept, and labels, on `device`, for each of the numbers `(B,)`."""
 
 
 class Split(NamedTuple):
-    """Images and labels in the distributor's order."""
+    """A split in memory."""
 
-    x: Tensor | Pictures  # uint8 (N, C, H, W), 0..255, float32 where pixels are real numbers; or in files, unread
+    x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
     y: Tensor  # int64 (N,), -1 where there is no label
 
-    def check(self, image_shape: tuple[int, ...], num_classes: int | None) -> None:
-        """Raises ValueError if the images have another shape, or a label is none of 0 to `num_classes - 1`."""
-        if self.x.shape[1:] != image_shape:
-            raise ValueError(f"data.image_shape={list(image_shape)}, but the images are {list(self.x.shape[1:])}")
-        lowest, highest = int(self.y.min()), int(self.y.max())
-        if num_classes is not None and not 0 <= lowest <= highest < num_classes:
-            raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")
+    @property
+    def is_fixed(self) -> bool:
+        """True: there is room to keep it."""
+        return True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(N, C, H, W)`."""
+        return tuple(self.x.shape)
+
+    @property
+    def device(self) -> torch.device:
+        """Where images and labels are."""
+        return self.x.device
+
+    @property
+    def checksum(self) -> str:
+        """Of all pixels and labels, with evaluation bits and noise."""
+        digest = sha256(self.x.contiguous().numpy().data)
+        digest.update(self.y.numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def check(self, name: str, representation: Representation) -> None:
+        """See `Representation.check`."""
+        representation.check(name, self.x)
+
+    def pixels(self, rows: slice | Tensor) -> Tensor:
+        """`(n, C, H, W)`, as they are kept."""
+        return self.x[rows]
 
     def only(self, chosen: Tensor) -> "Split":
         """The images of a mask `(N,)`."""
-        x = self.x.only(chosen) if isinstance(self.x, Pictures) else self.x[chosen]
-        return Split(x, self.y[chosen])
+        return Split(self.x[chosen], self.y[chosen])
+
+    def with_labels(self, y: Tensor) -> "Split":
+        """The same images with other labels `(N,)`."""
+        return Split(self.x, y)
+
+    def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "Split":
+        """See `Representation.fix`."""
+        return Split(representation.fix(self.x, generator, in_training), self.y)
 
     def on(self, device: torch.device) -> "Split":
-        """The split on the device, where it takes less than half of what is free there."""
-        if isinstance(self.x, Pictures) or device.type != "cuda":
+        """On the device, if it takes less than half of what is free there."""
+        if device.type != "cuda":
             return self
-        size = self.x.nbytes + self.y.nbytes
-        has_room = size < torch.cuda.mem_get_info(device)[0] / 2
+        has_room = self.x.nbytes + self.y.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         return Split(self.x.to(device), self.y.to(device)) if has_room else self
+
+    def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Gathered one by one."""
+        for chosen in rows:
+            # On a CPU several times as fast as `x[chosen]`.
+            yield self.x.index_select(0, chosen).to(device), self.y.index_select(0, chosen).to(device)
+
+
+def check_split(
+    name: str, split: AnySplit, image_shape: tuple[int, ...], num_classes: int | None, representation: Representation
+) -> None:
+    """Raises ValueError if images, pixels or labels of the split `name` are not what the config says."""
+    if split.shape[1:] != image_shape:
+        raise ValueError(f"data.image_shape={list(image_shape)}, but the images are {list(split.shape[1:])}")
+    split.check(name, representation)
+    lowest, highest = int(split.y.min()), int(split.y.max())
+    if num_classes is not None and not 0 <= lowest <= highest < num_classes:
+        raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")
 
 
 class Source(Protocol):
@@ -46,7 +145,7 @@ class Source(Protocol):
         Raises FileNotFoundError where they are missing and cannot be downloaded.
         """
 
-    def load(self, root: Path) -> dict[str, Split]:
+    def load(self, root: Path) -> "dict[str, AnySplit]":
         """Read the split "train" and, only where the distributor defines them, "val" and "test".
 
         Raises ValueError where a file is corrupt.

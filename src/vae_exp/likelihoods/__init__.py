@@ -1,9 +1,9 @@
 """Likelihoods `params -> p(x | z, c)`: `(..., P*C, H, W)` to a Distribution, batch `(...)`, event `(C, H, W)`.
 
-Each says its `support`, the set of pixel values its probabilities sum or integrate to one over, from the
-chain `binary < levels < unit < real`: {0, 1}, the 256 levels k/255, [0, 1], the real line. It scores data
-whose values lie in that set. On `binary` and `levels` it is a mass, else a density. Given z pixels are
-independent, and the `base_dist` of the Distribution scores each by itself.
+The `support` of the Distribution, one of `torch.distributions.constraints`, is the set of images over which its
+probabilities sum or integrate to one: pixels in {0, 1}, the 256 levels k/255 (`vae_exp.supports.levels`), [0, 1], or
+all real numbers. It scores data whose values lie in this set. Over a discrete set it is a mass, else a density. Given
+z, pixels are independent, and the `base_dist` of the Distribution scores each by itself.
 """
 
 from vae_exp.likelihoods.bits import Bernoulli
@@ -12,7 +12,6 @@ from vae_exp.likelihoods.real import Gaussian, GaussianShared, Laplace, Normal, 
 from vae_exp.likelihoods.unit import ContinuousBernoulli
 
 __all__ = [
-    "SUPPORTS",
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",
@@ -23,5 +22,3 @@ __all__ = [
     "Normal",
     "SigmaVAE",
 ]
-
-SUPPORTS = ("binary", "levels", "unit", "real")

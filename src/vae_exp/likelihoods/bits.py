@@ -19,8 +19,6 @@ class Bernoulli(Likelihood):
             probabilities (nothing sums to one), so the ELBO is then recorded as no bound.
     """
 
-    support = "binary"
-
     def __init__(self, allow_grey: bool = False) -> None:
         super().__init__()
         self.allow_grey = allow_grey

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent
 
 from vae_exp.likelihoods.scales import bounded, check_bounds, check_params
 from vae_exp.parts import Likelihood
+from vae_exp.supports import levels
 
 __all__ = ["Categorical", "DiscretizedLogistic"]
 
@@ -24,8 +25,6 @@ class DiscretizedLogistic(Likelihood):
         max_scale: Greatest.
         params_per_pixel: 2; stated in yaml for the decoder to read.
     """
-
-    support = "levels"
 
     def __init__(self, min_scale: float = 0.001, max_scale: float = 1.0, params_per_pixel: int = 2) -> None:
         super().__init__()
@@ -42,6 +41,7 @@ class _LevelLogistic(Distribution):
     """Of one pixel: levels k / 255 with the masses of a logistic between `(k - 1/2) / 255` and `(k + 1/2) / 255`."""
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
+    support = levels
 
     def __init__(self, mu: Tensor, scale: Tensor) -> None:
         self.mu, self.scale = mu, scale
@@ -78,8 +78,6 @@ class Categorical(Likelihood):
         params_per_pixel: 256; stated in yaml for the decoder to read.
     """
 
-    support = "levels"
-
     def __init__(self, params_per_pixel: int = 256) -> None:
         super().__init__()
         self.params_per_pixel = check_params(params_per_pixel, 256)
@@ -92,6 +90,8 @@ class Categorical(Likelihood):
 
 class _LevelCategorical(TorchCategorical):
     """Torch's, of one pixel, over the levels k / 255 instead of their numbers k."""
+
+    support = levels
 
     def log_prob(self, value: Tensor) -> Tensor:
         return super().log_prob((255 * value).round())

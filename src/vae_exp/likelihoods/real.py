@@ -26,8 +26,6 @@ class Normal(Likelihood):
         scale: Standard deviation of a pixel, in units of the pixel range [0, 1].
     """
 
-    support = "real"
-
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = check_positive("scale", scale)
@@ -49,8 +47,6 @@ class Gaussian(Likelihood):
         params_per_pixel: 2; stated in yaml for the decoder to read.
         mean: `identity`: the decoder's number is mu; `sigmoid`: mu is its sigmoid, in [0, 1], where pixels are.
     """
-
-    support = "real"
 
     def __init__(
         self, min_scale: float = 0.01, max_scale: float = 1.0, params_per_pixel: int = 2, mean: Mean = "identity"
@@ -77,8 +73,6 @@ class GaussianShared(Likelihood):
             mean: As that of `Gaussian`.
     """
 
-    support = "real"
-
     def __init__(self, init_scale: float = 0.1, mean: Mean = "identity") -> None:
         super().__init__()
         self.mean = check_mean(mean)
@@ -96,8 +90,6 @@ class Laplace(Likelihood):
     Arguments:
         scale: b; the standard deviation is `sqrt(2) b`. In units of the pixel range [0, 1].
     """
-
-    support = "real"
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -120,7 +112,6 @@ class SigmaVAE(Likelihood):
         mean: As that of `Gaussian`.
     """
 
-    support = "real"
     scale: Tensor
 
     def __init__(self, min_scale: float = 0.001, mean: Mean = "identity") -> None:

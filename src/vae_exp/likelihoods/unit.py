@@ -20,8 +20,6 @@ class ContinuousBernoulli(Likelihood):
     `C(l) = l / tanh(l / 2)` is what makes the cross-entropy of grey pixels a density.
     """
 
-    support = "unit"
-
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent continuous Bernoulli, batch `(...)`, event `(C, H, W)`."""
         return Independent(_UnitContinuous(logits=params, validate_args=False), 3, validate_args=False)

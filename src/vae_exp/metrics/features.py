@@ -107,7 +107,7 @@ def classifier(trained: Trained) -> Classifier:
     whole = replace(trained, data=data, seed=0)
     whole.reseed("classifier")
     network = Classifier(data.image_shape, trained.data.num_classes)
-    settings = (data.checksums["train"], data.representation, NUM_IMAGES, EPOCHS, str(network))
+    settings = (data.checksums["train"], data.representation.title, NUM_IMAGES, EPOCHS, str(network))
     path = trained.folder / f"classifier-{sha256(repr(settings).encode()).hexdigest()[:12]}.pt"
     found = [path for path in [path, *sorted(path.resolve().parent.parent.glob(f"*/{path.name}"))] if path.exists()]
     if found:

@@ -99,12 +99,8 @@ def bits_per_dim(trained: Trained, nats: float) -> dict[str, Any]:
     what, dims = bound(trained.model, data), log(2) * torch.Size(data.image_shape).numel()
     if not what["is_bound"]:
         reason = "the likelihood is no probability of these pixels (likelihood.allow_grey=true)"
-    elif what["kind"] == "mass":
-        return {"bits_per_dim": nats / dims}
-    elif data.dequantize:
-        return {"bits_per_dim": nats / dims + 8}  # x = (level + u) / 256: a density of x is 256 times one of the level
-    elif data.values in ("binary", "levels"):
-        reason = "a density at levels has no bound: data.dequantize=true, or a likelihood of levels"
-    else:
-        reason = "a density of real numbers has no bits: it changes with their unit"
-    return {"bits_per_dim": None, "bits_per_dim_refused": reason}
+        return {"bits_per_dim": None, "bits_per_dim_refused": reason}
+    try:
+        return {"bits_per_dim": nats / dims + data.representation.bits_offset(what["kind"] == "mass")}
+    except ValueError as error:
+        return {"bits_per_dim": None, "bits_per_dim_refused": str(error)}

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
 
 from vae_exp import samplers
 from vae_exp.config import NoMeaningError
@@ -20,6 +21,7 @@ from vae_exp.metrics.features import Inception, classifier
 from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
+from vae_exp.supports import support_of
 
 __all__ = ["distances", "manifolds", "quality"]
 
@@ -63,7 +65,8 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
 
     num_images = min(num_images, trained.num_images())
     y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
-    is_bits = trained.data.values == trained.model.likelihood.support == "binary"
+    support = support_of(trained.model.likelihood, trained.data.image_shape)
+    is_bits = trained.data.representation.is_bits and support is constraints.boolean
     compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
     if trained.split != "train":
         compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))
@@ -105,7 +108,7 @@ def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) ->
         c = model.context(labels)
         px = model.decode(draw(len(labels), c), c)
         x = px.sample() if is_bits else px.mean
-        yield x if trained.data.values == "real" else x.clamp(0, 1)
+        yield x if trained.data.representation.is_real else x.clamp(0, 1)
 
 
 class _Identity(nn.Identity):

@@ -1,23 +1,30 @@
 """From a config to objects: the parts of a run, checked to fit each other and the data."""
 
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
-from hydra.errors import InstantiationException
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import InstantiationException, MissingConfigException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import ConfigError
+from vae_exp.config import CONF, ConfigError
 from vae_exp.data import Images
-from vae_exp.likelihoods import SUPPORTS
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
 from vae_exp.runs.dry_run import check_shapes
+from vae_exp.runs.folder import load_config
+from vae_exp.supports import support_of
 
 __all__ = [
     "bound",
     "build",
     "check_values",
+    "data_config",
     "make",
     "prepare",
 ]
@@ -54,6 +61,25 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
 
 
+def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
+    """A config of the data of a run folder, or else of the option `name` of data/, brought to images `(C, H, W)`.
+
+    Raises:
+        ConfigError: If it is neither; the message names `key`.
+    """
+    if (Path(name) / "config.yaml").is_file():
+        return OmegaConf.create({"data": load_config(name).data})
+    overrides = [f"data={name}", f"data.root='{root}'", f"data.image_shape={list(image_shape)}"]
+    is_open = GlobalHydra.instance().is_initialized()  # by a command
+    try:
+        with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
+            cfg = compose("train", overrides=overrides)
+    except MissingConfigException as error:
+        options = ", ".join(error.options or [])
+        raise ConfigError(f"{key}={name} is no run folder and none of data/: {options}") from error
+    return OmegaConf.create({"data": OmegaConf.to_container(cfg.data, resolve=True)})
+
+
 def check_values(cfg: DictConfig) -> None:
     """Refuses what Lightning would refuse late or with a stack trace.
 
@@ -88,14 +114,6 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if getattr(model.likelihood, "support", None) not in SUPPORTS:
-            raise ValueError(
-                f"likelihood: {cfg.likelihood._target_} must say its support, one of {', '.join(SUPPORTS)}"
-            )
-        is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and data.values != "real"
-        if not _fits(data, model) and not is_grey_allowed:
-            given = f"{type(model.likelihood).__name__} scores {model.likelihood.support} pixels"
-            raise ValueError(f"{given}, the data are {data.representation} ({data.values}).\n{_ways_out(data)}")
         if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
             raise ValueError(
                 f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images in excess, and "
@@ -111,6 +129,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             model.encoder.compile()
             model.decoder.compile()
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
+        _check_support(model, data)
         if cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: of this model choose one of {', '.join(monitors)}")
     except ValueError as error:
@@ -118,15 +137,22 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     return model, data
 
 
-def _ways_out(data: Images) -> str:
-    if data.values == "real":
-        return "Ways out: likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
-    if data.values == "unit":
-        return "Ways out: likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
-    return (
-        "Ways out: data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
-        "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
-    )
+def _check_support(model: VAE, data: Images) -> None:
+    support, pixels = support_of(model.likelihood, data.image_shape), data.representation
+    is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and not pixels.is_real
+    if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
+        return
+    if pixels.is_real:
+        ways = "likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
+    elif not pixels.support.is_discrete:
+        ways = "likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
+    else:
+        ways = (
+            "data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
+            "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+        )
+    name = type(model.likelihood).__name__
+    raise ValueError(f"{name} scores pixels in {support}, the data are {pixels.title}.\nWays out: {ways}")
 
 
 def prepare(data: Images, world_size: int = 1) -> None:
@@ -143,16 +169,13 @@ def prepare(data: Images, world_size: int = 1) -> None:
         raise ConfigError(str(error)) from error
 
 
-def _fits(data: Images, model: VAE) -> bool:
-    return SUPPORTS.index(data.values) <= SUPPORTS.index(model.likelihood.support)
-
-
 def bound(model: VAE, data: Images) -> dict[str, Any]:
     """What the run's ELBO bounds; ELBOs compare where these agree."""
+    support = support_of(model.likelihood, data.image_shape)
     return {
         "of": model.bounds,
-        "representation": data.representation,
-        "kind": "mass" if model.likelihood.support in ("binary", "levels") else "density",
-        "is_bound": model.bounds is not None and _fits(data, model),
+        "representation": data.representation.title,
+        "kind": "mass" if support.is_discrete else "density",
+        "is_bound": model.bounds is not None and data.representation.lies_in(support, data.image_shape),
         "units": "nats per image",
     }

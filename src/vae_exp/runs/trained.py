@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.pictures import decode
+from vae_exp.data.files import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
@@ -76,7 +76,7 @@ class Trained:
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the command's."""
         self.setup(split or self.split)
-        return len(self.data.splits[split or self.split].x)
+        return len(self.data.splits[split or self.split].y)
 
     def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
@@ -153,7 +153,7 @@ class Trained:
         try:
             return self.data.represent(torch.stack(pixels)).to(self.data.device)
         except ValueError as error:
-            if self.data.levels == 2:
+            if self.data.representation.levels == 2:
                 way = "the images of this run are bits: give files of black and white pixels (0 and 255) alone"
                 raise ConfigError(f"input: {way}") from error
             raise ConfigError(f"input: {error}") from error
@@ -164,11 +164,9 @@ class Trained:
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def shown(self, images: Tensor) -> Tensor:
-        """Images as pixels in [0, 1]: real numbers from the least to the greatest of 100 of the split, see `subset`."""
-        if self.data.values != "real":
-            return images
-        x, _ = self.images(100)
-        return (images - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
+        """See `Images.shown`; real numbers by the range of the command's split."""
+        self.setup(self.split)
+        return self.data.shown(images, self.split)  # type: ignore[arg-type]
 
     def bar(self, total: int, title: str, unit: str = "images") -> "tqdm[Any]":
         """A progress bar, to be used in a `with`."""

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from math import log
 from pathlib import Path
@@ -10,21 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vae_exp import plots
-from vae_exp.config import CONF, ConfigError, NoMeaningError
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models import VAE
 from vae_exp.precision import exact, on_cpu
-from vae_exp.runs.build import bound, make
-from vae_exp.runs.folder import load_config
+from vae_exp.runs.build import bound, data_config, make
 from vae_exp.runs.trained import Trained, restore
 from vae_exp.what import codes
 from vae_exp.what.errors import mean_and_error
@@ -93,14 +87,14 @@ def anomalies(
         return each[0] if background is None else each[0] - each[1]
 
     trained.setup(trained.split)
-    own_name = f"{_name(trained.cfg)}, {trained.split}"
+    own_name = f"{_name(trained.data)}, {trained.split}"
     own, other = _score_all(trained, score_of, own_name, num_images), None
     numbers: dict[str, Any] = {"num_images": len(own.scores), **mean_and_error("score", own.scores)}
     sets = {own_name: own}
     title = f"{trained.cfg.name}\nhow probable images are: {SCORES[score]}"
     if against is not None:
-        data, other_name = _other_data(trained, against)
-        other_name = f"{other_name}, {trained.split}" if f"{other_name}, {trained.split}" != own_name else "against"
+        data = _other_data(trained, against)
+        other_name = f"{_name(data)}, {trained.split}" if _name(data) != _name(trained.data) else "against"
         other = sets[other_name] = _score_all(replace(trained, data=data), score_of, other_name, num_images)
         is_own = np.repeat([1, 0], [len(own.scores), len(other.scores)])
         numbers |= mean_and_error("score_against", other.scores)
@@ -160,56 +154,35 @@ def _background(trained: Trained, folder: str) -> VAE:
     other = restore(folder, accelerator="cpu", progress=False)
     model, needed = other.model.to(trained.data.device), {}
     for one, data in ((trained.model, trained.data), (other.model, other.data)):
-        needed[one] = (data.image_shape, data.values, bound(one, data)["kind"], one.bounds is not None)
+        needed[one] = (data.image_shape, data.representation.support, bound(one, data)["kind"], one.bounds is not None)
     if needed[model] != needed[trained.model]:
         raise ConfigError(
-            f"background={folder} is a model of other images: {other.data.image_shape}, {other.data.representation}, "
+            f"background={folder} is a model of other images: {other.data.image_shape}, "
+            f"{other.data.representation.title}, "
             f"{other.cfg.likelihood._target_.rpartition('.')[2]}; the run's: {trained.data.image_shape}, "
-            f"{trained.data.representation}, {trained.cfg.likelihood._target_.rpartition('.')[2]}"
+            f"{trained.data.representation.title}, {trained.cfg.likelihood._target_.rpartition('.')[2]}"
         )
     return model
 
 
-def _name(cfg: DictConfig) -> str:
-    """Of the data of a run."""
-    return str(cfg.data.source.get("name") or cfg.data.source._target_.rpartition(".")[2])
+def _name(data: Images) -> str:
+    return str(getattr(data.source, "name", None) or type(data.source).__name__)
 
 
-def _other_data(trained: Trained, against: str) -> tuple[Images, str]:
+def _other_data(trained: Trained, against: str) -> Images:
     """Other images, as the run is shown its own.
 
     Raises:
         ConfigError: If there are none of this name, they cannot be read, or are of another size or other values.
     """
-    shape, own = list(trained.data.image_shape), trained.cfg.data
-    if (Path(against) / "config.yaml").is_file():
-        node = load_config(against).data
-    else:
-        root = str(trained.data.root)
-        overrides = [f"data={against}", f"data.root='{root}'", f"data.image_shape={shape}"]
-        is_open = GlobalHydra.instance().is_initialized()  # by the command itself
-        try:
-            with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
-                node = compose("train", overrides=overrides).data
-        except MissingConfigException as error:
-            options = ", ".join(error.options or [])
-            raise ConfigError(f"against={against} is no run folder and none of data/: {options}") from error
-        node = OmegaConf.create(OmegaConf.to_container(node, resolve=True))
-    is_bits = trained.data.values == "binary" and node.levels != 2
-    node.binarize = "static" if is_bits and own.binarize == "none" else own.binarize
-    node.dequantize = own.dequantize
-    node.labelled = node.labelled_per_batch = None
+    cfg = data_config("against", against, trained.data.root, trained.data.image_shape)
     try:
-        data = make(OmegaConf.create({"data": node}), "data")
-        if (list(data.image_shape), data.values) != (shape, trained.data.values):
-            given, needed = (f"{list(d.image_shape)}, {d.representation}" for d in (data, trained.data))
-            raise ValueError(f"its images are {given}, the run's {needed}")
-        data = data.on(trained.data.device)
+        data = make(cfg, "data").like(trained.data)
         data.prepare_data()
         data.setup("test" if trained.split == "test" else "fit")
     except (ConfigError, OSError, ValueError) as error:
         raise ConfigError(f"against={against}: {error}") from error
-    return data, _name(OmegaConf.create({"data": node}))
+    return data
 
 
 def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.data.pictures import decode
+from vae_exp.data.files import decode
 from vae_exp.estimators.importance import CHUNK
 from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
@@ -126,7 +126,7 @@ def _mean_image(trained: Trained) -> Tensor:
         for x, _ in trained.batches("train"):
             total += x.sum(dim=0)
             bar.update(len(x))
-    return (total + 1) / (num + 2) if trained.data.values == "binary" else total / num
+    return (total + 1) / (num + 2) if trained.data.representation.is_bits else total / num
 
 
 def _values(filled: dict[str, Filled], x: Tensor, known: Tensor, mean: Tensor | None) -> dict[str, Tensor]:
@@ -181,7 +181,7 @@ def _numbers(trained: Trained, values: dict[str, Tensor], are_true: bool) -> dic
     for name, each in sorted(values.items()):
         if name.startswith("error") or (what["is_bound"] and name != "log_score_mean_image"):
             numbers |= mean_and_error(name, each)
-    if what["is_bound"] and what["kind"] == "mass" and trained.data.values == "binary":
+    if what["is_bound"] and what["kind"] == "mass" and trained.data.representation.is_bits:
         numbers |= mean_and_error("log_score_mean_image", values["log_score_mean_image"])
     # Of one latent an image nothing is known of its error.
     if "log_p_missing" in numbers and variance is not None and not variance.isnan().any():

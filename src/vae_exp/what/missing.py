@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.data.pictures import decode
+from vae_exp.data.files import decode
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.models import VAE

@@ -1,6 +1,5 @@
 """Pictures in files, of any size and format: cropped, resized, read all at once or when they are needed."""
 
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,27 +15,38 @@ from torch import Tensor
 from torch.hub import tqdm
 from torch.utils.data import DataLoader, Dataset
 
+from vae_exp.data.representation import Representation
+from vae_exp.data.split import AnySplit, Split
+
 
 @final
-class Pictures(Dataset[Tensor]):
-    """Pictures that stay in their files: indexing reads them, uint8 `(n, C, H, W)`.
+class InFiles(Dataset[tuple[Tensor, Tensor]]):
+    """A split whose pictures stay in their files: indexing reads them, uint8 `(n, C, H, W)`, with their labels.
 
     Arguments:
         folder: Where the files are.
         names: Their paths below it, an array of strings.
+        y: Labels, int64 `(N,)`, -1 where there is none.
         image_shape: `(C, H, W)` to bring them to.
-        in_memory: Whether the data module is to read them all before training.
+        in_memory: Whether they are all read before training.
         workers: Processes that read ahead; as many as there are CPUs at most, 0 for none.
     """
 
-    dtype = torch.uint8
+    is_fixed = False  # they would have to be kept
     device = torch.device("cpu")
 
     def __init__(
-        self, folder: Path, names: npt.NDArray[np.str_], image_shape: Sequence[int], in_memory: bool, workers: int
+        self,
+        folder: Path,
+        names: npt.NDArray[np.str_],
+        y: Tensor,
+        image_shape: Sequence[int],
+        in_memory: bool,
+        workers: int,
     ) -> None:
         self.folder = folder
         self.names = names
+        self.y = y
         self.image_shape = tuple(image_shape)
         self.in_memory = in_memory
         self.workers = min(workers, _cpus())
@@ -47,36 +57,64 @@ class Pictures(Dataset[Tensor]):
         return (len(self.names), *self.image_shape)
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the tensor they would be."""
-        return math.prod(self.shape)
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Names and sizes of the files: to read them for a checksum takes as long as an epoch."""
+    def checksum(self) -> str:
+        """Of names and sizes of the files, and labels: to read them for a checksum takes as long as an epoch."""
         sizes = (f"{name} {(self.folder / name).stat().st_size}" for name in self.names)
-        return sha256("\n".join([str(self.image_shape), *sizes]).encode()).digest()
+        files = sha256("\n".join([str(self.image_shape), *sizes]).encode()).digest()
+        return sha256(files + self.y.numpy().tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        pixels = [self._read(name) for name in self.names[rows if isinstance(rows, slice) else rows.numpy()]]
-        return torch.from_numpy(np.stack(pixels))
+    def __getitem__(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pixels(rows), self.y[rows]
 
-    def only(self, chosen: Tensor) -> "Pictures":
+    def check(self, name: str, representation: Representation) -> None:
+        """Checks their type alone: they are unread."""
+        representation.check(name, torch.empty(0, dtype=torch.uint8))
+
+    def pixels(self, rows: slice | Tensor) -> Tensor:
+        """Reads some of them, uint8 `(n, C, H, W)`."""
+        chosen = self.names[rows if isinstance(rows, slice) else rows.numpy()]
+        return torch.from_numpy(np.stack([self._read(name) for name in chosen]))
+
+    def only(self, chosen: Tensor) -> "InFiles":
         """Those of a mask `(N,)`, unread."""
-        return Pictures(self.folder, self.names[chosen.numpy()], self.image_shape, self.in_memory, self.workers)
+        names = self.names[chosen.numpy()]
+        return InFiles(self.folder, names, self.y[chosen], self.image_shape, self.in_memory, self.workers)
 
-    def read(self) -> Tensor:
-        """All of them."""
+    def with_labels(self, y: Tensor) -> "InFiles":
+        """The same files with other labels `(N,)`."""
+        return InFiles(self.folder, self.names, y, self.image_shape, self.in_memory, self.workers)
+
+    def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> AnySplit:
+        """All of them in memory, if `in_memory`; else the files, whose bits and noise are drawn batch by batch.
+
+        Raises:
+            ValueError: If bits are to be drawn once for all, and there is no room for them.
+        """
+        if self.in_memory:
+            return self.read().fixed(representation, generator, in_training)
+        if representation.binarize in ("static", "threshold"):
+            raise ValueError(
+                f"data.binarize={representation.binarize} fixes the bits of pictures in memory, and these are read "
+                "while training: data.source.in_memory=true, or data.binarize=dynamic"
+            )
+        return self
+
+    def on(self, device: torch.device) -> "InFiles":
+        """Itself: files stay where they are."""
+        return self
+
+    def read(self) -> Split:
+        """All of them, in memory."""
         pixels = np.empty(self.shape, np.uint8)
         fill(pixels, lambda i: self._read(self.names[i]), self.folder.name)
-        return torch.from_numpy(pixels)
+        return Split(torch.from_numpy(pixels), self.y)
 
-    def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """`self[r]` for each r of `rows`, on the CPU and in this order, read ahead of their use on `device`."""
-        loader: DataLoader[Tensor] = DataLoader(
+    def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read ahead of their use on `device`, in the order of `rows`."""
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self,
             batch_size=None,  # an index is a whole batch
             sampler=rows,
@@ -84,7 +122,8 @@ class Pictures(Dataset[Tensor]):
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # it draws a seed that nothing uses, and would do so from the run's generator
         )
-        return iter(loader)
+        for x, y in loader:
+            yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
     def _read(self, name: str) -> npt.NDArray[np.uint8]:
         path = self.folder / name

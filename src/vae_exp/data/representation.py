@@ -1,0 +1,176 @@
+"""What the pixels of a data set are, and what a model is shown of them."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
+
+from vae_exp.supports import levels as all_levels
+
+__all__ = ["Binarize", "Levels", "Representation", "bits", "floats"]
+
+Levels = int | Literal["unit"] | None
+Binarize = Literal["none", "threshold", "dynamic", "static"]
+
+
+@dataclass(frozen=True)
+class Representation:
+    """Pixels as they are in the files, and as a likelihood scores them.
+
+    Arguments:
+        levels: Number of values of a pixel in the files, from 2 to 256, where pixels are bytes; `unit` for real numbers
+            in [0, 1], None for any real numbers, float32.
+        binarize: `none`; `threshold` at one half; `static`: one draw of bits, with the grey levels as probabilities;
+            `dynamic`: new bits at each visit in training, fixed ones for validation and test.
+        dequantize: Adds uniform noise, `(level + u) / 256`, which is fixed for validation and test.
+
+    Raises:
+        ValueError: If these do not go together.
+    """
+
+    levels: Levels = 256
+    binarize: Binarize = "none"
+    dequantize: bool = False
+
+    def __post_init__(self) -> None:
+        if self.binarize not in get_args(Binarize):
+            raise ValueError(f"data.binarize={self.binarize}: choose none, threshold, dynamic or static")
+        if self.levels not in (None, "unit", *range(2, 257)):
+            raise ValueError(
+                f"data.levels={self.levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], "
+                "null for any others"
+            )
+        if self.binarize != "none" and not isinstance(self.levels, int):
+            raise ValueError(
+                f"data.binarize={self.binarize} is for grey levels, these pixels are {self._kind}: set it to none"
+            )
+        if self.dequantize and (self.binarize != "none" or self.levels != 256):
+            given = "bits" if self.binarize != "none" else self._kind
+            raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
+
+    @property
+    def _kind(self) -> str:
+        """Of pixels in the files, in words."""
+        if isinstance(self.levels, int):
+            return f"{self.levels} levels"
+        return "real numbers in [0, 1]" if self.levels else "real numbers"
+
+    @property
+    def title(self) -> str:
+        """What the likelihood scores, in words: runs compare where it is the same."""
+        if self.binarize != "none":
+            return f"bits, {self.binarize}"
+        if self.levels == 2:
+            return "bits, as distributed"
+        return f"{self._kind}, dequantised" if self.dequantize else self._kind
+
+    @property
+    def support(self) -> Constraint:
+        """The set in which the values of a pixel lie."""
+        if self.levels is None:
+            return constraints.real
+        if self.binarize != "none" or self.levels == 2:
+            return constraints.boolean
+        return constraints.unit_interval if self.dequantize or self.levels == "unit" else all_levels
+
+    @property
+    def is_bits(self) -> bool:
+        """Whether each pixel is 0 or 1."""
+        return self.support is constraints.boolean
+
+    @property
+    def is_real(self) -> bool:
+        """Whether a pixel may lie outside [0, 1]."""
+        return self.support is constraints.real
+
+    @property
+    def examples(self) -> Tensor:
+        """Values of a pixel `(N,)`: the ends of `support`, or numbers far from 0, and some between them."""
+        if self.is_bits:
+            return torch.tensor([0.0, 1.0])
+        if self.support is all_levels:
+            return torch.tensor([0, 1, 102, 255]) / 255
+        return torch.tensor([-1e4, -1.0, 0.0, 0.123, 1.0, 1e4] if self.is_real else [0.0, 0.123, 1.0])
+
+    def lies_in(self, support: Constraint, image_shape: tuple[int, ...]) -> bool:
+        """Whether images `(C, H, W)` of such pixels lie in a set of images: can a distribution with this support score
+        them? `Constraint.check` decides, by the examples."""
+        images = self.examples.view(-1, *[1] * len(image_shape)).expand(-1, *image_shape)
+        return bool(support.check(images).all())
+
+    def check(self, name: str, x: Tensor) -> None:
+        """Compares the pixels of the split `name` with `data.levels`.
+
+        Raises:
+            ValueError: If they are of another type, or out of their range.
+        """
+        is_real = not isinstance(self.levels, int)
+        given = "null" if self.levels is None else self.levels
+        if x.dtype != (torch.float32 if is_real else torch.uint8):
+            ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
+            raise ValueError(f"data.levels={given} is for {self._kind}, the pixels are {x.dtype}: set {ways}")
+        if self.levels == 2 and ((x != 0) & (x != 255)).any():
+            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
+        if is_real and not x.isfinite().all():
+            raise ValueError(f"data.levels={given}: some pixels of {name} are no numbers")
+        if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
+            raise ValueError(
+                f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
+                "scale them to [0, 1], or set data.levels=null for any real numbers"
+            )
+
+    def fix(self, x: Tensor, generator: torch.Generator, in_training: bool) -> Tensor:
+        """Pixels of a split as they are kept in memory, with all bits and noise that do not change between visits."""
+        if self.binarize == "threshold":
+            return (x > 127).byte() * 255
+        if self.binarize == "static" or (self.binarize == "dynamic" and not in_training):
+            return bits(x, generator) * 255
+        if self.dequantize and not in_training:
+            return (x + torch.rand(x.shape, generator=generator)) / 256
+        return x
+
+    def view(self, x: Tensor) -> Tensor:
+        """Pixels of a batch as the model is shown them in training: draws new bits, or noise."""
+        if self.binarize == "dynamic":
+            return bits(x).float()
+        return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
+
+    def bits_offset(self, is_mass: bool) -> float:
+        """What bits per dim are above the bits of the density, or mass, of a pixel.
+
+        Raises:
+            ValueError: If the density has no meaning in bits; it says why.
+        """
+        if is_mass:
+            return 0.0
+        if self.dequantize:
+            return 8.0  # x = (level + u) / 256: a density of x is 256 times one of the level
+        if self.support.is_discrete:
+            raise ValueError("a density at levels has no bound: data.dequantize=true, or a likelihood of levels")
+        raise ValueError("a density of real numbers has no bits: it changes with their unit")
+
+    def like(self, other: "Representation") -> "Representation":
+        """These pixels, made bits or given noise as `other` does with its own.
+
+        Raises:
+            ValueError: If these pixels cannot be.
+        """
+        is_made_bits = other.levels == 2 and other.binarize == "none" and self.levels != 2
+        return replace(self, binarize="static" if is_made_bits else other.binarize, dequantize=other.dequantize)
+
+
+def floats(x: Tensor) -> Tensor:
+    """Bytes as numbers in [0, 1], floats as they are."""
+    return x / 255 if x.dtype == torch.uint8 else x
+
+
+def bits(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
+
+    On a CPU this is faster than `bernoulli`, and bytes become floats faster than bools.
+    """
+    numbers = torch.randint(255, x.shape, dtype=torch.uint8, device=x.device, generator=generator)
+    return (numbers < x).view(torch.uint8)
