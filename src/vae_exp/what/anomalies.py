@@ -16,6 +16,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
+from vae_exp.metrics.options import at_least
 from vae_exp.models import VAE
 from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.build import bound, data_config, make
@@ -67,12 +68,9 @@ def anomalies(
         NoMeaningError: If the model has no density.
         ConfigError: If an option is none, or the background or the other data do not fit the run.
     """
+    at_least(1, num_samples=num_samples, **({} if num_images is None else {"num_images": num_images}))
     if score not in SCORES:
         raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
-    if num_samples < 1 or (num_images is not None and num_images < 1):
-        raise ConfigError(
-            f"num_samples={num_samples} num_images={num_images}: at least 1 of each, or null for all images"
-        )
     if trained.model.bounds is None and score != "recon":
         raise NoMeaningError(f"an autoencoder has no density, hence no {score}: choose score=recon, or model=vae")
     if (background is None) == (score == "likelihood_ratio"):
@@ -112,11 +110,14 @@ def anomalies(
     marked = {Path(path).name: value for path, value in files.items()}
     unit = f"{SCORES[score]}, nats per image"
     plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", marked)
+    _draw_worst(trained, own, f"of {trained.described(num_images)} those that score lowest: {unit}", out)
+    return numbers
+
+
+def _draw_worst(trained: Trained, own: _Scored, title: str, out: Path) -> None:
     lowest = own.scores.argsort()[: len(own.worst)].tolist()
     captions = [f"image {own.numbers[i]}\n{own.scores[i]:.1f}" for i in lowest]
-    what = f"{trained.cfg.name}\nof {trained.described(num_images)} those that score lowest: {unit}"
-    plots.captioned(trained.shown(own.worst), captions, what, out / "worst.png")
-    return numbers
+    plots.captioned(trained.shown(own.worst), captions, f"{trained.cfg.name}\n{title}", out / "worst.png")
 
 
 def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, cat, nn
 
 from vae_exp import plots
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import NoMeaningError
+from vae_exp.metrics.options import at_least
 from vae_exp.runs.build import make
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -47,8 +48,7 @@ def denoise(
         codes.save(trained, recon, names, out)
         _picture(trained, {"noisy": x, "denoised": recon}, "files and what the model makes of them", out)
         return {}
-    if num_images < 1:
-        raise ConfigError(f"num_images={num_images}: at least 1 is needed")
+    at_least(1, num_images=num_images)
     chosen = OmegaConf.create({"corruption": corruption})
     noise = make(trained.cfg if corruption["_target_"] == "torch.nn.Identity" else chosen, "corruption").train()
     if isinstance(noise, nn.Identity):

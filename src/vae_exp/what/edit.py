@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -100,29 +101,34 @@ def _shown(
     paths: str | Sequence[str] | None,
     label: int | None,
 ) -> tuple[Tensor, Tensor | None, list[str], list[str]]:
-    """Images, what the model is told of them, their names and what stands beside them."""
+    """Images, the labels that the model gets for them, their names and what stands beside them."""
+    at_least(1, num_images=num_images)
     if source == target:
         raise ConfigError(f"source={source} target={target}: two classes are needed")
-    if num_images < 1:
-        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
     for name, k in (("source", source), ("target", target)):
         if not 0 <= k <= _last(trained):
             raise ConfigError(f"{name}={k}: the labels are 0 to {_last(trained)}")
     if paths is not None:
         x, y, names = codes.given(trained, paths, label, [])
         return x, y, names, names
-    found: dict[int, list[Tensor]] = {source: [], target: []}
-    for x, y in trained.batches():
-        for k, images in found.items():
-            images += x[y == k][: num_images - len(images)]
-        if all(len(images) == num_images for images in found.values()):
-            break
+    found = _of_classes(trained, (source, target), num_images)
     if not any(found.values()):
         raise ConfigError(f"source={source} target={target}: no {trained.split} image has these labels")
     x = torch.stack([image for images in found.values() for image in images])
     classes = [k for k, images in found.items() for _ in images]
     y = codes.labels(trained.model, x, torch.tensor(classes, device=x.device), label)
     return x, y, [], [f"y = {k}" for k in classes]
+
+
+def _of_classes(trained: Trained, classes: Sequence[int], num_images: int) -> dict[int, list[Tensor]]:
+    """The first images of each class, `num_images` of it at most."""
+    found: dict[int, list[Tensor]] = {k: [] for k in classes}
+    for x, y in trained.batches():
+        for k, images in found.items():
+            images += x[y == k][: num_images - len(images)]
+        if all(len(images) == num_images for images in found.values()):
+            break
+    return found
 
 
 def _last(trained: Trained) -> int:

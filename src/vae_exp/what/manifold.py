@@ -12,6 +12,7 @@ from zuko.distributions import NormalizingFlow
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete
+from vae_exp.metrics.options import at_least
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -48,6 +49,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
         ConfigError: If the dimensions are none, or a label is missing or none.
         NoMeaningError: If the prior has no such grid.
     """
+    at_least(2, num_points=num_points)
     model, device = trained.model, trained.data.device
     if model.bounds is None:
         raise NoMeaningError(
@@ -60,8 +62,6 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
         raise NoMeaningError("what=manifold: one latent makes no plane, what=traversal makes a row of it")
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
         raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
-    if num_points < 2:
-        raise ConfigError(f"num_points={num_points}: at least 2 a side are needed")
     c = None if c is None else c.expand(num_points**2, -1)
     prior = model.prior(c)
     share = (torch.arange(num_points, device=device) + 0.5) / num_points
@@ -69,19 +69,20 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     u[:, dims[0]] = share.repeat(num_points)
     u[:, dims[1]] = share.flip(0).repeat_interleave(num_points)
     images = codes.decode(model, quantiles(prior, u), c)
+    # For a flow, the place in its base: in z the grid is bent.
     is_flow = isinstance(prior, NormalizingFlow)
-    # Of a flow the place in the base: in z the grid is bent.
-    ticks = [f"{z:.2f}" for z in torch.special.ndtri(share).tolist()]
-    if is_flow:
-        ticks = [f"{p:.2f}" for p in share.tolist()]
-    across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
-    told = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
+    ticks = [f"{place:.2f}" for place in (share if is_flow else torch.special.ndtri(share)).tolist()]
+    px = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
     rest = "" if latent_dim == 2 else ", the other latents at their median"
-    beside = "distribution functions" if is_flow else "values"
     title = (
-        f"{trained.cfg.name}\nmeans of {told} on a grid of even probability under the prior{rest}\n"
-        f"{across} to the right, {up} upwards; beside the images their {beside}"
+        f"{trained.cfg.name}\nmeans of {px} on a grid of even probability under the prior{rest}\n{_axes(dims, is_flow)}"
     )
     path = out / "manifold.png"
     plots.grid(trained.shown(images), title, path, rows=ticks[::-1], columns=num_points, heads=ticks)
     return {}
+
+
+def _axes(dims: Sequence[int], is_flow: bool) -> str:
+    across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
+    beside = "distribution functions" if is_flow else "values"
+    return f"{across} to the right, {up} upwards; beside the images their {beside}"

@@ -11,6 +11,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.distributions import OneHots, is_discrete
 from vae_exp.draws import Draw
+from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -42,9 +43,9 @@ def traversal(
     Raises:
         ConfigError: If the file is no picture of the run's kind, an index is none, or a label is missing.
     """
+    at_least(1, num_dims=num_dims)
+    at_least(2, num_steps=num_steps)
     model = trained.model
-    if num_dims < 1 or num_steps < 2:
-        raise ConfigError(f"num_dims={num_dims} num_steps={num_steps}: at least 1 and 2 are needed")
     if not (input is None or isinstance(input, str)):
         raise ConfigError(f"input={input}: one file is needed")
     if not 0 <= image < trained.num_images():
