@@ -23,6 +23,8 @@ import torch
 from torchvision.datasets import MNIST
 from turns import Worker
 
+from vae_exp.data import IDX
+
 HERE = Path(__file__).parent
 PYTHON = sys.executable
 PEERS = HERE / ".venv" / "bin" / "python"
@@ -260,7 +262,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each process")
     args = parser.parse_args()
     root = str(Path(args.root).resolve())
-    MNIST(root, download=not (Path(root) / "MNIST").exists())
+    try:
+        IDX("MNIST").fetch(Path(root))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}\nAnother folder: VAE_EXP_DATA=... make bench")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     measures: dict[str, Callable[[str, Path], list[str]]] = {
         "start": start_up,

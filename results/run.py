@@ -22,6 +22,8 @@ from typing import Any
 
 import uses
 
+from vae_exp.data import IDX, FreyFace
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 RUNS = HERE / "runs.json"
@@ -298,6 +300,11 @@ def main() -> None:
     wanted = all_commands(sections) if sections else []
     todo = [command for command in wanted if args.again or "metrics" not in runs.get(command, {})]
     print(f"{len(todo)} of {len(wanted)} commands to run, {WORKERS} at a time")
+    try:
+        for source in (IDX("MNIST"), IDX("FashionMNIST"), FreyFace()):
+            source.fetch(Path(args.root).resolve())
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}\nAnother folder: VAE_EXP_DATA=... make results")
     try:
         run_all(todo, runs, path, str(Path(args.root).resolve()), extra)
         if "uses" in (args.sections or ["uses"]) and not args.quick and (args.again or not uses.USES.exists()):

@@ -26,7 +26,7 @@ COMMANDS = (
     f"{GENERATE} what=inpaint mask=random",
 )
 # Where a command leaves its numbers, in the run folder.
-FILES = {"what=anomalies": "generated/anomalies/anomalies.json", "what=inpaint": "generated/inpaint/inpaint.json"}
+FILES = {"what=anomalies": "images/anomalies/anomalies.json", "what=inpaint": "images/inpaint/inpaint.json"}
 
 
 def measured(words: list[str]) -> dict[str, float]:

@@ -17,9 +17,9 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger"},
+    {"objectives", "ledger", "charts"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help"},
+    {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "parts", "distributions", "layers", "precision", "supports"},
 ]
@@ -93,6 +93,18 @@ def caught(path: Path) -> set[str]:
 
 def test_one_module_finds_out_what_a_distribution_does_not_know():
     assert [path.name for path in SOURCE.rglob("*.py") if "NotImplementedError" in caught(path)] == ["distributions.py"]
+
+
+def test_models_and_distributions_say_what_they_can_do():
+    """Nobody else asks a model for its class, or a distribution whether it is a chain."""
+    classes = {"AE", "CVAE", "HVAE", "M2", "BetaVAE", "LabelDraw", "Chain"}
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                assert not asked & classes, f"{path}:{node.lineno}"
+            if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+                assert not ast.unparse(node.left).endswith(".bounds"), f"{path}:{node.lineno}: ask has()"
 
 
 def test_files_are_short():

@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import vae_exp
-from vae_exp.cli import override
 from vae_exp.config import CONF
 from vae_exp.help import help_page
+from vae_exp.overrides import override
 from vae_exp.training.job import _is_as_expected
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.pairs import cover
+from helpers.cases import cover
 from helpers.runs import PICTURED, SMALL, composed
 from hydra.core.hydra_config import HydraConfig
 
@@ -66,6 +66,7 @@ RULES = (
     ("for discrete ones: choose", lambda posterior, objective: posterior in DISCRETE and objective == "mcem"),
     ("have no pathwise gradient", lambda posterior, objective: posterior in DISCRETE and objective != "wake_sleep"),
     ("needs a fixed density", lambda likelihood, objective: likelihood == "sigma_vae" and objective == "mcem"),
+    ("apart from the encoder", lambda prior, objective: prior == "vamp" and objective in ("wake_sleep", "mcem")),
     ("no density|closed form|factorises", lambda posterior, prior: posterior == "point" and prior != "none"),
     ("closed form", lambda prior, objective: objective == "free_bits" and prior != "standard_normal"),
     ("closed form", lambda posterior, objective: objective == "free_bits" and posterior not in FACTORISED),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from helpers.runs import command, composed_evaluation, evaluated, wandb_records
+from helpers.runs import command, composed_on, evaluated, wandb_records
 
 from vae_exp.cli import exit_code
 from vae_exp.config import ConfigError, NoMeaningError
@@ -155,7 +155,7 @@ def test_options_that_are_no_use_are_named_before_a_run_is_read(tmp_path, option
 
 def test_a_metric_alone_and_a_list_of_them_give_the_same_numbers(run):
     folder, _ = run()
-    assert list(chosen(composed_evaluation(folder, "metrics=[nll,elbo]"))) == ["nll", "elbo"]
+    assert list(chosen(composed_on(folder, "evaluate", "metrics=[nll,elbo]"))) == ["nll", "elbo"]
     assert evaluated(folder, "metrics=nll", "nll.num_samples=3") == evaluated(folder, "metrics=[nll]", "num_samples=3")
     assert written(folder)["settings"]["nll"] == {"seed": 0, "num_samples": 3}
 
@@ -253,7 +253,7 @@ def test_numbers_of_another_bound_or_of_other_images_stand_in_another_table(run,
     }  # fmt: skip
     for name, options in kinds.items():
         run(*options, "trainer.max_epochs=1", folder=f"runs/{name}")
-    score_runs(composed_evaluation(tmp_path / "runs" / "*", "metrics=elbo"))
+    score_runs(composed_on(tmp_path / "runs" / "*", "evaluate", "metrics=elbo"))
     tables = printed(caplog)
     rows = [[line[0].rpartition("/")[2] for line in lines[1:]] for lines in tables.values()]
     assert sorted(rows) == [["a", "b"], ["ae"], ["bits"], ["cvae"], ["few"], ["other"]]
@@ -270,7 +270,7 @@ def test_bounds_of_other_numbers_of_latents_stand_in_other_columns(run, tmp_path
     for name, objective in (("a", "iwae objective.num_samples=2"), ("b", "iwae objective.num_samples=6"),
                             ("c", "piwae objective.num_samples=2 objective.num_groups=3")):  # fmt: skip
         run(*f"objective={objective}".split(), "trainer.max_epochs=1", folder=f"runs/{name}")
-    score_runs(composed_evaluation(tmp_path / "runs" / "*", "metrics=[elbo,nll]", "num_samples=7"))
+    score_runs(composed_on(tmp_path / "runs" / "*", "evaluate", "metrics=[elbo,nll]", "num_samples=7"))
     ((header, *_),) = printed(caplog).values()
     names = [name.strip() for name in header if name.strip()]
     assert {"test/elbo", "test/recon", "test/kl", "test/iwae(K=2)", "test/iwae(K=6)", "test/nll(K=7)"} <= set(names)
@@ -279,7 +279,7 @@ def test_bounds_of_other_numbers_of_latents_stand_in_other_columns(run, tmp_path
 
 def test_a_list_of_runs_and_patterns_scores_each_once(run, tmp_path):
     folders = [run("trainer.max_epochs=1", folder=f"runs/{name}")[0] for name in ("a", "b")]
-    cfg = composed_evaluation(folders[0], "metrics=elbo")
+    cfg = composed_on(folders[0], "evaluate", "metrics=elbo")
     cfg.run = [str(folders[1]), f"{tmp_path}/runs/*"]
     assert list(score_runs(cfg)) == [folders[1], folders[0]]
     with pytest.raises(ConfigError, match="give a run folder"):

@@ -160,16 +160,15 @@ RUNS = {
 @pytest.mark.parametrize(
     "name", [name if name in ("vae", "ae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
 )
-def test_every_model_is_sampled(run, name, monkeypatch):
+def test_every_model_is_sampled(run, drawn, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")
-    path = folder / "generated" / "samples" / "samples.png"
+    path = folder / "images" / "samples" / "samples.png"
     for kind in ("gmm", "flow"):
         numbers = generated(folder, "samples", f"sampler={kind}", "num_images=12")
         assert numbers == generated(folder, "samples", f"sampler={kind}", "num_images=12")
         assert set(numbers) == {"sampler_log_density"} | (set() if name == "ae" else {"prior_log_density"})
         assert all(math.isfinite(value) for value in numbers.values())
-        assert path.stat().st_size > 1000
         path.unlink()
     if name == "ae":
         with pytest.raises(NoMeaningError, match="sampler=gmm"):
@@ -178,10 +177,10 @@ def test_every_model_is_sampled(run, name, monkeypatch):
             evaluated(folder, "metrics=[quality]")
     else:
         assert generated(folder, "samples") == {}
-        assert path.stat().st_size > 1000
+        assert path.exists()
 
 
-def test_what_cannot_be_is_refused(run):
+def test_what_cannot_be_is_refused(run, drawn):
     folder, _ = run("posterior=bernoulli", "posterior.relaxed=true", "trainer.max_epochs=1")
     generated(folder, "samples", "sampler=prior")
     with pytest.raises(NoMeaningError, match="discrete latents"):

@@ -10,7 +10,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 import vae_exp
-from vae_exp.cli import COMMANDS, check_overrides, job, run_command
+from vae_exp.cli import COMMANDS, job, run_command
+from vae_exp.overrides import check_overrides
 from vae_exp.runs.folder import load_config
 
 

@@ -13,11 +13,12 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from vae_exp import plots
-from vae_exp.data.representation import floats
+from vae_exp import charts
+from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Mean, NonFiniteError
-from vae_exp.models import CVAE, VAE
+from vae_exp.runs.trained import Trained, of_training
+from vae_exp.what.make import make
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
@@ -116,12 +117,12 @@ class Latents(Callback):
 
 
 class Pictures(Callback):
-    """`images/samples.png`, `images/reconstructions.png` and, for a CVAE, `images/classes.png`.
+    """Pictures of `vae_exp.what` in the run's `images/`: samples, reconstructions and, for a CVAE, classes.
 
     Drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
 
     Arguments:
-        title: Stands above each picture.
+        title: Above each picture.
         every_n_epochs: Validations between two drawings.
     """
 
@@ -131,57 +132,39 @@ class Pictures(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, f"epoch {trainer.current_epoch + 1}")
+            self._draw(trainer, f"epoch {trainer.current_epoch + 1}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, f"epoch {trainer.current_epoch}")
+        self._draw(trainer, f"epoch {trainer.current_epoch}")
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._draw(trainer, pl_module, "as tested")
+        has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
+        self._draw(trainer, "as tested", "best" if has_best else "last")
 
-    def _draw(self, trainer: pl.Trainer, model: pl.LightningModule, weights: str) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking:
+    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "") -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
-        assert isinstance(model, VAE)
-        split = trainer.datamodule.splits.get("val")  # type: ignore[attr-defined]
-        if split is None:
-            return
-        folder = Path(trainer.default_root_dir) / "images"
-        folder.mkdir(exist_ok=True)
-        x = floats(split.pixels(slice(10))).to(model.device)
-
-        def shown(images: Tensor) -> Tensor:
-            return trainer.datamodule.shown(images, "val")  # type: ignore[attr-defined]
-
-        y = split.y[:10].to(model.device)
-        num_classes = model.context_dim if isinstance(model, CVAE) else None
-        when = f"{self.title}, {weights}"
-        px = "p(x|z)" if num_classes is None else "p(x|z,y)"
-        was_training = model.training
+        trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
+        model = trained.model
+        was_training, device = model.training, model.device
         model.eval()
-        # The same latents at every drawing show what training changes, and leave its own noise alone.
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            title = f"{when}\nvalidation images and their reconstructions"
-            paths = [
-                plots.reconstructions(shown(x), shown(model.reconstruct(x, y)), title, folder / "reconstructions.png")
-            ]
-            if model.bounds is not None:  # an autoencoder has nothing to sample from
-                labels = None if num_classes is None else torch.arange(100, device=model.device) % num_classes
-                title = f"{when}\nsamples: means of {px}, z from the prior"
-                paths.append(plots.grid(shown(model.sample(100, labels)), title, folder / "samples.png"))
-            if num_classes is not None:
-                labels = torch.arange(num_classes, device=model.device).repeat_interleave(10)
-                images = shown(model.sample(len(labels), labels))
-                title = f"{when}\nsamples of each class: means of p(x|z,y)"
-                paths.append(
-                    plots.grid(images, title, folder / "classes.png", rows=[f"y = {k}" for k in range(num_classes)])
-                )
+        # The same latents at every drawing show what training changes. The noise of training itself is left alone.
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            made = [what for what in ("reconstructions", "samples", "classes") if self._make(trained, what, when)]
         model.train(was_training)
+        pictures = [trained.folder / "images" / what / f"{what}.png" for what in made]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                for path in paths:
+                for path in pictures:
                     logger.log_image(f"images/{path.stem}", [str(path)])
+
+    def _make(self, trained: Trained, what: str, when: str) -> bool:
+        """Whether the picture has a meaning for this model."""
+        try:
+            make(trained, what, by=f"training, {when}")
+        except NoMeaningError:
+            return False
+        return True
 
 
 class Curves(Callback):
@@ -192,10 +175,12 @@ class Curves(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
-        if trainer.is_global_zero and (folder / "metrics.csv").exists():
+        bounds = pl_module.bounds
+        term, label = ("recon", "-log p(x|z)") if bounds is None else ("elbo", f"ELBO (bounds {bounds})")
+        drawn = charts.curves(charts.read_csv(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
+        if trainer.is_global_zero and drawn is not None:
             (folder / "images").mkdir(exist_ok=True)
-            assert isinstance(pl_module, VAE)
-            plots.curve(folder / "metrics.csv", self.title, pl_module.bounds, folder / "images")
+            charts.save(drawn, folder / "images" / f"{term}.png", "training")
 
 
 class Speed(Callback):

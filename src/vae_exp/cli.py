@@ -3,12 +3,9 @@
 import errno
 import logging
 import os
-import re
-import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +15,6 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -27,25 +23,15 @@ from yaml import YAMLError
 
 from vae_exp.config import CONF, ConfigError
 from vae_exp.help import help_page
+from vae_exp.overrides import is_metric, nearest
 
 __all__ = [
-    "check_overrides",
     "exit_code",
     "job",
-    "override",
     "register_resolvers",
     "run_command",
 ]
 
-MANY_TYPES = (
-    "trainer.devices",  # 2, [0, 1], auto
-    "trainer.deterministic",  # true, warn
-    "trainer.val_check_interval",  # 0.5 of an epoch, 100 batches
-    *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),  # likewise
-    "data.levels",  # 256, unit
-)
-
-BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own at the top of the config
 COMMANDS = ("train", "evaluate", "generate", "report", "export")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
@@ -79,16 +65,6 @@ def register_resolvers() -> None:
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def override(key: str, value: object) -> str:
-    """`key=value` as it can be pasted: quoted for Hydra, and then for the shell, where they need it."""
-    text = str(value)
-    if re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
-        return f"{key}={text}"
-    # Within Hydra's quotes a backslash is itself, but for those before a quote.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return shlex.quote(f"{key}='{quoted}'") if re.search(r'["$`!\\]', quoted) else f"\"{key}='{quoted}'\""
-
-
 def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn:
     """Composes the config of a command, runs its task on it and ends the process with its exit code."""
     register_resolvers()
@@ -113,7 +89,7 @@ def _check_words(words: list[str]) -> None:
     for before, word in pairwise(["", *words]):
         if "=" not in word and not word.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
             raise ConfigError(
-                f"{word}: neither a command nor key=value{_nearest(word, COMMANDS)}\n"
+                f"{word}: neither a command nor key=value{nearest(word, COMMANDS)}\n"
                 f"The commands are {', '.join(COMMANDS)}, one at the beginning: vae_exp {COMMANDS[1]} run=..."
             )
 
@@ -194,61 +170,6 @@ def _is_chosen(hydra: HydraConf) -> bool:
     return any(override.startswith("hydra.run") for override in hydra.overrides.hydra)
 
 
-def check_overrides(cfg: DictConfig, config_name: str) -> None:
-    """Holds each value set on the command line against its default.
-
-    Raises:
-        ConfigError: For a value of another type, and for a new key that nothing reads.
-    """
-    hydra = HydraConfig.get()
-    _check_search_path(hydra)
-    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    groups = [o for o in overrides if o.key_or_group in (*hydra.runtime.choices, *BRING_KEYS)]
-    defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
-    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group in BRING_KEYS])
-    names = [*known, *hydra.runtime.choices]
-    for key in cfg:
-        if key not in names:
-            raise ConfigError(f"nothing reads {key!s}{_nearest(str(key), map(str, names))}")
-    for override in overrides:
-        key = override.key_or_group
-        if override in groups or override.is_delete() or key in MANY_TYPES:
-            continue
-        _check_value(key, OmegaConf.select(cfg, key), OmegaConf.select(defaults, key))
-
-
-def _check_value(key: str, given: Any, default: Any) -> None:
-    if isinstance(default, DictConfig) and isinstance(given, str | int | float):
-        both = f"\nBoth are metrics: choose metrics=[{key},{given}]" if _is_metric(str(given)) else ""
-        raise ConfigError(f"{key}={given}: {key} is no single value but has keys, which --cfg job shows{both}")
-    kind = _needed(default)
-    if given is not None and kind is not None and not isinstance(given, kind[0]):
-        raise ConfigError(f"{key}={given}: {kind[1]} is needed; the default is {default}")
-
-
-def _check_search_path(hydra: HydraConf) -> None:
-    """Refuses a file on `hydra.searchpath` whose name one of ours has: Hydra would read ours, and say nothing."""
-    for source in hydra.runtime.config_sources:
-        if source.provider.startswith("hydra.searchpath") and source.schema == "file":
-            for file in sorted(Path(source.path).rglob("*.yaml")):
-                if (Path(CONF) / file.relative_to(source.path)).exists():
-                    raise ConfigError(
-                        f"{file}: vae_exp has a file of this name, which is read before those on hydra.searchpath.\n"
-                        f"Ways out: --config-dir {source.path}, which is read first; or another name"
-                    )
-
-
-def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
-    """The type that replaces a default, and its name; None where any may."""
-    if isinstance(default, bool):
-        return bool, "true or false"
-    if isinstance(default, int):
-        return int, "a whole number"
-    if isinstance(default, float):
-        return (int, float), "a number"
-    return None
-
-
 def _explain(error: BaseException, config_name: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
@@ -256,21 +177,17 @@ def _explain(error: BaseException, config_name: str) -> str:
         group, _, given = str(error.missing_cfg_file).rpartition("/")
         # Of a group that takes several options Hydra names none.
         options = error.options or sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
-        return f"{group}={given}: no such option{_nearest(given, options)}\n{group} is one of: {', '.join(options)}"
+        return f"{group}={given}: no such option{nearest(given, options)}\n{group} is one of: {', '.join(options)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
     key = getattr(cause, "full_key", None)
     if key and not isinstance(error, OverrideParseException):
-        if config_name == "evaluate" and _is_metric(key):
+        if config_name == "evaluate" and is_metric(key):
             return f"{key}: this metric is not asked for, so nothing reads its options: choose metrics=[...,{key}]"
         known = _known_keys(config_name)
-        return f"{key}: no such key{_nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
+        return f"{key}: no such key{nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
     return "\n".join(line.strip() for line in str(error).splitlines()[:5] if line.strip())
-
-
-def _is_metric(name: str) -> bool:
-    return (Path(CONF) / "metrics" / f"{name}.yaml").is_file()
 
 
 def _known_keys(config_name: str) -> list[str]:
@@ -291,8 +208,3 @@ def _keys(node: DictConfig, prefix: str = "") -> list[str]:
             *(_keys(child, f"{name}.") if isinstance(child, DictConfig) and not child._is_none() else []),
         ]
     return keys
-
-
-def _nearest(given: str, known: Iterable[str]) -> str:
-    close = get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -14,5 +14,5 @@ class ConfigError(CompactHydraException):
     """Something a user can mend; shown in a few lines without a stack trace, exit code 2."""
 
 
-class NoMeaningError(ConfigError):
-    """What was asked for has no meaning for this run; the message says why, and the way out if there is one."""
+class NoMeaningError(ConfigError, ValueError):
+    """What was asked for has no meaning for this run or model; the message says why, and names a way out."""

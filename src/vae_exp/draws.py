@@ -69,9 +69,16 @@ class Draw:
             Either is then a function of z alone. Whoever made z has stopped "z".
         log_qz: Where it is known already.
 
+    Attributes:
+        log_qy: `log q(y | x)`, `(B, Y)`, of a model that infers labels.
+        labels: `(B,)`, -1 for none, which such a model is trained with; None in evaluation.
+
     Raises:
         ValueError: When x is scored, if the event of `p(x | z, c)` has another shape than an image.
     """
+
+    log_qy: Tensor | None = None
+    labels: Tensor | None = None
 
     def __init__(
         self,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,22 +97,17 @@ def export(trained: "Trained") -> dict[str, Any]:
         import onnxscript  # noqa: F401
         from safetensors.torch import save
     except ImportError as error:
-        raise ConfigError(f"export needs {error.name}: pip install 'vae_exp[export]'") from error
+        raise ConfigError(f"export needs {error.name}: pip install '.[export]'") from error
     import torch
 
     from vae_exp.distributions import mean_of, variance_of
-    from vae_exp.models import M2
     from vae_exp.runs.build import bound
     from vae_exp.runs.folder import write_json
 
     model, data, out = trained.model.cpu(), trained.data, trained.folder / "export"
 
-    def posterior(x: "Tensor", y: "Tensor | None" = None) -> Any:
-        q = model.encode(x, y)
-        return getattr(q, "first", q)  # of a chain
-
     def encoder(x: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
-        q = posterior(x, y)
+        q = model.code(x, y)
         return {"z_mean": q.mean} if variance_of(q) is None else {"z_mean": q.mean, "z_stddev": q.stddev}
 
     def decoder(z: "Tensor", y: "Tensor | None" = None) -> "dict[str, Tensor]":
@@ -122,15 +118,15 @@ def export(trained: "Trained") -> dict[str, Any]:
 
     trained.reseed("export")
     x = torch.rand(8, *data.image_shape)
-    y = {"y": torch.arange(8) % model.context_dim} if model.context_dim else {}
+    y = {"y": model.example_y(8)} if model.context_dim else {}
     parts: dict[str, tuple[Part, dict[str, Tensor]]] = {
         "encoder": (encoder, {"x": x, **y}),
-        "decoder": (decoder, {"z": posterior(x, **y).sample(), **y}),
+        "decoder": (decoder, {"z": model.code(x, **y).sample(), **y}),
     }
-    if isinstance(model, M2):
+    if model.infers_labels:
         parts["classifier"] = (lambda x: {"log_qy": model.classify(x)}, {"x": x})
     refused = {}
-    if mean_of(posterior(x, **y)) is None:
+    if mean_of(model.code(x, **y)) is None:
         del parts["encoder"]
         refused["encoder"] = f"posterior: {type(model.posterior).__name__} knows no mean"
 

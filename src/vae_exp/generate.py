@@ -3,12 +3,15 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, run_command
+from vae_exp.cli import run_command
 from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides
+from vae_exp.runs.folder import run_folders
 
 
 def _generate(cfg: DictConfig) -> None:
     check_overrides(cfg, "generate")
+    run_folders(cfg)
     what = HydraConfig.get().runtime.choices.get("what")
     if what is None:
         raise ConfigError("what: one at a time is made, what=samples")

@@ -27,7 +27,14 @@ class Part(nn.Module):
 
 
 class Prior(Part):
-    """`c -> p(z | c)`, see `vae_exp.priors`."""
+    """`c -> p(z | c)`, see `vae_exp.priors`.
+
+    Attributes:
+        is_of_posteriors: Whether its density also depends on the parameters of encoder and posterior, which it gets by
+            `attach`. An objective that trains p and q apart refuses such a prior.
+    """
+
+    is_of_posteriors: bool = False
 
     def attach(self, infer: Callable[[Tensor, Tensor | None], Distribution]) -> None:
         """Called once, by the model, for a prior that is made of posteriors.

@@ -1,6 +1,5 @@
-"""Pictures: grids of images and curves, as PNG files."""
+"""Pictures: grids of images, histograms and scatter plots, as PNG files."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,8 @@ from vae_exp.precision import on_cpu
 
 __all__ = [
     "captioned",
-    "curve",
     "grid",
-    "heatmap",
     "histogram",
-    "kl_per_dim",
     "reconstructions",
     "save_image",
     "scatter",
@@ -39,7 +35,7 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     from torchvision.utils import make_grid
 
     zoom = max(1, 28 // images.shape[-1])  # beside the pixels of a small image the lines between would be bars
-    images = images.float().cpu().clamp(0, 1).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    images = _in_colour(images).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
     picture = make_grid(images, nrow=columns, padding=pad, pad_value=0.5)
     axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_xticks([])
@@ -47,6 +43,15 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
     for side in axes.spines.values():
         side.set_visible(False)
     return images.shape[-2] + pad, images.shape[-1] + pad
+
+
+def _in_colour(images: Tensor) -> Tensor:
+    """`(..., C, H, W)` as pixels on the CPU in [0, 1]: grey or red, green, blue; of other C the first three."""
+    images = images.float().cpu().clamp(0, 1)
+    channels = images.shape[-3]
+    if channels == 2:  # red and green
+        return torch.cat([images, torch.zeros_like(images[..., :1, :, :])], dim=-3)
+    return images[..., : 3 if channels > 3 else channels, :, :]
 
 
 def grid(
@@ -114,8 +119,8 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
 
 
 def save_image(image: Tensor, path: Path) -> Path:
-    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; C is 1 or 3."""
-    levels = (image.float().cpu().clamp(0, 1) * 255).round().byte()
+    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; of C other than 1 and 3 its first channels."""
+    levels = (_in_colour(image) * 255).round().byte()
     Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
     return path
 
@@ -147,79 +152,5 @@ def scatter(
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
-    return path
-
-
-def heatmap(
-    values: Sequence[Sequence[float]], rows: Sequence[str], label: str, xlabel: str, title: str, path: Path
-) -> Path:
-    """Numbers from 0 on, a named row of them each, with their scale; written into the cells where these are few."""
-    num_columns = len(values[0])
-    figure, axes = _figure(min(3.2 + 0.45 * num_columns, 14), 1.4 + 0.45 * len(rows))
-    image = axes.imshow(values, vmin=0, cmap="viridis", aspect="auto")
-    figure.colorbar(image, label=label)
-    if num_columns <= 20:
-        axes.set_xticks(range(num_columns))
-        for row, numbers in enumerate(values):
-            for column, value in enumerate(numbers):
-                colour = "black" if image.norm(value) > 0.6 else "white"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.tick_params(length=0)
-    axes.set_xlabel(xlabel)
-    figure.suptitle(title, fontsize=9)
-    figure.savefig(path)
-    return path
-
-
-def curve(metrics: Path, title: str, bounds: str | None, folder: Path) -> Path:
-    """`train/` and `val/elbo` of a `metrics.csv` over the steps; `recon` where nothing is bounded."""
-    name = "recon" if bounds is None else "elbo"
-    with metrics.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    figure, axes = _figure(6, 4)
-    values: list[float] = []
-    for key, style in ((f"train/{name}", {"alpha": 0.6}), (f"val/{name}", {"marker": "o", "markersize": 3})):
-        points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
-        if points:
-            alone = {"marker": "o"} if len(points) == 1 else {}  # a single point makes no line
-            axes.plot(*zip(*points, strict=True), label=key, **{**style, **alone})
-            values += [y for _, y in points]
-    if values:
-        # The first steps are far worse than all others: leave them off the scale, not the curve.
-        values.sort(reverse=bounds is None)
-        worst, best = values[len(values) // 10], values[-1]
-        margin = 0.05 * (best - worst) + (1e-6 if best >= worst else -1e-6)
-        axes.set_ylim(*sorted((worst - 3 * margin, best + margin)))
-        axes.legend()
-    axes.set_xlabel("step")
-    what = "reconstruction error -log p(x|z)" if bounds is None else "ELBO"
-    axes.set_ylabel(f"{what}, nats per image" + ("" if bounds is None else f" (bounds {bounds})"))
-    axes.set_title(title, fontsize=10)
-    axes.grid(alpha=0.3)
-    path = folder / f"{name}.png"
-    figure.savefig(path)
-    return path
-
-
-def kl_per_dim(kl: Sequence[float], active: Sequence[bool], title: str, path: Path) -> Path:
-    """A bar a latent dimension, the largest KL first; active ones in colour."""
-    figure, axes = _figure(6, 3.5)
-    order = sorted(range(len(kl)), key=lambda d: -kl[d])
-    for label, is_active, colour in (("active", True, "C0"), ("not active", False, "0.7")):
-        places = [place for place, d in enumerate(order) if active[d] == is_active]
-        if places:
-            axes.bar(places, [kl[order[place]] for place in places], color=colour, label=f"{label}: {len(places)}")
-    step = 1 if len(kl) <= 40 else -(-len(kl) // 25)  # as many names as can be read
-    axes.set_xticks(range(0, len(kl), step), [str(d) for d in order[::step]], fontsize=8 if len(kl) <= 20 else 6)
-    axes.set_xlim(-0.8, max(len(kl), 8) - 0.2)
-    axes.set_ylim(0, 1.15 * max(kl) or 1)  # the legend needs room
-    axes.set_xlabel("latent dimension $d$, in the order of the KL")
-    axes.set_ylabel("KL(q($z_d$|x) || p($z_d$)), nats per image", fontsize=9)
-    axes.set_title(title, fontsize=9)
-    axes.legend()
-    axes.grid(axis="y", alpha=0.3)
-    axes.set_axisbelow(True)
     figure.savefig(path)
     return path

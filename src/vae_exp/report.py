@@ -1,58 +1,18 @@
 """`python -m vae_exp.report run=outputs/...`: a run on one page, from its folder."""
 
-import logging
-from pathlib import Path
-
 from omegaconf import DictConfig
 
-from vae_exp.cli import check_overrides, run_command
-
-log = logging.getLogger("vae_exp")
+from vae_exp.cli import run_command
+from vae_exp.overrides import check_overrides
+from vae_exp.runs.folder import run_folders
 
 
 def _report(cfg: DictConfig) -> None:
     check_overrides(cfg, "report")
+    run_folders(cfg)
+    from vae_exp.page.report import report_runs  # torch is imported when the request is known to be sound
+
     report_runs(cfg)
-
-
-def report_runs(cfg: DictConfig) -> dict[Path, Path]:
-    """Writes `report.html` into the folder of every run of `cfg.run`, and draws the pictures that it needs.
-
-    Arguments:
-        cfg: As `conf/report.yaml`.
-
-    Returns:
-        The page by run folder.
-
-    Raises:
-        ConfigError: If there is no such run, or its checkpoint is corrupt.
-    """
-    # Torch is imported when the request is known to be sound.
-    from vae_exp.page.pictures import draw, undrawn
-    from vae_exp.page.write import write_page
-    from vae_exp.runs.folder import load_config
-    from vae_exp.runs.trained import each_folder, each_run
-
-    def work(folder: Path) -> Path:
-        missing = undrawn(folder, load_config(folder))
-        refused: dict[str, str] = {}
-        alone = DictConfig({**cfg, "run": str(folder)})
-        has_weights = (folder / "checkpoints" / f"{cfg.checkpoint}.ckpt").is_file()
-        if not has_weights and cfg.checkpoint in ("best", "last"):
-            last = folder / "checkpoints" / "last.ckpt"
-            way_out = ": checkpoint=last has weights to draw with" if last.is_file() else ""
-            refused = dict.fromkeys(missing, f"the run has no checkpoints/{cfg.checkpoint}.ckpt{way_out}")
-        elif missing:
-            (refused,) = each_run(alone, draw).values()
-        path = write_page(folder, refused)
-        if "wandb" in cfg.logger:
-            each_run(alone, lambda trained: trained.log_wandb({}, [path]))
-        for reason in dict.fromkeys(refused.values()):
-            log.info("left out: %s", reason)
-        log.info("%s", path)
-        return path
-
-    return each_folder(cfg, work)
 
 
 def main() -> None:

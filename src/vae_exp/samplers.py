@@ -16,7 +16,6 @@ from torch.distributions import AffineTransform, Distribution, MultivariateNorma
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import Mixture
 from vae_exp.draws import sample
-from vae_exp.models import M2
 from vae_exp.precision import full_precision, on_cpu
 from vae_exp.runs.trained import Trained
 
@@ -62,11 +61,7 @@ def sampler(trained: Trained, kind: str, key: str = "sampler") -> Sampler:
         raise ConfigError(f"{key}={kind}: choose one of {', '.join(KINDS)}")
     prior = trained.model.prior
     if kind == "prior":
-        if trained.model.bounds is None:
-            raise NoMeaningError(
-                f"an autoencoder has no prior to draw from: {key}=gmm (flow) fits a density to its codes, "
-                "or choose model=vae"
-            )
+        trained.model.require("prior", f"{key}=gmm (flow), a density fitted to the codes")
         return Sampler(prior, "the prior", {})
     z, c = _codes(trained, "train", key)
     trained.reseed(key, kind)
@@ -79,7 +74,7 @@ def sampler(trained: Trained, kind: str, key: str = "sampler") -> Sampler:
 
     z, c = _codes(trained, "val", key)
     numbers = {"sampler_log_density": _log_density(density, z, c)}
-    if trained.model.bounds is not None:
+    if trained.model.has("prior"):
         numbers["prior_log_density"] = _log_density(prior, z, c)
     return Sampler(density, {"gmm": "a mixture", "flow": "a flow"}[kind] + " fitted to q(z)", numbers)
 
@@ -151,13 +146,12 @@ def _codes(trained: Trained, split: str, key: str) -> tuple[Tensor, Tensor | Non
     model, parts = trained.model, []
     with trained.bar(trained.num_images(split), f"{split} codes") as bar:
         for x, y in trained.batches(split):
-            if isinstance(model, M2):  # a label that is missing is inferred
-                y = torch.where(y < 0, model.classify(x).argmax(dim=-1), y)
-            q = model.encode(x, y)
+            label = model.label(x, y)
+            q = model.encode(x, label)
             if not q.has_rsample:
                 raise NoMeaningError(f"{key}: discrete latents have no density to fit, their prior is uniform: prior")
             with full_precision(x):
-                parts.append((sample(q, 1)[0][0], model.context(y)))
+                parts.append((sample(q, 1)[0][0], model.context(label)))
             bar.update(len(x))
     contexts = [c for _, c in parts if c is not None]
     return torch.cat([z for z, _ in parts]), torch.cat(contexts) if contexts else None

@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,35 @@ SMALL = tuple(SMALL.split())
 PICTURED = SMALL[:-2]
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The resolved config of a command line."""
+@cache
+def _train(*overrides: str) -> tuple[DictConfig, DictConfig]:
+    """Kept, for to compose a config takes longer than to train a small model."""
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
-    return OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return cfg, OmegaConf.create(OmegaConf.to_container(own, resolve=True))
+
+
+@cache
+def _on_runs(name: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(name, overrides=["run=''", "accelerator=cpu", "progress=false", *overrides])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The resolved config of a command line."""
+    cfg, own = _train(*overrides)
+    HydraConfig.instance().set_config(cfg)
+    return deepcopy(own)
+
+
+def composed_on(folder: Path, name: str, *overrides: str) -> DictConfig:
+    """The config of a command on the run, or the runs, of `folder`."""
+    cfg = deepcopy(_on_runs(name, *overrides))
+    if not any(override.startswith("run=") for override in overrides):
+        cfg.run = str(folder)
+    return cfg
 
 
 def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subprocess.CompletedProcess[str]:
@@ -50,24 +74,15 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
     )
 
 
-def composed_evaluation(folder: Path, *overrides: str) -> DictConfig:
-    """The config of `python -m vae_exp.evaluate run=folder`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose("evaluate", overrides=[f"run='{folder}'", "accelerator=cpu", "progress=false", *overrides])
-
-
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:
     """The numbers of `python -m vae_exp.evaluate run=folder`."""
-    (numbers,) = score_runs(composed_evaluation(folder, *overrides)).values()
+    (numbers,) = score_runs(composed_on(folder, "evaluate", *overrides)).values()
     return numbers
 
 
 def generated(folder: Path, what: str, *overrides: str) -> dict[str, Any]:
-    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/generated`."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        chosen = [f"run='{folder}'", f"what={what}", "accelerator=cpu", "progress=false", *overrides]
-        cfg = compose("generate", overrides=chosen)
-    (numbers,) = generate_runs(cfg, what).values()
+    """The numbers of `python -m vae_exp.generate run=folder what=what`; its pictures are in `folder/images`."""
+    (numbers,) = generate_runs(composed_on(folder, "generate", f"what={what}", *overrides), what).values()
     return numbers
 
 

@@ -289,7 +289,7 @@ def test_factors_are_those_of_the_images(tmp_path, split):
         return SimpleNamespace(z_mean=codes, z_variance=noise * torch.ones_like(codes))
 
     noise = 1.0
-    trained.model = SimpleNamespace(draw=draw, bounds="log p(x)")
+    trained.model = SimpleNamespace(draw=draw)
     numbers = factors_metric(trained, 10_000)
     about = numbers["factors"]
     assert about["num_images"] == {"train": 400, "test": 300}[split]
@@ -308,9 +308,9 @@ def test_factors_are_those_of_the_images(tmp_path, split):
     assert 2 / 5 < numbers["sap"] < 4 / 5  # two gaps of 1, half of one of the scale
     # It counts where the posteriors are narrower still; nothing varies around samples, nor around points.
     noise = 1e-4
-    sampled = SimpleNamespace(draw=lambda x, y: Sampled(draw(x, y).z_mean), bounds="log p(x)")
-    point = SimpleNamespace(draw=lambda x, y: Point(draw(x, y).z_mean), bounds=None)
-    for trained.model in (SimpleNamespace(draw=draw, bounds="log p(x)"), sampled, point):
+    sampled = SimpleNamespace(draw=lambda x, y: Sampled(draw(x, y).z_mean))
+    point = SimpleNamespace(draw=lambda x, y: Point(draw(x, y).z_mean))
+    for trained.model in (SimpleNamespace(draw=draw), sampled, point):
         about = factors_metric(trained, 10_000)["factors"]
         assert about["used_latents"] == [0, 1, 2, 3]
         assert np.argmax(about["mutual_information"]["shape"]) == 1

@@ -83,10 +83,8 @@ def test_a_resumed_run_continues_to_the_bit(run):
     assert curve(part) == curve(whole)
 
 
-def test_it_has_nothing_to_sample_from():
+def test_its_draws_have_no_densities():
     ae, _ = make_both(likelihoods.Bernoulli())
-    with pytest.raises(ValueError, match="prior=none: there is nothing"):
-        ae.sample(3)
     with pytest.raises(ValueError, match="posterior=point has no density"):
         ae.draw(torch.rand(2, *IMAGE)).log_qz  # noqa: B018
     with pytest.raises(ValueError, match="prior=none has no kl and no elbo"):
@@ -109,7 +107,7 @@ def test_what_is_no_autoencoder_is_told_the_model_to_choose(chosen, named):
 
 def test_it_has_neither_samples_nor_a_marginal():
     ae, _ = make_both(likelihoods.Bernoulli())
-    with pytest.raises(ValueError, match="nothing to draw latents from; choose model=vae"):
+    with pytest.raises(ValueError, match="so no prior, no elbo and no log"):
         ae.sample(2)
-    with pytest.raises(ValueError, match="gives images no probability: choose model=vae"):
+    with pytest.raises(ValueError, match="choose model=vae"):
         ae.log_marginal(torch.rand(2, *IMAGE))

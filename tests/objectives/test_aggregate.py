@@ -9,15 +9,16 @@ import torch
 from helpers.runs import SMALL, composed
 from scipy import stats
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
+from zuko.flows import MAF
 
 from vae_exp.config import ConfigError
 from vae_exp.distributions import OneHots
 from vae_exp.draws import Draw
 from vae_exp.objectives import DIP, MMD, BetaTCVAE
 from vae_exp.objectives.aggregate import log_aggregate, mmd
-from vae_exp.priors import StandardNormal
+from vae_exp.priors import Mixture, StandardNormal
 from vae_exp.runs.build import build
-from vae_exp.schedules import Linear
+from vae_exp.schedules import Constant, Linear
 
 N, K = 6, 3
 STEP = torch.tensor(0)
@@ -189,6 +190,20 @@ def test_dip_is_the_elbo_and_a_penalty_on_the_covariance_of_the_batch(kind, fami
     torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
 
 
+@pytest.mark.parametrize(("kind", "diagonal"), [(1, 20.0), (2, 2.0)])
+@pytest.mark.parametrize("off_diagonal", [2.0, Linear(0.0, 4.0, 100)])
+def test_dip_weights_the_diagonal_as_kumar_does_unless_it_is_given(kind, diagonal, off_diagonal):
+    """lambda_d = 10 lambda_od for DIP-VAE-I, lambda_d = lambda_od for DIP-VAE-II (arXiv:1711.00848)."""
+    model, x = Given(posterior("diagonal_normal", 3)[0], 3), torch.randn(7, 1, 1, 1).double()
+    losses = []
+    for objective in (DIP(kind, off_diagonal), DIP(kind, 2.0, diagonal)):
+        torch.manual_seed(1)
+        losses.append(objective(model, x, None, torch.tensor(50))[0])
+    torch.testing.assert_close(*losses)
+    cfg = composed("objective=dip", f"objective.kind={kind}").objective
+    assert (cfg.off_diagonal, cfg.diagonal) == (10.0, None)
+
+
 def test_the_covariance_of_dip_is_float32_under_bf16_autocast():
     mu = 10 + torch.randn(50, 3)
     model = Given(Independent(Normal(mu, 1.0), 1), 3)
@@ -273,6 +288,36 @@ def test_weights_of_infovae(alpha, weight, k):
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     if alpha == 1:
         torch.testing.assert_close(loss, draw.recon.mean() + 7 * discrepancy, rtol=1e-6, atol=0)
+
+
+def reached(prior, alpha):
+    """The parameters of the prior that the loss has a gradient for, of all of them."""
+    model, x = given(2)
+    model.prior = prior.double()
+    loss, _ = MMD(alpha, 10.0, 2)(model, x, None, STEP)
+    gradients = torch.autograd.grad(loss, list(prior.parameters()), allow_unused=True)
+    return sum(gradient is not None and gradient.any().item() for gradient in gradients), len(gradients)
+
+
+@pytest.mark.parametrize("alpha", [1.0, Constant(1.0)])
+def test_a_prior_that_the_discrepancy_cannot_train_is_refused(alpha):
+    with pytest.raises(
+        ValueError, match=r"objective\.alpha=1 leaves out the KL, and samples of Mixture have no gradient"
+    ):
+        reached(Mixture(2, 3), alpha)
+    model, x = given(2)
+    model.prior = Mixture(2, 3).double().requires_grad_(False)  # nothing to train
+    assert MMD(alpha, 10.0)(model, x, None, STEP)[0].isfinite()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.9])
+def test_a_mixture_learns_where_the_kl_has_a_weight(alpha):
+    assert reached(Mixture(2, 3), alpha) == (3, 3)
+
+
+def test_a_flow_learns_from_the_discrepancy_alone():
+    trained, num = reached(MAF(2, transforms=1, hidden_features=[8]), 1.0)
+    assert trained == num
 
 
 def test_weights_of_infovae_are_checked():

@@ -13,7 +13,7 @@ from vae_exp import likelihoods
 from vae_exp.models import VAE
 from vae_exp.objectives import ELBO, MCEM, WakeSleep
 from vae_exp.posteriors import FullNormal
-from vae_exp.priors import Mixture
+from vae_exp.priors import Mixture, Vamp
 
 N, LATENTS = 4, 2
 OF_Q = ("encoder", "posterior")
@@ -90,6 +90,16 @@ def test_monte_carlo_em_trains_both_at_where_the_chains_end(prior):
     again = model.draw(x, z=end.z)
     by_hand = gradients(model, -(again.log_joint(end.z) + again.log_qz).mean())
     torch.testing.assert_close(gradients(model, loss), by_hand)
+
+
+@pytest.mark.parametrize("objective", [WakeSleep(), MCEM()])
+def test_a_prior_made_of_posteriors_is_refused(objective):
+    """In the wake phase it would train the encoder."""
+    model, x = make_learned(Vamp((1, 1, N), pseudo_inputs=3)), torch.rand(6, 1, 1, N).double()
+    reached = gradients(model, -model.draw(x, stop=("z", "q")).log_pz.mean())
+    assert all(reached[name] is not None for name in reached if name.startswith(OF_Q))
+    with pytest.raises(ValueError, match=r"trains the prior apart from the encoder, and Vamp is made\n"):
+        objective(model, x, None, model.step)
 
 
 def test_dreams_come_from_prior_and_decoder():

@@ -16,9 +16,11 @@ from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
 from vae_exp.what.anomalies import _score, _score_all
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def read(folder):
-    with np.load(folder / "generated/anomalies/scores.npz") as file:
+    with np.load(folder / "images/anomalies/scores.npz") as file:
         return dict(file)
 
 
@@ -51,7 +53,7 @@ def test_auroc_is_the_share_of_pairs_in_order_and_half_for_the_same_data(run):
     assert numbers["score"] == pytest.approx(own.mean())
     assert numbers["score_against"] == pytest.approx(against.mean())
     assert numbers["score_against_se_images"] == pytest.approx(against.std(ddof=1) / sqrt(against.size))
-    with (folder / "generated/anomalies/scores.csv").open(newline="") as file:
+    with (folder / "images/anomalies/scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [*own[:, 0].tolist(), *against.tolist()]
     assert len({row["data"] for row in rows}) == 2

@@ -11,6 +11,8 @@ from PIL import Image
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def test_noise_is_that_of_the_run_or_the_one_chosen(run):
     folder, _ = run("corruption=gaussian", "corruption.scale=0.2", "data.source.size=400")
@@ -46,7 +48,7 @@ def test_files_are_taken_for_noisy(run, tmp_path):
     assert generated(folder, "denoise", f"input='{tmp_path}/a.png'") == {}
     model = restore(folder, progress=False, accelerator="cpu").model
     recon = model.reconstruct(torch.from_numpy(pixels)[None, None] / 255)[0, 0]
-    with Image.open(folder / "generated/denoise/a.png") as image:
+    with Image.open(folder / "images/denoise/a.png") as image:
         assert (np.asarray(image) == (255 * recon.clamp(0, 1)).round().byte().numpy()).all()
 
 
@@ -55,4 +57,4 @@ def test_other_models_denoise_too(run, parts):
     folder, _ = run(*parts)
     numbers = generated(folder, "denoise", "corruption=mask", "num_images=7")
     assert 0 < numbers["error_denoised"] < 1
-    assert (folder / "generated/denoise/denoise.png").exists()
+    assert (folder / "images/denoise/denoise.png").exists()

@@ -19,6 +19,7 @@ from vae_exp.what.errors import squared_error
 from vae_exp.what.inpaint import inpaint
 from vae_exp.what.missing import Missing, make_mask
 
+pytestmark = pytest.mark.usefixtures("drawn")
 N, REPEATS = 6, 40
 KNOWN = torch.tensor([True, False, True, True, False, False]).view(1, 1, 1, N)
 QUICK = ("num_images=6", "num_chains=2", "burn_in=2", "num_steps=3", "num_samples=7")
@@ -140,7 +141,7 @@ def test_masks(tmp_path):
         ("circle", 0.5, "choose half, random, box or a picture"),
         ("random", 0.0, "share=0.0"),
         ("wrong.png", 0.5, "has 9 by 6 pixels, the images have 8 by 8"),
-        ("white.png", 0.5, "takes nothing away"),
+        ("white.png", 0.5, "leaves no pixel missing"),
         ("junk.png", 0.5, "cannot identify"),
     ],
 )
@@ -164,7 +165,7 @@ def test_errors_are_of_the_missing_pixels_and_the_baseline_is_the_mean_training_
     assert numbers["error_mean_image"] == pytest.approx(errors.mean(), rel=1e-5)
     assert numbers["error_mean_image_se_images"] == pytest.approx(errors.std(ddof=1) / sqrt(6), rel=1e-5)
     assert "log_score_mean_image" not in numbers  # a density has none
-    json.loads((folder / "generated/inpaint/inpaint.json").read_text(), parse_constant=pytest.fail)
+    json.loads((folder / "images/inpaint/inpaint.json").read_text(), parse_constant=pytest.fail)
     assert numbers == generated(folder, "inpaint", *QUICK, "mask=box")
     again = generated(folder, "inpaint", *QUICK, "mask=box", "method=pseudo_gibbs", "seed=1")
     assert "error_importance" not in again
@@ -222,7 +223,7 @@ def test_an_autoencoder_has_no_density_of_missing_pixels(run):
     folder, _ = run("model=ae")
     with pytest.raises(NoMeaningError, match="model=vae"):
         generated(folder, "inpaint", *QUICK)
-    assert not (folder / "generated/inpaint").exists()
+    assert not (folder / "images/inpaint").exists()
 
 
 def test_options_out_of_range_are_named(run):
@@ -242,7 +243,7 @@ def test_files_come_out_with_their_own_pixels_around_the_hole(run, tmp_path, par
     numbers = generated(folder, "inpaint", *QUICK, f"input='{tmp_path}/a.png'")
     assert not any(name.startswith(("error", "log_")) for name in numbers)
     for method in ("pseudo_gibbs", "importance"):
-        with Image.open(folder / f"generated/inpaint/a_{method}.png") as image:
+        with Image.open(folder / f"images/inpaint/a_{method}.png") as image:
             filled = np.asarray(image)
         assert (filled[:4] == pixels[:4]).all()
         assert (filled[4:] != pixels[4:]).any()

@@ -1,6 +1,6 @@
 """Every `what` on every kind of run: it works, or says why not. The table in docs/generation.md is this test's.
 
-`VAE_EXP_WRITE_DOCS=1 pytest tests/what/test_matrix.py` writes it anew.
+`VAE_EXP_WRITE_DOCS=1 pytest tests/what/test_matrix.py` rewrites it.
 """
 
 import os
@@ -38,13 +38,13 @@ def cells(tmp_path_factory):
         for what in WHATS:
             try:
                 generated(folder, what, *OPTIONS.get(what, ()))
-                assert list((folder / "generated" / what).glob("*.png")), f"{what} of {name} left no picture"
+                assert list((folder / "images" / what).glob("*.png")), f"{what} of {name} left no picture"
                 found[what, name] = None
             except NoMeaningError as error:
-                assert not (folder / "generated" / what).exists()
+                assert not (folder / "images" / what).exists()
                 # The same reason for whatever model or prior it is.
                 reason = re.sub(r"prior \w+ has", "the prior has", str(error).replace("\n", " "))
-                found[what, name] = re.sub(r"^(what=\w+: )?\w+ is told", r"\1the model is told", reason)
+                found[what, name] = re.sub(r"^(what=\w+: )?\w+ is given", r"\1the model is given", reason)
     return found
 
 

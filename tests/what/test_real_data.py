@@ -34,7 +34,7 @@ def test_every_what_is_made_of_real_images(tmp_path, real_data, data):
     for what in WHATS:
         try:
             generated(tmp_path, what, *OPTIONS.get(what, ()))
-            assert (tmp_path / "generated" / what / f"{what}.png").stat().st_size > 5000
+            assert (tmp_path / "images" / what / f"{what}.png").stat().st_size > 5000
         except NoMeaningError:
             refused.add(what)
     assert refused == REFUSED[data]

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.stats import norm
 from zuko.flows import MAF, NSF
 
-from vae_exp import load, plots
+from vae_exp import load
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
@@ -50,6 +50,7 @@ REFUSED = {
     "edit": ("bernoulli", "categorical", "real"),
     "pseudo_inputs": tuple(name for name in MODELS if "vamp" not in name),
 }
+NO_MAP = tuple(name for name in REFUSED["manifold"] if name not in ("ae", "vae1d"))
 WHATS = ("reconstructions", "interpolation", "traversal", "manifold", "classes", "edit", "embeddings", "pseudo_inputs")
 
 
@@ -66,26 +67,6 @@ def folder(tmp_path_factory):
         return folders[name]
 
     return folder
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What is given to `plots.grid` and `plots.scatter`, in the place of pictures, which take most of the time."""
-    calls = {}
-
-    def grid(images, title, path, rows=(), columns=10, heads=()):
-        assert images.isfinite().all()
-        calls.update(images=images, title=title, rows=list(rows), columns=columns, heads=list(heads))
-        path.touch()
-
-    def scatter(points, y, title, axis_names, path, marked):
-        assert points.isfinite().all()
-        calls.update(points=points, y=y, title=title, axis_names=axis_names, marked=marked)
-        path.touch()
-
-    monkeypatch.setattr(plots, "grid", grid)
-    monkeypatch.setattr(plots, "scatter", scatter)
-    return calls
 
 
 def of(folder):
@@ -335,11 +316,11 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
     model, x, y = of(folder(name))
     numbers = generated(folder(name), "embeddings")
     q = model.encode(x, y) if name != "hvae" else model.encode(x).first
-    with np.load(folder(name) / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(folder(name) / "images/embeddings/embeddings.npz") as arrays:
         np.testing.assert_allclose(arrays["mean"], q.mean.detach(), atol=1e-6)
         np.testing.assert_allclose(arrays["scale"], q.variance.sqrt().detach(), rtol=1e-5)
         assert (arrays["y"] == y.numpy()).all()
-        with (folder(name) / "generated/embeddings/embeddings.csv").open(newline="") as file:
+        with (folder(name) / "images/embeddings/embeddings.csv").open(newline="") as file:
             head, *rows = csv.reader(file)
         assert head == ["image", "y", *(f"mean_{d}" for d in range(3)), *(f"scale_{d}" for d in range(3))]
         both = np.concatenate([arrays["mean"], arrays["scale"]], axis=1)
@@ -356,10 +337,10 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
 @pytest.mark.parametrize(("name", "has_scale"), [("ae", False), ("flow", False), ("vae", True)])
 def test_embeddings_leave_out_a_scale_there_is_not(folder, drawn, name, has_scale):
     generated(folder(name), "embeddings", "num_images=10", "projection=tsne")
-    with np.load(folder(name) / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(folder(name) / "images/embeddings/embeddings.npz") as arrays:
         assert ("scale" in arrays) == has_scale
         assert arrays["mean"].shape == (10, 3)
-    with (folder(name) / "generated/embeddings/embeddings.csv").open(newline="") as file:
+    with (folder(name) / "images/embeddings/embeddings.csv").open(newline="") as file:
         rows = [int(row["image"]) for row in csv.DictReader(file)]
     assert rows == restore(folder(name), accelerator="cpu", progress=False).chosen(10).tolist()
     assert drawn["points"].shape == (10, 2)
@@ -395,11 +376,11 @@ def test_files_go_in_and_come_out_at_their_size(folder, tmp_path):
     generated(run, "reconstructions", f"input=[{','.join(map(str, paths))}]")
     recon = load(run).reconstruct(pixels)
     for name, image in zip(["photo", "photo_2", "reconstructions_2"], recon, strict=True):
-        with Image.open(run / f"generated/reconstructions/{name}.png") as written:
+        with Image.open(run / f"images/reconstructions/{name}.png") as written:
             assert written.size == (8, 6)
             levels = torch.from_numpy(np.array(written)).permute(2, 0, 1).float()
         assert (levels / 255 - image.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
-    with Image.open(run / "generated/reconstructions/reconstructions.png") as written:
+    with Image.open(run / "images/reconstructions/reconstructions.png") as written:
         assert min(written.size) > 200
 
 
@@ -410,11 +391,11 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
     z = model.encode(x).mean.detach()
 
     def levels(path):
-        with Image.open(run / "generated" / path) as image:
+        with Image.open(run / "images" / path) as image:
             return torch.from_numpy(np.array(image)).float() / 255
 
     generated(run, "interpolation", f"input=[{a},{b}]", "num_steps=3")
-    assert len(list((run / "generated/interpolation").glob("a_b_*.png"))) == 6
+    assert len(list((run / "images/interpolation").glob("a_b_*.png"))) == 6
     middle = model.decode(z.mean(dim=0, keepdim=True)).mean.clamp(0, 1).detach()
     torch.testing.assert_close(levels("interpolation/a_b_linear_1.png"), middle[0, 0], rtol=0, atol=0.003)
     numbers = generated(run, "edit", f"input={a}", "strengths=[0.0,1.0]")
@@ -423,7 +404,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
     generated(run, "traversal", f"input={b}", "num_steps=3")
     assert "the code of b" in drawn["title"]
     generated(run, "embeddings", f"input=[{a},{b}]")
-    with np.load(run / "generated/embeddings/embeddings.npz") as arrays:
+    with np.load(run / "images/embeddings/embeddings.npz") as arrays:
         assert arrays["name"].tolist() == ["a", "b"]
         np.testing.assert_allclose(arrays["mean"], z, atol=1e-6)
     # In the picture they lie where PCA of the split puts them.
@@ -436,7 +417,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
 
 def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     x = picture(tmp_path / "a.png")[None, None]
-    with pytest.raises(ConfigError, match="label=null: the model is told the label"):
+    with pytest.raises(ConfigError, match="label=null: the model needs the label"):
         generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}")
     generated(folder("cvae"), "reconstructions", f"input={tmp_path / 'a.png'}", "label=3")
     torch.testing.assert_close(drawn["images"][1:], load(folder("cvae")).reconstruct(x, torch.tensor([3])))
@@ -450,7 +431,7 @@ def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
     [
         ("ae", "manifold", "no prior"),
         ("vae1d", "manifold", "no plane"),
-        *((name, "manifold", "no map from a square") for name in REFUSED["manifold"] if name not in ("ae", "vae1d")),
+        *((name, "manifold", "no map from the unit square") for name in NO_MAP),
         ("bernoulli", "interpolation", "bits or categories"),
         ("categorical", "edit", "bits or categories"),
         ("vae", "classes", "train model=cvae"),
@@ -461,14 +442,14 @@ def test_files_of_a_conditional_model_need_a_label(folder, tmp_path, drawn):
 def test_what_has_no_meaning_is_refused(folder, name, what, said):
     with pytest.raises(NoMeaningError, match=said):
         generated(folder(name), what)
-    assert not (folder(name) / "generated" / what).exists()
+    assert not (folder(name) / "images" / what).exists()
 
 
 @pytest.mark.parametrize(
     ("name", "what", "options", "said"),
     [
         ("vae", "reconstructions", ("num_images=0",), "num_images=0"),
-        ("vae", "reconstructions", ("label=1",), "VAE is told no label"),
+        ("vae", "reconstructions", ("label=1",), "VAE is given no label"),
         ("vae", "reconstructions", ("input=[]",), "at least one file"),
         ("vae", "reconstructions", ("input=nowhere.png",), "input=nowhere.png"),
         ("cvae", "reconstructions", ("label=4",), "labels of this run are 0 to 3"),
@@ -508,9 +489,9 @@ def test_everything_is_made_or_refused(folder, drawn, name):
         except NoMeaningError:
             continue
         made.add(what)
-        numbers = json.loads((folder(name) / "generated" / what / f"{what}.json").read_text())
+        numbers = json.loads((folder(name) / "images" / what / f"{what}.json").read_text())
         assert "NaN" not in json.dumps(numbers)
-        assert (folder(name) / "generated" / what / f"{what}.png").exists()
+        assert (folder(name) / "images" / what / f"{what}.png").exists()
     refused = {what for what, names in REFUSED.items() if name in names}
     assert made == set(WHATS) - refused
 
@@ -519,7 +500,7 @@ def test_everything_is_made_or_refused(folder, drawn, name):
 def test_pictures_are_written(folder, what):
     run = folder("cvae" if what == "classes" else "vae")
     generated(run, what)
-    with Image.open(run / "generated" / what / f"{what}.png") as image:
+    with Image.open(run / "images" / what / f"{what}.png") as image:
         assert min(image.size) > 300
 
 
@@ -554,7 +535,7 @@ def test_on_mnist(tmp_path, real_data):
     assert (after == 1).float().mean() > 0.8
     for what in WHATS[:4]:
         generated(tmp_path / "run", what)
-        with Image.open(tmp_path / "run" / "generated" / what / f"{what}.png") as image:
+        with Image.open(tmp_path / "run" / "images" / what / f"{what}.png") as image:
             assert min(image.size) > 250
 
 

@@ -15,7 +15,6 @@ from vae_exp.estimators.annealing import TARGET, Path, adapt, anneal, schedule
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import with_errors
 from vae_exp.metrics.options import at_least
-from vae_exp.models.m2 import LabelDraw
 from vae_exp.runs.trained import Trained
 
 __all__ = ["ais"]
@@ -105,13 +104,8 @@ def ais(
 
 
 def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
-    if trained.model.bounds is None:
-        raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
+    trained.model.require("slope", "metrics=nll" if trained.model.has("density") else "")
     draw = trained.model.draw(x, y)
-    if isinstance(draw, LabelDraw):
-        raise NoMeaningError(
-            "ais moves latents along slopes, and the label of m2 is discrete: metrics=nll sums over it"
-        )
     if not draw.q.has_rsample:
         raise NoMeaningError("ais moves latents along slopes, and these are discrete: choose metrics=nll")
     return draw

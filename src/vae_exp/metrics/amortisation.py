@@ -12,7 +12,6 @@ from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, widest
 from vae_exp.metrics.options import at_least
-from vae_exp.models import M2
 from vae_exp.precision import at_least_float32, exact
 from vae_exp.runs.trained import Trained
 
@@ -47,10 +46,7 @@ def amortisation(
     if lr == 0:
         raise ValueError("lr=0: nothing would be refined, a learning rate is positive")
     model = trained.model
-    if model.bounds is None:
-        raise NoMeaningError("an autoencoder has no elbo, so its encoder loses none: choose model=vae")
-    if isinstance(model, M2):
-        raise NoMeaningError("model=m2 infers the label too, which is not refined here: choose model=cvae")
+    model.require("slope")
     if min(num_samples, trained.num_images()) < 2:
         raise NoMeaningError("a gap and its errors need two latents of two images: num_samples=5000")
     num_images = min(num_images, trained.num_images())

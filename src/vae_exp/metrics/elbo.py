@@ -64,7 +64,7 @@ def train_gap(trained: Trained) -> dict[str, Any]:
     """
     if trained.split == "train":
         raise NoMeaningError("split=train: the gap is the one between train and another split, choose test or val")
-    name, sign = ("elbo", 1) if trained.model.bounds is not None else ("recon", -1)
+    name, sign = ("elbo", 1) if trained.model.has("density") else ("recon", -1)
     num_train = min(trained.num_images(), trained.num_images("train"))
     means: list[float] = []
     variances: list[float | None] = []  # None of one image

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.metrics.latents import DEAD, explained
 from vae_exp.metrics.options import at_least
-from vae_exp.plots import heatmap
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
@@ -86,14 +86,18 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
 
     folder = trained.folder / "images"
     folder.mkdir(exist_ok=True)
-    heatmap(
+    drawn = charts.scores(
         information.T.tolist(),
         [f"{n}\nH {h:.2f}, chance {c:.2f}" for n, h, c in zip(names, entropies, chance, strict=True)],
         label="mutual information I(z; factor), nats",
         xlabel="latent",
         title=f"{trained.cfg.name}, {trained.described(len(codes))}\n"
         "what each latent tells of a factor, of its entropy H",
-        path=folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
+    )
+    charts.save(
+        drawn,
+        folder / ("factors.png" if trained.split == "test" else f"factors_{trained.split}.png"),
+        f"evaluate, {trained.split} images",
     )
     about = {
         "names": names,

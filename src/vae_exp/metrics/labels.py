@@ -88,7 +88,7 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
         `-log sum_y p(y) p(x | y)`, which can be compared with the nll of a model without labels. Both are upper bounds
         on average, with standard errors over images and over draws. `bayes_samples`: latents per image and class.
     """
-    model, num_classes = trained.model, trained.model.context_dim
+    model, num_classes = trained.model, trained.model.num_classes
     trained.setup("train")
     counts = torch.bincount(trained.data.splits["train"].y, minlength=num_classes)
     log_py = (counts / counts.sum()).log()

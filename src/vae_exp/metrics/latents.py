@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from vae_exp import plots
-from vae_exp.config import NoMeaningError
+from vae_exp import charts
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.metrics.collapse import UNUSED
 from vae_exp.metrics.nll import nll_numbers
 from vae_exp.metrics.options import at_least
-from vae_exp.models import M2
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 
@@ -58,8 +56,7 @@ def latents(
     at_least(0, threshold=threshold)
     at_least(1, num_images=num_images, nll_images=nll_images, num_samples=num_samples)
     at_least(2, num_latents=num_latents)
-    if trained.model.bounds is None:
-        raise NoMeaningError("an autoencoder has no prior that its codes could be compared with: choose model=vae")
+    trained.model.require("prior")
     numbers = units(trained, threshold)
     active = [variance > threshold for variance in numbers["mean_variances"]]
     dead = [share <= DEAD for share in numbers["explained_variances"] or []]
@@ -67,7 +64,8 @@ def latents(
         title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split} images"
         path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
         path.parent.mkdir(exist_ok=True)
-        plots.kl_per_dim(numbers["kl_per_dim"], active, title, path)
+        names = [f"z{d}" for d in range(len(active))]
+        charts.save(charts.bars(numbers["kl_per_dim"], names, active, title), path, f"evaluate, {trained.split} images")
     numbers |= _aggregate(trained, num_images, num_latents)
     numbers["verdict"] = _verdict(numbers)
     numbers |= _without_dead_units(trained, dead, numbers["kl_per_dim"] is not None, nll_images, num_samples)
@@ -210,7 +208,7 @@ def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progre
 
 
 def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str, Any]:
-    if isinstance(trained.model, M2):
+    if trained.model.infers_labels:
         reason = "model=m2 infers the label too: its KL is that of z and y, and q(z, y) is not summed here"
         return {"mutual_information": None, "mutual_information_refused": reason}
     num_images = min(num_images, trained.num_images())
@@ -218,7 +216,7 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
     with torch.no_grad(), trained.bar(num_latents, f"q(z) of {num_images} images", "latents") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y, -(-num_latents // num_images))
-            group = y if trained.model.context_dim else torch.zeros_like(y)
+            group = y if trained.model.num_classes else torch.zeros_like(y)
             parts.append(Posteriors(draw.q, draw.z, draw.log_qz, draw.log_pz, group))
         numbers = elbo_surgery(parts, num_latents, bar.update)
     if numbers["mutual_information_saturated"]:

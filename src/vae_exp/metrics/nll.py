@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import Marginal, importance_sampling
 from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
@@ -38,8 +37,7 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
         NoMeaningError: If the model has no density.
     """
     at_least(1, num_samples=num_samples)
-    if trained.model.bounds is None:
-        raise NoMeaningError("an autoencoder has no density over its codes, hence no nll: choose model=vae")
+    trained.model.require("density")
     parts: list[Marginal] = []
     num_images = trained.num_images()
     with trained.bar(num_images * num_samples, f"nll, {num_samples} latents an image", "latents") as bar:

@@ -101,8 +101,8 @@ def _check(num_images: int, sampler: str, inception: str | None) -> None:
 def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
-    if model.context_dim:  # images without a label get one class after another
-        y = torch.where(y < 0, torch.arange(len(y), device=y.device) % model.context_dim, y)
+    if model.num_classes:  # images without a label get one class after another
+        y = torch.where(y < 0, model.example_y(len(y)), y)
     for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
         trained.reseed("images of the model", i)
         c = model.context(labels)

@@ -1,10 +1,9 @@
 """The autoencoder: no density over z, hence no bound."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from vae_exp.models.vae import VAE
+from vae_exp.models.vae import VAE, Ability
 from vae_exp.objectives import Recon
 
 __all__ = ["AE"]
@@ -18,6 +17,10 @@ class AE(VAE):
     """
 
     bounds = None
+    lacks: Mapping[Ability, str] = dict.fromkeys(
+        ("density", "prior", "slope"),
+        "an autoencoder has no density over its codes, so no prior, no elbo and no log p(x): choose model=vae",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -26,11 +29,3 @@ class AE(VAE):
                 "model=ae has no density over its codes, hence no prior and no other objective than the "
                 "reconstruction: leave prior=none objective=recon, or choose model=vae"
             )
-
-    def log_marginal(self, x: Tensor, y: Tensor | None = None, num_samples: int = 5000) -> Tensor:
-        """Refused: without a density over the codes there is none of images.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError("an autoencoder has no prior and gives images no probability: choose model=vae")

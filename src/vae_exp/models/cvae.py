@@ -1,4 +1,4 @@
-"""Models that are told the label."""
+"""Models that are given the label."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +17,11 @@ class CVAE(VAE):
 
     bounds = "log p(x|y)"
     needs_labels = True
+
+    @property
+    def num_classes(self) -> int:
+        """Y, the width of the one-hot labels."""
+        return self.context_dim
 
     def context(self, y: Tensor | None) -> Tensor:
         """`(B,) -> (B, num_classes)`, one-hot.

@@ -31,6 +31,11 @@ class HVAE(VAE):
         self.latent_dim = latent_dim
         self.upper_dims = upper_dims
 
+    def code(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """`q(z_1 | x, c)`, batch `(B,)`, event `(D_1,)`."""
+        q = self.encode(x, y)
+        return q.first if self.upper_dims else q  # type: ignore[attr-defined]
+
     def decode(self, z: Tensor, c: Tensor | None = None) -> Distribution:
         """`(..., B, D), (B, context_dim) ->` `p(x | z_1, c)`, batch `(..., B)`, event `(C, H, W)`."""
         return super().decode(z[..., : self.latent_dim], c)

@@ -1,6 +1,6 @@
 """The semi-supervised VAE."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from math import log
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vae_exp.draws import Draw
 from vae_exp.models.cvae import CVAE
+from vae_exp.models.vae import Ability
 from vae_exp.objectives import SemiSupervised
 
 __all__ = ["M2"]
@@ -30,6 +31,10 @@ class M2(CVAE):
 
     bounds = "log p(x)"
     needs_labels = False
+    infers_labels = True
+    lacks: Mapping[Ability, str] = {
+        "slope": "model=m2 infers the label beside z, and log p(x, y, z) has no slope in a label: choose model=cvae"
+    }
 
     def __init__(self, *args: Any, classifier: nn.Module, classifier_features: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,6 +54,11 @@ class M2(CVAE):
     def classify(self, x: Tensor) -> Tensor:
         """`log q(y | x)`: `(B, C, H, W) -> (B, num_classes)`."""
         return self.classifier_head(self.classifier(self.corruption(x), None)).float().log_softmax(dim=-1)
+
+    def label(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """`(B,)`: y, and `argmax q(y | x)` where y is -1 or None."""
+        guess = self.classify(x).argmax(dim=-1)
+        return guess if y is None else torch.where(y < 0, guess, y)
 
     def draw(
         self,
@@ -88,6 +98,8 @@ class LabelDraw(Draw):
         log_qy: `log q(y | x)`, `(B, Y)`.
         labels: `(B,)`, -1 where there is none; None for none at all.
     """
+
+    log_qy: Tensor
 
     def __init__(self, x: Tensor, each: Draw, log_qy: Tensor, labels: Tensor | None) -> None:
         super().__init__(x, each.z, each.q, each.p, each.decode)

@@ -13,7 +13,7 @@ from vae_exp.config import ConfigError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger
 from vae_exp.objectives import Model
-from vae_exp.parts import Likelihood, Part
+from vae_exp.parts import Likelihood, Part, Prior
 
 __all__ = ["Module", "Objective"]
 
@@ -24,6 +24,7 @@ class Module(pl.LightningModule):
     """A model as Lightning trains it. A subclass has the parts and `draw`, which scores images.
 
     Attributes:
+        prior: What an objective may ask whether it is made of posteriors.
         likelihood: The part that may be fitted before each validation.
         objective: `(model, x, y, step) -> loss, draw`, see `vae_exp.objectives`.
         optimizer: Makes the optimizer from the parameters.
@@ -32,6 +33,7 @@ class Module(pl.LightningModule):
         ledgers: The means of each stage: train, val and test.
     """
 
+    prior: Prior
     likelihood: Likelihood
     objective: Objective
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]

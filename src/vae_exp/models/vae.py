@@ -1,13 +1,15 @@
 """The VAE: the graphical model, and the hooks that other models override."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from vae_exp.config import NoMeaningError
 from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import importance_sampling
@@ -15,7 +17,9 @@ from vae_exp.models.module import Module, Objective
 from vae_exp.parts import Likelihood, Part, Prior, as_part
 from vae_exp.precision import at_least_float32, full_precision
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "Ability"]
+
+Ability = Literal["density", "prior", "slope"]
 
 
 class VAE(Module):
@@ -31,10 +35,18 @@ class VAE(Module):
         optimizer: Makes the optimizer from the parameters.
         context_dim: Width of c; 0, for a VAE conditions on nothing.
         corruption: `x -> x`, what the encoder sees in training, see `vae_exp.corruptions`. The clean x is scored.
+
+    Attributes:
+        bounds: What the ELBO bounds; None if there is no ELBO.
+        needs_labels: Whether every image must come with its label.
+        infers_labels: Whether it has a classifier `q(y | x)`, see `classify`.
+        lacks: What it cannot do, see `has`, with the sentence that says why.
     """
 
     bounds: str | None = "log p(x)"
     needs_labels = False
+    infers_labels = False
+    lacks: Mapping[Ability, str] = {}
 
     def __init__(
         self,
@@ -65,9 +77,48 @@ class VAE(Module):
         """The parts that may start from the training images."""
         return self.encoder, self.decoder, self.posterior, self.prior, self.likelihood
 
+    @property
+    def num_classes(self) -> int:
+        """Y, if the model conditions on labels 0 to Y - 1; else 0."""
+        return 0
+
+    def has(self, ability: Ability) -> bool:
+        """Whether the model has a `density`, the log p(x) of images; a `prior`, from which z is drawn; a `slope`, the
+        gradient of log p(x, z) in all its latents."""
+        return ability not in self.lacks
+
+    def require(self, ability: Ability, or_else: str = "") -> None:
+        """Refuses what needs an ability that the model lacks.
+
+        Arguments:
+            ability: See `has`.
+            or_else: A way out beside another model, for the message.
+
+        Raises:
+            NoMeaningError: If the model lacks it.
+        """
+        if not self.has(ability):
+            raise NoMeaningError(f"{self.lacks[ability]}{or_else and f', or {or_else}'}")
+
     def context(self, y: Tensor | None) -> Tensor | None:
-        """`(B,) -> (B, context_dim)` or None: what encoder, decoder and prior are told beside x and z."""
+        """`(B,) -> (B, context_dim)` or None: what encoder, decoder and prior are given beside x and z."""
         return None
+
+    def example_y(self, num: int) -> Tensor:
+        """Labels `(num,)` as the data may give them: all classes in turn."""
+        return torch.arange(num, device=self.device) % max(self.num_classes, 1)
+
+    def label(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """`(B,)`, the labels to condition on: y, with the model's own guess where y does not say; else None."""
+        return y if self.context_dim else None
+
+    def classify(self, x: Tensor) -> Tensor:
+        """`log q(y | x)`, `(B, C, H, W) -> (B, Y)`, of a model that `infers_labels`.
+
+        Raises:
+            NoMeaningError: If the model infers no labels.
+        """
+        raise NoMeaningError(f"{type(self).__name__} infers no labels: choose model=m2")
 
     def draw(
         self,
@@ -111,6 +162,10 @@ class VAE(Module):
         """`(B, C, H, W), (B,) ->` `q(z | x, c)`, batch `(B,)`, event `(D,)`."""
         return self._infer(self.corruption(x), self.context(y))
 
+    def code(self, x: Tensor, y: Tensor | None = None) -> Distribution:
+        """As `encode`, of those latents alone that the decoder reads."""
+        return self.encode(x, y)
+
     def _infer(self, x: Tensor, c: Tensor | None) -> Distribution:
         h = self.encoder(x, c)
         with full_precision(x):
@@ -131,12 +186,11 @@ class VAE(Module):
         Raises:
             ValueError: If there are not as many labels as images, or no prior to draw from.
         """
+        self.require("prior")
         if y is not None and len(y) != num:
             raise ValueError(f"{len(y)} labels y for {num} samples")
         c = self.context(y)
         p = self.prior(c)
-        if p is None:
-            raise ValueError("prior=none: there is nothing to draw latents from; choose model=vae")
         z = p.sample() if p.batch_shape else p.sample((num,))
         return self.decode(z, c).mean
 
@@ -145,5 +199,9 @@ class VAE(Module):
         """`log p(x)` (of a CVAE `log p(x | y)`) by importance sampling, nats, `(B, C, H, W), (B,) -> (B,)` float64.
 
         Memory grows with B, not with K, `num_samples` latents an image (Burda et al., 2016).
+
+        Raises:
+            NoMeaningError: If the model has no density.
         """
+        self.require("density")
         return importance_sampling(self.draw(x, y), num_samples).log_px

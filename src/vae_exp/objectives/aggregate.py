@@ -13,6 +13,7 @@ from torch.distributions import Independent, MultivariateNormal
 from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw
 from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.parts import Prior
 from vae_exp.precision import full_precision
 from vae_exp.schedules import Number, at, check
 
@@ -106,16 +107,17 @@ class DIP:
     Arguments:
         kind: 1 or 2.
         off_diagonal: Weight of the squared covariances. May be a schedule, like diagonal.
-        diagonal: Weight of the squared distances of the variances from 1.
+        diagonal: Weight of the squared distances of the variances from 1. None: for DIP-I ten times off_diagonal, for
+            DIP-II the same as off_diagonal, as in their experiments.
         num_samples: K, latents per image.
     """
 
-    def __init__(self, kind: int, off_diagonal: Number, diagonal: Number, num_samples: int = 1) -> None:
+    def __init__(self, kind: int, off_diagonal: Number, diagonal: Number | None = None, num_samples: int = 1) -> None:
         if kind not in (1, 2):
             raise ValueError(f"objective.kind={kind}: choose 1 or 2, for DIP-VAE-I or II")
         self.kind = kind
         self.off_diagonal = check("objective.off_diagonal", off_diagonal)
-        self.diagonal = check("objective.diagonal", diagonal)
+        self.diagonal = None if diagonal is None else check("objective.diagonal", diagonal)
         self.num_samples = check_count("num_samples", num_samples)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
@@ -128,8 +130,10 @@ class DIP:
         with full_precision(x):  # otherwise the matrix product would be in half precision
             cov = self._covariance(draw)
         variances = cov.diagonal()
-        penalty = at(self.off_diagonal, step) * (cov.square().sum() - variances.square().sum())
-        penalty = penalty + at(self.diagonal, step) * (variances - 1).square().sum()
+        off_diagonal = at(self.off_diagonal, step)
+        diagonal = {1: 10, 2: 1}[self.kind] * off_diagonal if self.diagonal is None else at(self.diagonal, step)
+        penalty = off_diagonal * (cov.square().sum() - variances.square().sum())
+        penalty = penalty + diagonal * (variances - 1).square().sum()
         return (draw.recon + draw.kl).mean() + penalty, draw
 
     def _covariance(self, draw: Draw) -> Tensor:
@@ -172,13 +176,22 @@ class MMD:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw.
 
         Raises:
-            ValueError: If the prior cannot be sampled from.
+            ValueError: If the prior cannot be sampled from, or would not be trained although it has parameters.
         """
         draw = model.draw(x, y, self.num_samples)
+        if getattr(self.alpha, "value", self.alpha) == 1 and draw.p is not None and not draw.p.has_rsample:
+            self._check_nothing_to_train(model.prior)
         z = draw.sample_prior(self.num_samples)
         alpha, weight = at(self.alpha, step), at(self.weight, step)
         discrepancy = mmd(draw.z, z).mean()
         return (draw.recon + (1 - alpha) * draw.kl).mean() + (alpha + weight - 1) * discrepancy, draw
+
+    def _check_nothing_to_train(self, prior: Prior) -> None:
+        if any(parameter.requires_grad for parameter in prior.parameters()):
+            raise ValueError(
+                f"objective.alpha=1 leaves out the KL, and samples of {type(prior).__name__} have no gradient, so the\n"
+                "prior would never be trained. Ways out: objective.alpha below 1, prior=standard_normal or prior=flow"
+            )
 
 
 def mmd(z: Tensor, other: Tensor) -> Tensor:

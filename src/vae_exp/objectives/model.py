@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from vae_exp.draws import Draw
-from vae_exp.parts import Likelihood
+from vae_exp.parts import Likelihood, Prior
 
 __all__ = ["Model", "check_choice", "check_count"]
 
@@ -14,6 +14,7 @@ __all__ = ["Model", "check_choice", "check_count"]
 class Model(Protocol):
     """What an objective knows about a model."""
 
+    prior: Prior
     likelihood: Likelihood
 
     def draw(

@@ -50,7 +50,7 @@ class SemiSupervised:
             ValueError: If the model has no classifier.
         """
         draw = model.draw(x, y, self.num_samples)
-        log_qy, labels = getattr(draw, "log_qy", None), getattr(draw, "labels", None)
+        log_qy, labels = draw.log_qy, draw.labels
         if log_qy is None:
             raise ValueError("objective=semi_supervised trains a classifier, and this model has none: choose model=m2")
         if labels is None:

@@ -28,7 +28,12 @@ class WakeSleep:
         self.num_samples = check_count("num_samples", num_samples)
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
-        """`(B, C, H, W), (B,), () -> ` scalar loss, draw of the wake phase."""
+        """`(B, C, H, W), (B,), () -> ` scalar loss, draw of the wake phase.
+
+        Raises:
+            ValueError: If the prior is made of posteriors.
+        """
+        _check_apart("wake_sleep", model)
         wake = model.draw(x, y, self.num_samples, stop=("z", "q"))
         with torch.no_grad():
             z = wake.sample_prior(1)
@@ -62,8 +67,10 @@ class MCEM:
         """`(B, C, H, W), (B,), () -> ` scalar loss, draw from the posterior q.
 
         Raises:
-            ValueError: If the posterior has no rsample, like discrete ones, or the likelihood depends on the batch.
+            ValueError: If the posterior has no rsample, like discrete ones, the likelihood depends on the batch, or the
+                prior is made of posteriors.
         """
+        _check_apart("mcem", model)
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
@@ -82,3 +89,11 @@ class MCEM:
         start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
         end = model.draw(x, y, z=z, stop=("z",))
         return -(end.log_px + end.log_pz + end.log_qz).mean(), start
+
+
+def _check_apart(name: str, model: Model) -> None:
+    if model.prior.is_of_posteriors:
+        raise ValueError(
+            f"objective={name} trains the prior apart from the encoder, and {type(model.prior).__name__} is made\n"
+            "of its posteriors: choose prior=standard_normal (mixture, flow)"
+        )

@@ -6,15 +6,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import ConfigError
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.trained import Trained
-from vae_exp.what.make import generate
+from vae_exp.what.make import make
 
-__all__ = ["draw", "is_stale", "pictures", "undrawn"]
+__all__ = ["fill_in", "is_stale", "pictures", "undrawn"]
 
 # The section of each; what is not here comes last.
 SECTIONS = {"samples": "samples", "classes": "samples", "reconstructions": "reconstructions"}
@@ -33,22 +33,20 @@ LARGE = 400_000  # bytes of a picture, above which it is packed again
 def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
     """What a page needs and the run does not have, by the names in `conf/what/`."""
     wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
-    there = {path.stem for path in (folder / "images").glob("*.png")}
-    there |= {made["what"] for made in _generated(folder) if not made["is_stale"]}
+    there = {made["what"] for made in _made(folder) if not made["is_stale"]}
     return [what for what in wanted if what not in there]
 
 
-def draw(trained: Trained) -> dict[str, str]:
-    """Draws what is undrawn.
+def fill_in(trained: Trained) -> dict[str, str]:
+    """Makes the pictures that are missing.
 
     Returns:
-        The reason, by name, why one was not: it has no meaning for the run, or the data are missing.
+        The reason, by name, why one was not made: it has no meaning for the run, or the data are missing.
     """
     refused = {}
     for what in undrawn(trained.folder, trained.cfg):
-        options = OmegaConf.load(Path(CONF) / "what" / f"{what}.yaml")
         try:
-            generate(trained, OmegaConf.merge({"logger": {}}, options), what)  # type: ignore[arg-type]
+            make(trained, what, by="report")
         except ConfigError as error:
             refused[what] = str(error)
     return refused
@@ -56,38 +54,37 @@ def draw(trained: Trained) -> dict[str, str]:
 
 def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
     """Those of each section of the page: name, address that holds the picture, size, and what is known of it."""
-    height, width = cfg.data.image_shape[1:]
-    drawn: dict[str, Any] = {"content": {}, "is_stale": False}
-    figures = [
-        (path, {"what": path.stem, **drawn})
-        for path in sorted((folder / "images").glob("*.png"), key=lambda path: (path.stem == "classes", path.stem))
+    one_image = tuple(reversed(cfg.data.image_shape[1:]))
+    figures: list[tuple[Path, dict[str, Any]]] = [
+        (path, {"what": path.stem, "content": {}, "is_stale": False})
+        for path in sorted((folder / "images").glob("*.png"))
         if path.stem not in ("elbo", "recon")  # the page has curves of its own
     ]
-    figures += [(path, made) for made in _generated(folder) for path in sorted(made["folder"].glob("*.png"))]
+    figures += [(path, made) for made in _made(folder) for path in sorted(made["folder"].glob("*.png"))]
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SECTIONS.values(), "more")}
     for path, made in figures:
         with Image.open(path) as image:
-            size = image.size
-        if size != (width, height):  # one image by itself is a file for other uses
-            known = {"stem": path.stem, "source": _packed(path), "size": size}
+            size, source = image.size, image.info.get("Source")
+        if size != one_image:  # one image by itself is a file for other uses
+            known = {"stem": path.stem, "source": _packed(path), "size": size, "by": made["content"].get("by", source)}
             known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
             sections[SECTIONS.get(made["what"], "more")].append(made | known)
     return sections
 
 
 def is_stale(content: dict[str, Any], weights: Path) -> bool:
-    """Whether a result is of other weights than those of the checkpoint; false where that is unknown."""
+    """Whether a result is of other weights than those of its checkpoint; false where that is unknown."""
     now = fingerprint(weights)
     return now is not None and content.get("weights", now) != now
 
 
-def _generated(folder: Path) -> list[dict[str, Any]]:
-    """What `python -m vae_exp.generate` left."""
+def _made(folder: Path) -> list[dict[str, Any]]:
+    """What `vae_exp.what.make` left in `images/`, asked by training or by a command."""
     made = []
-    for path in sorted((folder / "generated").glob("*/*.json")):
+    for path in sorted((folder / "images").glob("*/*.json"), key=lambda path: (path.stem == "classes", path.stem)):
         content = json.loads(path.read_text())
         if path.stem == path.parent.name:
-            weights = folder / "checkpoints" / f"{content.get('checkpoint')}.ckpt"
+            weights = folder / "checkpoints" / f"{content['checkpoint']}.ckpt"
             known = {"content": content, "is_stale": is_stale(content, weights), "folder": path.parent}
             made.append({"what": path.stem, **known})
     return made

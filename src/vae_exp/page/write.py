@@ -2,22 +2,23 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
+from vae_exp import charts
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
-from vae_exp.page import charts
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.runs.folder import load_config
 
 __all__ = ["write_page"]
 
 TERMS = {"elbo": "ELBO", "recon": "Reconstruction", "kl": "KL", "iwae": "IWAE bound", "error": "Error"}
+NO_UNIT = ("error",)  # a share of the images
 PARTS = (
     "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "optimizer",
     "trainer",
@@ -59,7 +60,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
         yaml=(folder / "config.yaml").read_text(),
-        curves=[(title, svg) for term, title in TERMS.items() if (svg := charts.curves(rows, term))],
+        curves=_curves(rows, record["bound"]["units"]),
         has_metrics=bool(rows),
         latents=_latents(folder),
         pictures={
@@ -102,18 +103,25 @@ def _cards(units: str, metrics: dict[str, float], evaluations: list[dict[str, An
             numbers |= evaluation["numbers"]
             headline |= evaluation["headline"]
     where = {"test": "test", "val": "validation, at last", "train": "training, at last"}[stage]
-    cards = []
-    for name, unit in headline.items():
-        value = numbers.get(name)
-        if not isinstance(value, int | float):
-            continue
-        card = {"label": TERMS.get(name, name.replace("_", " ")), "where": where, "unit": unit}
-        card["value"] = f"{value:.2f}" if name in TERMS else _number(value)
-        if name == "error":
-            card |= {"unit": "of the images", "value": f"{100 * value:.2f} %"}
-        errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
-        cards.append(card | {over: format(error, ".2g") if error else "" for over, error in errors.items()})
-    return cards
+    return [
+        {"where": where, **_card(name, unit, numbers)}
+        for name, unit in headline.items()
+        if isinstance(numbers.get(name), int | float)
+    ]
+
+
+def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """A number of the headline, with its errors."""
+    value = numbers[name]
+    errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
+    shown = {"unit": unit, "value": f"{value:.2f}" if name in TERMS else _number(value)}
+    if name == "error":
+        shown = {"unit": "of the images", "value": f"{100 * value:.2f} %"}
+    return {
+        "label": TERMS.get(name, name.replace("_", " ")),
+        **shown,
+        **{over: format(error, ".2g") if error else "" for over, error in errors.items()},
+    }
 
 
 def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
@@ -138,25 +146,38 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dict[str, str]]]:
+    """Title and chart of each term that was logged."""
+    drawn = {
+        (term, title): charts.curves(rows, term, "share of the images" if term in NO_UNIT else unit)
+        for term, title in TERMS.items()
+    }
+    return [(title, charts.svg(draw)) for (_, title), draw in drawn.items() if draw is not None]
+
+
 def _latents(folder: Path) -> dict[str, Any] | None:
     """Charts of the KL per dimension, those with the most at the top."""
     rows = charts.read_csv(folder / "kl_per_dim.csv")
     if not rows:
         return None
     names = [name for name in rows[0] if name not in ("epoch", "step")]
-    names.sort(key=lambda name: -float(rows[-1][name]))
+    names.sort(key=lambda name: -float(rows[-1][name]))  # the one with the most KL at last at the top
     kl = [[float(row[name]) for name in names] for row in rows]
     steps = [int(row["step"]) for row in rows]
     return {
         "largest": max(map(max, kl)),
         "num": len(names),
-        "last": charts.bars(kl[-1], names),
-        "over_time": charts.heatmap(kl, steps, names) if len(rows) > 1 else None,
+        "first": names[0],
+        "most": kl[-1][0],
+        "last": charts.svg(charts.bars(kl[-1], names)),
+        "over_time": charts.svg(charts.heatmap(kl, steps, names)) if len(rows) > 1 else None,
     }
 
 
 def _figure(figure: dict[str, Any]) -> dict[str, Any]:
-    numbers, _ = _table({key: value for key, value in figure["content"].items() if key not in ("what", "weights")})
+    numbers, _ = _table(
+        {key: value for key, value in figure["content"].items() if key not in ("by", "what", "weights")}
+    )
     return figure | {"numbers": numbers}
 
 
@@ -176,27 +197,33 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
 
 def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of values with their errors beside them, and what the errors are over."""
-    rows, columns = [], []
+    errors: dict[str, dict[str, str]] = {}
     for name, value in numbers.items():
-        base, is_error, over = name.partition("_se_")
-        if is_error and base in numbers:
-            columns += [over] if over not in columns else []
-            continue
-        if name.endswith("_refused") and name.removesuffix("_refused") in numbers:
-            continue
-        row: dict[str, Any] = {"name": name, "value": "", "text": "", "pairs": [], "more": ""}
-        if isinstance(value, dict) and not any(isinstance(item, dict | list) for item in value.values()):
-            row["pairs"] = [(key, _number(item)) for key, item in value.items()]
-        elif isinstance(value, dict | list):
-            is_flat = isinstance(value, list) and not any(isinstance(item, dict | list) for item in value)
-            row |= {"value": f"{len(value)} values", "more": ", ".join(map(_number, value)) if is_flat else str(value)}
-        else:
-            row["text" if isinstance(value, str) else "value"] = _number(value)
-        errors = {key.removeprefix(f"{name}_se_"): x for key, x in numbers.items() if key.startswith(f"{name}_se_")}
-        row["errors"] = {over: _number(error) for over, error in errors.items()}
-        row["reason"] = numbers.get(f"{name}_refused")
-        rows.append(row)
+        base, _, over = name.partition("_se_")
+        if over and base in numbers:
+            errors.setdefault(base, {})[over] = _number(value)
+    beside = {f"{base}_se_{over}" for base in errors for over in errors[base]} | {f"{name}_refused" for name in numbers}
+    rows = [
+        {"name": name, **_content(value), "errors": errors.get(name, {}), "reason": numbers.get(f"{name}_refused")}
+        for name, value in numbers.items()
+        if name not in beside
+    ]
+    columns = {over for of_one in errors.values() for over in of_one}
     return rows, sorted(columns, key=lambda over: (over != "images", over))
+
+
+def _content(value: Any) -> dict[str, Any]:
+    """How a value is shown: as a number, a text, named numbers in a line, or a list to be unfolded."""
+    content: dict[str, Any] = {"value": "", "text": "", "pairs": [], "more": ""}
+    if not isinstance(value, dict | list):
+        return content | {"text" if isinstance(value, str) else "value": _number(value)}
+    is_flat = not any(isinstance(item, dict | list) for item in (value.values() if isinstance(value, dict) else value))
+    if isinstance(value, dict) and is_flat:
+        return content | {"pairs": [(key, _number(item)) for key, item in value.items()]}
+    return content | {
+        "value": f"{len(value)} values",
+        "more": ", ".join(map(_number, value)) if is_flat else str(value),
+    }
 
 
 def _number(value: Any) -> str:

@@ -176,6 +176,6 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "of": model.bounds,
         "representation": data.representation.title,
         "kind": "mass" if support.is_discrete else "density",
-        "is_bound": model.bounds is not None and data.representation.lies_in(support, data.image_shape),
+        "is_bound": model.has("density") and data.representation.lies_in(support, data.image_shape),
         "units": "nats per image",
     }

@@ -27,7 +27,7 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     x = torch.zeros(2, *image_shape, device=model.device, dtype=model.dtype)  # type: ignore[arg-type]
-    y = torch.zeros(2, dtype=torch.long, device=model.device)
+    y = model.example_y(2)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # An objective may; there is no trainer yet.
@@ -54,7 +54,7 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
     _expect("posterior", "batch (2,)", q.batch_shape == (2,), q.batch_shape)
     z = q.sample((3,))
     p = _try("prior", lambda: model.prior(c))
-    if p is None and model.bounds is not None:
+    if p is None and model.has("prior"):
         raise ValueError("prior=none has no kl and no elbo: choose model=ae, which needs neither, or another prior")
     if p is not None:
         event = tuple(q.event_shape)

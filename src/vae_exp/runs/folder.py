@@ -1,28 +1,34 @@
 """A run folder: its config, its checkpoints, its files; nothing of it is instantiated here."""
 
 import json
+import logging
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from vae_exp import cli
 from vae_exp.config import ConfigError
+from vae_exp.overrides import override
 
 if TYPE_CHECKING:
     from vae_exp.models import VAE
 
 __all__ = [
     "checkpoint",
+    "each_folder",
     "fingerprint",
     "load_checkpoint",
     "load_config",
     "load_weights",
     "resumed_config",
+    "run_folders",
     "write_json",
 ]
+
+log = logging.getLogger("vae_exp")
 
 # What a resumed run may change; all else makes it the run it is.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
@@ -100,8 +106,8 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     before = saved.copy()
     epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
-    for override in hydra.overrides.task:
-        key = override.lstrip("+~").partition("=")[0]
+    for word in hydra.overrides.task:
+        key = word.lstrip("+~").partition("=")[0]
         if key == "trainer":  # where to train; for how long is the run's own
             saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
         elif key in FREE_GROUPS:
@@ -110,9 +116,9 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         else:
             raise ConfigError(
-                f"{override}: a resumed run goes on as it began, "
+                f"{word}: a resumed run goes on as it began, "
                 f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
-                f"For another model, optimizer or data start a run with {cli.override('init_from', cfg.resume)}"
+                f"For another model, optimizer or data start a run with {override('init_from', cfg.resume)}"
             )
     if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
         raise ConfigError(
@@ -133,3 +139,60 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
     part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
     part.replace(path)
+
+
+def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
+    """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
+
+    Arguments:
+        cfg: With the keys of `conf/trained.yaml`.
+        work: What is done with a folder.
+
+    Returns:
+        What it gave, by run folder.
+
+    Raises:
+        ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
+    """
+    folders = run_folders(cfg)
+    results, failed = {}, []
+    for folder in folders:
+        try:
+            results[folder] = work(folder)
+        except ConfigError as error:
+            if len(folders) == 1:
+                raise
+            log.error("%s: %s", folder, error)
+            failed.append(f"{folder}: {error}")
+    if failed:
+        raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
+    return results
+
+
+def run_folders(cfg: DictConfig) -> list[Path]:
+    """The folders that `cfg.run` names: one, a pattern of several, or a list of these.
+
+    Raises:
+        ConfigError: If there are none, or the only one is no run folder; if results cannot go where `cfg.logger` says.
+    """
+    if cfg.logger and "wandb" not in cfg.logger:
+        raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
+    runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
+    folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
+    if not folders:
+        raise ConfigError("run=[]: give a run folder, a pattern of several, or a list of these")
+    if len(folders) == 1:
+        load_config(folders[0])
+    return folders
+
+
+def _folders(run: str) -> list[Path]:
+    """Run folders: the one of this name, or those that a pattern fits."""
+    pattern = Path(run)
+    if pattern.exists() or not any(sign in run for sign in "*?["):
+        return [pattern]
+    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+    folders = sorted(path for path in found if (path / "config.yaml").is_file())
+    if not folders:
+        raise ConfigError(f"run={run}: no run folder has such a name. Runs are under outputs/")
+    return folders

@@ -8,8 +8,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -20,9 +21,9 @@ from vae_exp.data.files import decode
 from vae_exp.loggers import make_wandb
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import checkpoint, load_config, load_weights
+from vae_exp.runs.folder import checkpoint, each_folder, load_config, load_weights
 
-__all__ = ["Trained", "each_folder", "each_run", "restore"]
+__all__ = ["Trained", "each_run", "of_training", "restore"]
 
 log = logging.getLogger("vae_exp")
 
@@ -224,6 +225,21 @@ def restore(
     return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
 
 
+def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Trained:
+    """The run that a trainer is at, with its model and data as they are, about validation images.
+
+    Arguments:
+        trainer: In training or after it.
+        name: In place of the run's, above pictures.
+        checkpoint_name: Which checkpoint holds these weights; empty for none.
+    """
+    folder = Path(trainer.default_root_dir)
+    cfg = load_config(folder)
+    cfg.name = name
+    data = trainer.datamodule.on(trainer.strategy.root_device)  # type: ignore[attr-defined]
+    return Trained(folder, cfg, trainer.lightning_module, data, checkpoint_name, "val", progress=False)  # type: ignore[arg-type]
+
+
 def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:
     """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
 
@@ -242,44 +258,6 @@ def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]
         return work(restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress))
 
     return each_folder(cfg, restored)
-
-
-def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
-    """As `each_run`, of runs whose models may not be needed.
-
-    Raises:
-        ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
-    """
-    if cfg.logger and "wandb" not in cfg.logger:
-        raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
-    runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
-    folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
-    if not folders:
-        raise ConfigError("run=[]: give a run folder, a pattern of several, or a list of these")
-    results, failed = {}, []
-    for folder in folders:
-        try:
-            results[folder] = work(folder)
-        except ConfigError as error:
-            if len(folders) == 1:
-                raise
-            log.error("%s: %s", folder, error)
-            failed.append(f"{folder}: {error}")
-    if failed:
-        raise ConfigError("\n".join([f"{len(failed)} of {len(folders)} runs failed:", *failed]))
-    return results
-
-
-def _folders(run: str) -> list[Path]:
-    """Run folders: the one of this name, or those that a pattern fits."""
-    pattern = Path(run)
-    if pattern.exists() or not any(sign in run for sign in "*?["):
-        return [pattern]
-    found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-    folders = sorted(path for path in found if (path / "config.yaml").is_file())
-    if not folders:
-        raise ConfigError(f"run={run}: no run folder has such a name. Runs are under outputs/")
-    return folders
 
 
 def _device(accelerator: str) -> torch.device:

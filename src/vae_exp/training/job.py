@@ -15,19 +15,17 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.cli import override
 from vae_exp.config import ConfigError
-from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
 from vae_exp.loggers import CSV
 from vae_exp.metrics.collapse import unused_latents
-from vae_exp.models import VAE
-from vae_exp.page.pictures import draw
+from vae_exp.overrides import override
+from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.runs.build import bound, build, check_values, make, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
-from vae_exp.runs.trained import Trained
+from vae_exp.runs.trained import of_training
 from vae_exp.training.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
@@ -131,7 +129,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
                 log.info("interrupted; continue with %s", override("resume", folder))
         _close_wandb(exit_code=0 if error is None else 1)
     if is_zero:
-        page = _report(cfg, folder, model, data, trainer) if cfg.get("report") else None
+        page = _report(cfg, folder, trainer) if cfg.get("report") else None
         _summarise(cfg, folder, metrics, trainer.global_step, page)
     return metrics
 
@@ -179,14 +177,13 @@ def _close_wandb(exit_code: int) -> None:
         wandb.finish(exit_code=exit_code)
 
 
-def _report(cfg: DictConfig, folder: Path, model: VAE, data: Images, trainer: pl.Trainer) -> Path | None:
+def _report(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> Path | None:
     """Writes the page of the run, with the model and the images that are in memory."""
     try:
         is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # what the test has loaded
-        data = data.on(trainer.strategy.root_device)
-        model.to(data.device).eval().requires_grad_(False)
-        trained = Trained(folder, cfg, model, data, "best" if is_best else "last", split="val", progress=False)
-        return write_page(folder, draw(trained))
+        trained = of_training(trainer, cfg.name, "best" if is_best else "last")
+        trained.model.to(trained.data.device).eval().requires_grad_(False)
+        return write_page(folder, fill_in(trained))
     except Exception as error:  # whatever it is: the run is finished and stays so
         log.warning("no report: %s: %s", type(error).__name__, error)
         return None

@@ -1,1 +1,1 @@
-"""What is made of a trained run: `(trained, out, options) -> numbers`, with pictures and arrays in the folder `out`."""
+"""What a trained run is used for: `(trained, out, options) -> numbers`, pictures and arrays are written to `out`."""

@@ -1,4 +1,7 @@
-"""Images that the model finds improbable."""
+"""Images that are improbable under the model.
+
+Likelihood ratio: Ren et al. (2019), arXiv:1906.02845.
+"""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -13,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vae_exp import plots
-from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics.options import at_least
@@ -55,32 +58,32 @@ def anomalies(
     against: str | None,
     input: str | Sequence[str] | None,  # noqa: A002
 ) -> dict[str, Any]:
-    """Scores images: the lower, the stranger. The label of a conditional model is summed out, all being as likely.
+    """Scores images, lower for stranger ones. The label of a conditional model is summed out, with equal probabilities.
 
     Writes `scores.npz` and `scores.csv`, the histogram `anomalies.png` and the images that score lowest, `worst.png`.
 
     Returns:
-        `score`, and `score_against` of another data set, means in nats per image with standard errors over images;
-        `auroc`, the probability that an image of the run's data scores higher than one of the others, ties counting
-        half; of each of `files` the score and the share of the run's images that score lower.
+        `score`, and `score_against` for another data set: means in nats per image with standard errors over images;
+        `auroc`, the probability that an image of the run's data scores higher than one of the others, where ties count
+        half; for each of `files` the score and the share of the run's images that score lower.
 
     Raises:
         NoMeaningError: If the model has no density.
-        ConfigError: If an option is none, or the background or the other data do not fit the run.
+        ConfigError: If an option has no such value, or the background or the other data do not fit the run.
     """
     at_least(1, num_samples=num_samples, **({} if num_images is None else {"num_images": num_images}))
     if score not in SCORES:
         raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
-    if trained.model.bounds is None and score != "recon":
-        raise NoMeaningError(f"an autoencoder has no density, hence no {score}: choose score=recon, or model=vae")
+    if score != "recon":
+        trained.model.require("density", "score=recon")
     if (background is None) == (score == "likelihood_ratio"):
-        raise ConfigError("score=likelihood_ratio and background=<run folder> go together, one was given alone")
+        raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
     models = [trained.model, *([] if background is None else [_background(trained, background)])]
 
     def score_of(x: Tensor, *purpose: Any) -> Tensor:
         each = []
         for model in models:
-            trained.reseed(*purpose)  # both with the same noise: a model against itself is 0
+            trained.reseed(*purpose)  # both with the same noise, so that a model against itself gives 0
             each.append(_score(model, x, score, num_samples))
         return each[0] if background is None else each[0] - each[1]
 
@@ -100,7 +103,7 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        x, *_ = codes.given(trained, input, 0 if trained.model.context_dim else None, [])  # no label is read
+        x, *_ = codes.given(trained, input, 0 if trained.model.num_classes else None, [])  # its label is not read
         files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}
@@ -121,10 +124,10 @@ def _draw_worst(trained: Trained, own: _Scored, title: str, out: Path) -> None:
 
 
 def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
-    """`(B,)`; of a CVAE `log sum_y p(y) exp(score given y)`, which bounds log p(x) where those bound log p(x|y)."""
+    """`(B,)`; for a CVAE `log sum_y p(y) exp(score given y)`, a bound of log p(x) if those are bounds of log p(x|y)."""
     each = []
-    for k in range(model.context_dim if model.needs_labels else 1):
-        y = torch.full((len(x),), k, device=x.device) if model.needs_labels else None
+    for k in range(model.num_classes) if model.needs_labels else (None,):
+        y = None if k is None else torch.full((len(x),), k, device=x.device)
         draw = model.draw(x, y)
         if score in ("iwae", "likelihood_ratio"):
             each.append(importance_sampling(draw, num_samples).log_px)
@@ -151,11 +154,11 @@ def _score_all(trained: Trained, score_of: Callable[..., Tensor], name: str, num
 
 
 def _background(trained: Trained, folder: str) -> VAE:
-    """The model of another run of the same pixels (Ren et al., 2019)."""
+    """The model of another run on the same pixels (Ren et al., 2019)."""
     other = restore(folder, accelerator="cpu", progress=False)
     model, needed = other.model.to(trained.data.device), {}
     for one, data in ((trained.model, trained.data), (other.model, other.data)):
-        needed[one] = (data.image_shape, data.representation.support, bound(one, data)["kind"], one.bounds is not None)
+        needed[one] = (data.image_shape, data.representation.support, bound(one, data)["kind"], one.has("density"))
     if needed[model] != needed[trained.model]:
         raise ConfigError(
             f"background={folder} is a model of other images: {other.data.image_shape}, "
@@ -171,10 +174,10 @@ def _name(data: Images) -> str:
 
 
 def _other_data(trained: Trained, against: str) -> Images:
-    """Other images, as the run is shown its own.
+    """Other images, prepared in the same way as the run's own.
 
     Raises:
-        ConfigError: If there are none of this name, they cannot be read, or are of another size or other values.
+        ConfigError: If there are no such data, they cannot be read, or they have another size or other values.
     """
     cfg = data_config("against", against, trained.data.root, trained.data.image_shape)
     try:

@@ -1,4 +1,4 @@
-"""What a conditional model makes of each class."""
+"""Images of each class, drawn from a conditional model."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,21 @@ __all__ = ["classes"]
 
 @torch.no_grad()
 def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
-    """Writes `classes.png`: a row for each class, means of p(x|z,y); down a column z is made of the same noise.
+    """Writes `classes.png`: a row for each class, means of p(x|z,y); z in a column comes from the same noise.
 
     Raises:
-        ConfigError: If `num_images`, of a row, is below 1.
-        NoMeaningError: If the model is told no label.
+        ConfigError: If `num_images`, the number in a row, is below 1.
+        NoMeaningError: If the model is given no label.
     """
     model = trained.model
-    if not model.context_dim:
+    if not model.num_classes:
         raise NoMeaningError(
-            f"what=classes: {type(model).__name__} is told no label, so nothing asks it for a class: train model=cvae "
+            f"what=classes: {type(model).__name__} is given no label and cannot draw a chosen class: train model=cvae "
             "or m2, or see what=edit and what=embeddings"
         )
     at_least(1, num_images=num_images)
     images = []
-    for k in range(model.context_dim):
+    for k in range(model.num_classes):
         trained.reseed("classes")
         c = model.context(torch.full((num_images,), k, device=trained.data.device))
         p = model.prior(c)
@@ -38,6 +38,6 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
     title = (
         f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each class, z from the prior by the same noise in a column"
     )
-    rows = [f"y = {k}" for k in range(model.context_dim)]
+    rows = [f"y = {k}" for k in range(model.num_classes)]
     plots.grid(trained.shown(torch.cat(images)), title, out / "classes.png", rows=rows, columns=num_images)
     return {}

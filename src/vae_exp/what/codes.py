@@ -1,4 +1,4 @@
-"""Between images and codes: what everything made of given images shares."""
+"""From images to codes and back, for all uses that work on given images."""
 
 from collections.abc import Sequence
 from itertools import repeat
@@ -9,22 +9,21 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp import plots
-from vae_exp.chains import Chain
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete, mean_of, variance_of
-from vae_exp.models import M2, VAE
+from vae_exp.models import VAE
 from vae_exp.runs.trained import Trained
 
-__all__ = ["check_continuous", "decode", "encode", "given", "labels", "mean_and_variance", "save"]
+__all__ = ["check_continuous", "decode", "given", "labels", "mean_and_variance", "save"]
 
 
 def given(
     trained: Trained, paths: str | Sequence[str] | None, label: int | None, chosen: Sequence[int]
 ) -> tuple[Tensor, Tensor | None, list[str]]:
-    """Images, the labels that the model is told, and their names: a user's files, or else those chosen of the split.
+    """Images, the labels that the model is given, and names: the user's files, or else the chosen images of the split.
 
     Raises:
-        ConfigError: If a file is no picture of the run's kind, or a label is missing or none.
+        ConfigError: If a file is no picture like the run's, or a label is missing or does not exist.
     """
     if paths is None:
         x, y = _pick(trained, chosen)
@@ -50,33 +49,26 @@ def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def labels(model: VAE, x: Tensor, y: Tensor | None, label: int | None) -> Tensor | None:
-    """`(N,)`, what a conditional model is told of images; of others None.
+    """`(N,)`, the labels that a conditional model is given; None for other models.
 
-    That is `label` where it is given; else m2's own guess, argmax q(y|x); else y, the labels of the data.
+    That is `label` if it is set; else y, the labels of the data, for a model that needs them; else the model's guess,
+    argmax q(y|x).
 
     Raises:
-        ConfigError: If a label is missing, out of range, or given to a model that is not told any.
+        ConfigError: If a label is missing, out of range, or set for a model without labels.
     """
-    classes = model.context_dim
-    if not classes:
-        if label is not None:
-            raise ConfigError(f"label={label}: {type(model).__name__} is told no label, leave null (or model=cvae)")
-        return None
+    classes = model.num_classes
     if label is not None:
+        if not classes:
+            raise ConfigError(f"label={label}: {type(model).__name__} is given no label, leave null (or model=cvae)")
         if not 0 <= label < classes:
             raise ConfigError(f"label={label}: the labels of this run are 0 to {classes - 1}")
         return torch.full((len(x),), label, device=x.device)
-    if isinstance(model, M2):
-        return model.classify(x).argmax(dim=-1)
+    if not model.needs_labels:
+        return model.label(x)
     if y is None:
-        raise ConfigError(f"label=null: the model is told the label of each image, give label=0 to {classes - 1}")
+        raise ConfigError(f"label=null: the model needs the label of each image, give label=0 to {classes - 1}")
     return y
-
-
-def encode(model: VAE, x: Tensor, y: Tensor | None) -> Distribution:
-    """`(N, C, H, W), (N,) ->` posterior of what the decoder reads: `q(z | x, c)`, of several layers `q(z_1 | x)`."""
-    q = model.encode(x, y)
-    return q.first if isinstance(q, Chain) else q
 
 
 def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:
@@ -87,22 +79,22 @@ def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:
 
 @torch.no_grad()
 def decode(model: VAE, z: Tensor, c: Tensor | None = None) -> Tensor:
-    """`(N, D), (N, context_dim) ->` means of `p(x | z, c)`, `(N, C, H, W)`, some at a time."""
+    """`(N, D), (N, context_dim) ->` means of `p(x | z, c)`, `(N, C, H, W)`, computed in parts."""
     parts = zip(z.split(100), repeat(None) if c is None else c.split(100))  # noqa: B905 (one of them may be endless)
     return torch.cat([model.decode(z, c).mean for z, c in parts])
 
 
 def check_continuous(q: Distribution, what: str) -> None:
-    """Raises NoMeaningError where codes are bits or categories: `what` needs points between them."""
+    """Raises NoMeaningError if codes are bits or categories: `what` needs points between them."""
     if is_discrete(q):
         raise NoMeaningError(
-            f"what={what}: the codes are bits or categories, and the decoder knows nothing of points between them. "
+            f"what={what}: the codes are bits or categories, and the decoder has never seen points between them. "
             "what=traversal sets each to its values"
         )
 
 
 def save(trained: Trained, images: Tensor, names: Sequence[str], out: Path) -> None:
-    """Writes images `(N, C, H, W)` one by one at their own size, `<name>.png`; a name that is taken gets a number."""
+    """Writes each of the images `(N, C, H, W)` in its own size, `<name>.png`; a name that is taken gets a number."""
     taken = {out.name}  # the picture that shows all of them
     for name, image in zip(names, trained.shown(images), strict=True):
         free = next(n for n in (name, *(f"{name}_{i}" for i in range(2, 10**6))) if n not in taken)

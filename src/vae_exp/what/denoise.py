@@ -1,4 +1,4 @@
-"""Noise taken off images."""
+"""Takes noise off images."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ def denoise(
     input: str | Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Corrupts images of the split, drawn at random, and reconstructs them; files are taken for corrupted already.
+    """Corrupts images of the split, drawn at random, and reconstructs them; files are assumed to be corrupted already.
 
-    Writes `denoise.png`: images, noisy and denoised; of files each by itself, denoised: `<name>.png`.
+    Writes `denoise.png`: images, noisy and denoised. For files it also writes each one denoised: `<name>.png`.
 
     Returns:
         The squared error of a pixel against the clean image, with standard errors over images: `error_noisy`,
-        `error_denoised`, and `error_clean` of the reconstruction of the clean image. Of files none of these.
+        `error_denoised`, and `error_clean` for the reconstruction of the clean image. None of these for files.
 
     Raises:
         NoMeaningError: If the run was trained without a corruption and none is chosen.
-        ConfigError: If the corruption is none, or a file is no picture of the run's kind.
+        ConfigError: If there is no such corruption, or a file is no picture like the run's.
     """
     model = trained.model
     if input is not None:

@@ -1,4 +1,7 @@
-"""Images with more or less of what one class has and another has not."""
+"""Adds to images what one class has and another lacks, or takes it away.
+
+Attribute vectors: Larsen et al. (2016), arXiv:1512.09300.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +22,9 @@ __all__ = ["attribute", "edit"]
 
 @torch.no_grad()
 def attribute(trained: Trained, source: int, target: int) -> tuple[Tensor, list[int]]:
-    """The attribute vector `(D,)`, mean code of `target` minus mean code of `source`, and the images that made them.
+    """The attribute vector `(D,)`, mean code of `target` minus that of `source`, and the numbers of images in both.
 
-    Over the training images with these labels (Larsen et al., 2016).
+    The means are over the training images with these labels (Larsen et al., 2016).
 
     Raises:
         ConfigError: If one of them has no training image.
@@ -32,7 +35,7 @@ def attribute(trained: Trained, source: int, target: int) -> tuple[Tensor, list[
         for x, y in trained.batches("train"):
             for k, means in found.items():
                 if (y == k).any():
-                    means.append(on_cpu(codes.mean_and_variance(codes.encode(model, x[y == k], None))[0]))
+                    means.append(on_cpu(codes.mean_and_variance(model.code(x[y == k], None))[0]))
             bar.update(len(x))
     for name, k in (("source", source), ("target", target)):
         if not found[k]:
@@ -51,26 +54,26 @@ def edit(
     input: str | Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Writes `edit.png`: images with the attribute vector of two classes added to their codes; of files each by itself.
+    """Writes `edit.png`: images with the attribute vector of two classes added to their codes; files also one by one.
 
     A conditional model keeps the class out of its code: there z stays and the label takes all values.
 
     Returns:
-        The `vector`, its `norm`, and the training images `of_source` and `of_target` that it was made of.
+        The `vector`, its `norm`, and the numbers of training images behind it, `of_source` and `of_target`.
 
     Raises:
-        ConfigError: If a class has no image, or a file is no picture of the run's kind.
+        ConfigError: If a class has no image, or a file is no picture like the run's.
         NoMeaningError: If the data have no labels, or codes are discrete.
     """
     model, numbers = trained.model, {}
     if trained.data.num_classes is None:
-        raise NoMeaningError("what=edit: the data have no labels, hence no classes to go between; see what=traversal")
+        raise NoMeaningError("what=edit: the data have no labels and so no classes to edit; see what=traversal")
     x, y, names, rows = _shown(trained, source, target, num_images, input, label)
-    q = codes.encode(model, x, y)
-    if model.context_dim:
+    q = model.code(x, y)
+    if model.num_classes:
         z, _ = codes.mean_and_variance(q)
-        settings = [f"y = {k}" for k in range(model.context_dim)]
-        c = torch.eye(model.context_dim, device=x.device).repeat(len(x), 1)
+        settings = [f"y = {k}" for k in range(model.num_classes)]
+        c = torch.eye(model.num_classes, device=x.device).repeat(len(x), 1)
         images = codes.decode(model, z.repeat_interleave(len(settings), dim=0), c)
         what = "z of each image, decoded with every label"
     else:
@@ -101,7 +104,7 @@ def _shown(
     paths: str | Sequence[str] | None,
     label: int | None,
 ) -> tuple[Tensor, Tensor | None, list[str], list[str]]:
-    """Images, the labels that the model gets for them, their names and what stands beside them."""
+    """Images, the labels that the model is given, their names and the captions of the rows."""
     at_least(1, num_images=num_images)
     if source == target:
         raise ConfigError(f"source={source} target={target}: two classes are needed")

@@ -1,4 +1,4 @@
-"""Where images lie in the latent space."""
+"""The places of images in the latent space."""
 
 import csv
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from vae_exp.what import codes
 
 __all__ = ["embeddings"]
 
-NUM_TSNE = 2000  # images that t-SNE is shown: its time grows with their number
+NUM_TSNE = 2000  # images for t-SNE, whose time grows with their number
 
 
 @torch.no_grad()
@@ -30,15 +30,16 @@ def embeddings(
 ) -> dict[str, Any]:
     """Writes `embeddings.npz` and `embeddings.csv`, mean and scale of each posterior, and the means as a picture.
 
-    The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none. Where
-    q knows no mean (a flow) `mean` is a sample, and as of a point there is no scale. Of files they hold the files, with
-    their `name`, and the picture shows them among the images of the split.
+    The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none. If q
+    does not know its mean (a flow), `mean` is a sample and there is no `scale`; for a point there is no `scale`,
+    either. With files the arrays hold the files, with their `name`, and the picture shows them among the images of the
+    split.
 
     Returns:
-        For PCA, the share of the variance that each axis of the picture explains.
+        With PCA, the share of the variance that each axis of the picture explains.
 
     Raises:
-        ConfigError: If the projection is none, or a file is no picture of the run's kind.
+        ConfigError: If there is no such projection, or a file is no picture like the run's.
     """
     if projection not in ("pca", "tsne"):
         raise ConfigError(f"projection={projection}: choose pca or tsne")
@@ -51,7 +52,7 @@ def embeddings(
     names: list[str] = []
     if input is not None:
         x, told, names = codes.given(trained, input, label, [])
-        marked, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+        marked, variance = codes.mean_and_variance(trained.model.code(x, told))
         marked = marked.cpu()
         known = torch.full((len(x),), -1 if label is None else label)
         arrays = {"mean": marked, "scale": None if variance is None else variance.sqrt().cpu(), "y": known}
@@ -61,7 +62,7 @@ def embeddings(
         some = torch.isin(chosen, trained.chosen(NUM_TSNE))
         mean, y = mean[some], y[some]
     points, axis_names, numbers = _project(trained, mean, marked, is_tsne)
-    of = "" if trained.model.context_dim == 0 else ",y"
+    of = ",y" if trained.model.context_dim else ""
     title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {trained.described(len(mean))}" + (
         ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
     )
@@ -71,12 +72,12 @@ def embeddings(
 
 
 def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """`(N, D), (N, D) or None, (N,)` of the images of the split, on the CPU."""
+    """`(N, D), (N, D) or None, (N,)`: means, scales and labels of the images of the split, on the CPU."""
     means, scales, labels = [], [], []
     with trained.bar(min(trained.num_images(), num_images or trained.num_images()), "embeddings") as bar:
         for x, y in trained.batches(num_images=num_images):
             told = codes.labels(trained.model, x, y, None)
-            mean, variance = codes.mean_and_variance(codes.encode(trained.model, x, told))
+            mean, variance = codes.mean_and_variance(trained.model.code(x, told))
             means.append(mean.cpu())
             scales += [] if variance is None else [variance.sqrt().cpu()]
             labels.append(y.cpu())
@@ -87,7 +88,7 @@ def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tenso
 def _project(
     trained: Trained, mean: Tensor, marked: Tensor, is_tsne: bool
 ) -> tuple[Tensor, tuple[str, str], dict[str, Any]]:
-    """Codes and those of files to `(N, 2)`, what the axes are, and numbers about them."""
+    """Codes, also those of files, projected to `(N, 2)`, the names of the axes, and numbers about them."""
     each = torch.cat([mean, marked])
     if each.shape[1] <= 2:
         across = each if each.shape[1] == 2 else torch.cat([each, torch.zeros_like(each)], dim=1)
@@ -97,7 +98,7 @@ def _project(
     from sklearn.manifold import TSNE
 
     if is_tsne:
-        # It has no map for further points: files are laid out with the others.
+        # It has no map for new points: files are projected together with the other images.
         perplexity = min(30.0, (len(each) - 1) / 3)
         with trained.bar(1, "t-SNE", "pictures") as bar:
             points = TSNE(perplexity=perplexity, init="pca", random_state=trained.seed % 2**32).fit_transform(
@@ -113,7 +114,7 @@ def _project(
 
 
 def _write(out: Path, arrays: dict[str, Any], rows: list[str], names: list[str]) -> None:
-    """The files by their names, or else the images by their numbers in the split."""
+    """Writes the files by their names, or the images by their numbers in the split."""
     named = {"name": np.array(names)} if names else {}
     np.savez_compressed(out / "embeddings.npz", allow_pickle=False, **arrays, **named)
     columns = {"image": names or rows, "y": arrays["y"].tolist()}

@@ -1,4 +1,4 @@
-"""How far images are from the true ones."""
+"""Errors of images compared with the true ones."""
 
 from math import sqrt
 
@@ -18,7 +18,7 @@ def squared_error(image: Tensor, x: Tensor, where: Tensor | None = None) -> Tens
 
 
 def mean_and_error(name: str, each: Tensor) -> dict[str, float]:
-    """The mean over images `(N,)`; its standard error too, where there are two."""
+    """The mean over images `(N,)`, and its standard error if there are at least two."""
     each = on_cpu(each)
     error = {f"{name}_se_images": float(each.std()) / sqrt(len(each))} if len(each) > 1 else {}
     return {name: float(each.mean()), **error}

@@ -1,4 +1,4 @@
-"""Missing pixels filled in."""
+"""Fills in missing pixels."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -45,18 +45,19 @@ def inpaint(
 ) -> dict[str, Any]:
     """Fills the missing pixels of images drawn at random from the split and measures how near that is to the true ones.
 
-    Writes `inpaint.png`: images, what is known of them, of each method one filling drawn and the mean of all, and the
-    mean image of the training set in their place. Of files each by itself, the mean of all: `<name>_<method>.png`.
+    Writes `inpaint.png`: the images, their known pixels, for each method one random filling and the mean of all
+    fillings, and the mean image of the training set in their place. For files it also writes the mean of all fillings
+    of each file: `<name>_<method>.png`.
 
     Returns:
-        Of the methods and of the mean image, with standard errors over images: `error_*`, the squared error of a
-        missing pixel, and `log_score_*`, the log of what the prediction gives to the true ones, nats per image (of the
-        mean image where pixels are bits). `log_p_missing` is log p(x) - log p(x_known), both by importance sampling.
-        Of files none of these: what lies under the mask need not be true.
+        For each method and for the mean image, with standard errors over images: `error_*`, the squared error per
+        missing pixel, and `log_score_*`, the log of what the prediction gives to the true pixels, nats per image (for
+        the mean image only if pixels are bits). `log_p_missing` is log p(x) - log p(x_known), both by importance
+        sampling. None of these for files: the pixels under the mask need not be true.
 
     Raises:
         NoMeaningError: If the model has no density, or its likelihood does not score single pixels.
-        ConfigError: If an option is none, or a file is no picture of the run's kind.
+        ConfigError: If an option has no such value, or a file is no picture like the run's.
     """
     at_least(1, num_images=num_images, num_chains=num_chains, num_steps=num_steps, num_samples=num_samples)
     methods = [name for name in METHODS if method in (name, "both")]
@@ -69,12 +70,12 @@ def inpaint(
 
     def work(x: Tensor, y: Tensor | None) -> dict[str, Filled]:
         known = make_mask(mask, share, x)
-        # Where m2 has to guess the label, it sees what is known.
+        # If m2 must guess the label, it sees the known pixels only.
         told = codes.labels(trained.model, torch.where(known, x, 0), y, label)
         missing = Missing(trained.model, x, told, known, num_chains, bar.update)
         missing.burn_in(burn_in)
         filled = {}
-        if "importance" in methods:  # first: from where the burn-in ended
+        if "importance" in methods:  # first, because it uses the fillings at the end of the burn-in
             filled["importance"], part = missing.importance(num_samples)
             if input is None:
                 whole = missing.log_p(num_samples)
@@ -110,15 +111,15 @@ def inpaint(
 
 
 def _small_batches(trained: Trained, num_images: int, num_chains: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images of the split, so many at a time that their chains need little memory."""
-    params = getattr(trained.model.likelihood, "params_per_pixel", 1)
+    """Images of the split, few enough at a time that their chains need little memory."""
+    params = trained.model.likelihood.params_per_pixel
     size = max(1, CHUNK // (num_chains * params * torch.Size(trained.data.image_shape).numel()))
     for x, y in trained.batches(num_images=num_images):
         yield from zip(x.split(size), y.split(size), strict=True)
 
 
 def _mean_image(trained: Trained) -> Tensor:
-    """That of the training set, `(C, H, W)`; of bits the estimate that says of none that it is sure (Laplace's)."""
+    """The mean of the training set, `(C, H, W)`; for bits Laplace's estimate, which is never exactly 0 or 1."""
     total, num = torch.zeros(trained.data.image_shape, device=trained.data.device), trained.num_images("train")
     with trained.bar(num, "mean image") as bar:
         for x, _ in trained.batches("train"):
@@ -128,7 +129,7 @@ def _mean_image(trained: Trained) -> Tensor:
 
 
 def _values(filled: dict[str, Filled], x: Tensor, known: Tensor, mean: Tensor | None) -> dict[str, Tensor]:
-    """What is kept of each image, `(B,)`."""
+    """The values that are kept for each image, `(B,)`."""
     values = {}
     for name, one in filled.items():
         values[f"error_{name}"] = squared_error(one.mean, x, ~known)
@@ -157,7 +158,7 @@ def _rows(
 
 
 def _save(trained: Trained, paths: Sequence[str], names: list[str], filled: dict[str, Filled], out: Path) -> None:
-    """The known pixels are those of the file, also where the model is shown bits of them."""
+    """Writes each file with its own known pixels, even if the model was given bits of them."""
     pixels = [decode(Path(path).read_bytes(), path, trained.data.image_shape) for path in paths]
     own = torch.from_numpy(np.stack(pixels)).to(trained.data.device) / 255
     for method, one in filled.items():
@@ -181,7 +182,7 @@ def _numbers(trained: Trained, values: dict[str, Tensor], are_true: bool) -> dic
             numbers |= mean_and_error(name, each)
     if what["is_bound"] and what["kind"] == "mass" and trained.data.representation.is_bits:
         numbers |= mean_and_error("log_score_mean_image", values["log_score_mean_image"])
-    # Of one latent an image nothing is known of its error.
+    # With one latent per image the error is unknown.
     if "log_p_missing" in numbers and variance is not None and not variance.isnan().any():
         numbers["log_p_missing_se_draws"] = float(variance.clamp(min=0).sum().sqrt()) / len(variance)
     return numbers

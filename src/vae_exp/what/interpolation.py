@@ -1,4 +1,7 @@
-"""From one image to another through the latent space."""
+"""From one image to another through the latent space.
+
+Arcs: Shoemake (1985); White (2016), arXiv:1609.04468.
+"""
 
 from collections.abc import Sequence
 from itertools import product
@@ -26,13 +29,13 @@ def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """`(D,), (D,), (T,) -> (T, D)`: along the arc, directions by Shoemake (1985), lengths linear.
 
-    For lengths that agree it is White's (2016). Where a and b point the same way, or opposite ways and no arc is the
-    shortest, the path is linear.
+    If the lengths are equal it is that of White (2016). If a and b point the same way, or opposite ways so that no arc
+    is the shortest, the path is linear.
     """
     start, end, t = (each.to(exact(a)) for each in (a, b, t[:, None]))
     lengths = torch.lerp(start.norm(), end.norm(), t)
     u, v = (w / w.norm().clamp(min=1e-30) for w in (start, end))
-    angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact for small angles, as the arccos is not
+    angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact for small angles, unlike the arccos
     if angle.sin() < 1e-6 or not (u.any() and v.any()):
         return linear(a, b, t[:, 0].to(a))
     return (lengths * (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()).to(a)
@@ -46,12 +49,12 @@ def interpolation(
     input: Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Writes `interpolation.png`: for each pair of images both paths between their codes; of files each step by itself.
+    """Writes `interpolation.png`: for each pair of images both paths between their codes; for files also each step.
 
-    A conditional model goes from label to label along with the code.
+    A conditional model goes from label to label together with the code.
 
     Raises:
-        ConfigError: If pairs are none, files are no pictures of the run's kind, or a label is missing.
+        ConfigError: If pairs are not pairs of images, files are no pictures like the run's, or a label is missing.
         NoMeaningError: If codes are discrete.
     """
     at_least(2, num_steps=num_steps)  # both ends
@@ -62,9 +65,9 @@ def interpolation(
         raise ConfigError(f"input={input}: two files are needed, input=[a.png,b.png]")
     else:
         pairs = None
-    # From here on a pair is at 2 i and 2 i + 1.
+    # From here on pair i is at 2 i and 2 i + 1.
     x, y, names = codes.given(trained, input, label, [i for pair in pairs or () for i in pair])
-    q = codes.encode(model, x, y)
+    q = model.code(x, y)
     codes.check_continuous(q, "interpolation")
     ends, _ = codes.mean_and_variance(q)
     c = model.context(y)
@@ -102,11 +105,11 @@ def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:
 
 
 def _pairs(trained: Trained) -> list[list[int]]:
-    """Five pairs: from class to class, of a conditional model within a class; without labels neighbours."""
+    """At most five pairs: from class to class, for a conditional model within a class; without labels, neighbours."""
     num_images = trained.num_images()
     y = trained.data.splits[trained.split].y
     of_class = [(y == k).nonzero()[:2, 0].tolist() for k in y[y >= 0].unique().tolist()]
-    if trained.model.context_dim:
+    if trained.model.num_classes:
         pairs = [two for two in of_class if len(two) == 2]
     else:
         firsts = [one[0] for one in of_class]

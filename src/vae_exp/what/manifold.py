@@ -1,4 +1,4 @@
-"""The plane of two latents, evenly filled by the prior."""
+"""The plane of two latents, on a grid of equal prior probability (Kingma & Welling, 2014, arXiv:1312.6114)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ __all__ = ["manifold", "quantiles"]
 
 @torch.no_grad()
 def quantiles(prior: Distribution, u: Tensor) -> Tensor:
-    """`(N, D)` in (0, 1) -> `(N, D)`: for u uniform they are latents of the prior.
+    """`(N, D)` in (0, 1) -> `(N, D)`: if u is uniform, the results are latents from the prior.
 
-    A product of normals: the inverse of its distribution functions. A flow: likewise of its base, then the flow.
+    For a product of normals these are its inverse distribution functions; for a flow those of its base, then the flow.
 
     Raises:
         NoMeaningError: If the prior is neither.
@@ -31,8 +31,8 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
     base = prior.base if isinstance(prior, NormalizingFlow) else prior
     if not isinstance(base, Independent) or is_discrete(base):
         raise NoMeaningError(
-            f"what=manifold: prior {type(prior).__name__} has no map from a square: train with prior=standard_normal "
-            "or prior=flow, or see what=traversal, samples or embeddings"
+            f"what=manifold: prior {type(prior).__name__} has no map from the unit square: train with "
+            "prior=standard_normal or prior=flow, or see what=traversal, samples or embeddings"
         )
     z = base.base_dist.icdf(u)
     return prior.transform.inv(z) if isinstance(prior, NormalizingFlow) else z
@@ -40,26 +40,25 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
 
 @torch.no_grad()
 def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, label: int | None) -> dict[str, Any]:
-    """Writes `manifold.png`: means of p(x|z) on a grid of even probability under the prior (Kingma & Welling, 2014).
+    """Writes `manifold.png`: means of p(x|z) on a grid of equal probability under the prior (Kingma & Welling, 2014).
 
-    The grid is `(i + 1/2) / num_points` along two dimensions, of the prior or of a flow's base; all others stay
-    at their median. The first of `dims` grows to the right, the second upwards.
+    The grid is `(i + 1/2) / num_points` along two dimensions of the prior, or of the base of a flow; all others stay at
+    their median. The first of `dims` grows to the right, the second upwards.
 
     Raises:
-        ConfigError: If the dimensions are none, or a label is missing or none.
+        ConfigError: If the dimensions or the label do not exist, or a label is missing.
         NoMeaningError: If the prior has no such grid.
     """
     at_least(2, num_points=num_points)
     model, device = trained.model, trained.data.device
-    if model.bounds is None:
-        raise NoMeaningError(
-            "what=manifold: an autoencoder has no prior to fill the plane by: train model=vae, or see what=traversal"
-        )
-    y = codes.labels(model, torch.empty(1, device=device), None, 0 if label is None and model.context_dim else label)
+    model.require("prior", "what=traversal")
+    if label is None and model.num_classes:
+        label = 0
+    y = codes.labels(model, torch.empty(1, device=device), None, label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
     if latent_dim < 2:
-        raise NoMeaningError("what=manifold: one latent makes no plane, what=traversal makes a row of it")
+        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
         raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
     c = None if c is None else c.expand(num_points**2, -1)
@@ -69,13 +68,16 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     u[:, dims[0]] = share.repeat(num_points)
     u[:, dims[1]] = share.flip(0).repeat_interleave(num_points)
     images = codes.decode(model, quantiles(prior, u), c)
-    # For a flow, the place in its base: in z the grid is bent.
     is_flow = isinstance(prior, NormalizingFlow)
+    # For a flow the place in the base, because the grid is bent in z.
     ticks = [f"{place:.2f}" for place in (share if is_flow else torch.special.ndtri(share)).tolist()]
     px = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
     rest = "" if latent_dim == 2 else ", the other latents at their median"
     title = (
-        f"{trained.cfg.name}\nmeans of {px} on a grid of even probability under the prior{rest}\n{_axes(dims, is_flow)}"
+        f"{trained.cfg.name}
+means of {px} on a grid of equal probability under the prior{rest}
+"
+        f"{_axes(dims, is_flow)}; beside the images their {'distribution functions' if is_flow else 'values'}"
     )
     path = out / "manifold.png"
     plots.grid(trained.shown(images), title, path, rows=ticks[::-1], columns=num_points, heads=ticks)
@@ -84,5 +86,4 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
 
 def _axes(dims: Sequence[int], is_flow: bool) -> str:
     across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
-    beside = "distribution functions" if is_flow else "values"
-    return f"{across} to the right, {up} upwards; beside the images their {beside}"
+    return f"{across} to the right, {up} upwards"

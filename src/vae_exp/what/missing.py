@@ -1,4 +1,8 @@
-"""`p(x_mis | x_known)`: what a model says of the pixels it was not shown."""
+"""`p(x_mis | x_known)`: what a model predicts for the pixels that it was not given.
+
+Pseudo-Gibbs: Rezende et al. (2014), arXiv:1401.4082; with acceptance: Mattei & Frellsen (2018), arXiv:1802.04826.
+Importance resampling: Mattei & Frellsen (2019), arXiv:1812.02633.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,13 +28,13 @@ def make_mask(mask: str, share: float, x: Tensor) -> Tensor:
     """Which pixels of images `(B, C, H, W)` are known, `(B, 1, H, W)`.
 
     Arguments:
-        mask: `half`, the lower one is missing; `random`, each pixel on its own; `box`, the middle, half as high and
-            wide as the image; or a picture, whose dark pixels are missing.
-        share: Of the pixels that `random` takes away.
+        mask: `half`: the lower half is missing; `random`: each pixel is missing independently; `box`: the middle is
+            missing, half as high and wide as the image; or a picture, whose dark pixels are missing.
+        share: Probability of a pixel to be missing with `random`.
         x: The images.
 
     Raises:
-        ConfigError: If there is no such mask, or it is not of the size of the images, or takes nothing away.
+        ConfigError: If there is no such mask, if it differs in size from the images, or if no pixel is missing.
     """
     size, _, height, width = x.shape
     known = torch.ones(size, 1, height, width, dtype=torch.bool, device=x.device)
@@ -42,12 +46,12 @@ def make_mask(mask: str, share: float, x: Tensor) -> Tensor:
         known[..., top : top + h, left : left + w] = False
     elif mask == "random":
         if not 0 < share <= 1:
-            raise ConfigError(f"share={share}: of the pixels that are taken away, above 0 and at most 1")
+            raise ConfigError(f"share={share}: the share of missing pixels must be above 0 and at most 1")
         known = torch.rand(known.shape, device=x.device) >= share
     else:
         known &= _read_mask(Path(mask), height, width).to(x.device)
         if known.all():
-            raise ConfigError(f"mask={mask} takes nothing away: what is missing is black")
+            raise ConfigError(f"mask={mask} leaves no pixel missing: missing pixels must be black")
     return known
 
 
@@ -55,7 +59,7 @@ def _read_mask(path: Path, height: int, width: int) -> Tensor:
     from PIL import Image
 
     if not path.is_file():
-        raise ConfigError(f"mask={path}: choose half, random, box or a picture, in which what is missing is black")
+        raise ConfigError(f"mask={path}: choose half, random, box or a picture that is black where pixels are missing")
     try:
         with Image.open(path) as image:
             given = image.size
@@ -68,30 +72,30 @@ def _read_mask(path: Path, height: int, width: int) -> Tensor:
 
 
 class Filled(NamedTuple):
-    """B images, filled in. The known pixels are to the bit what they were."""
+    """B images, filled in. The known pixels stay the same, to the bit."""
 
-    mean: Tensor  # (B, C, H, W), E[x | x_known] of the latents that were found
+    mean: Tensor  # (B, C, H, W), E[x | x_known] over the latents that were found
     drawn: Tensor  # (B, C, H, W), E[x | z] at one of them, drawn by its weight
     log_score: Tensor  # (B,) float64, log sum_k w_k p(x_mis | z_k) of the true x_mis, nats
-    trust: Tensor  # (B,), the effective sample size; of chains the share of proposals that were accepted
+    trust: Tensor  # (B,), the effective sample size; for chains the share of accepted proposals
     known: Tensor  # bool, (B, 1, H, W)
 
 
 class Missing:
     """B images with missing pixels, and M chains of fillings for each.
 
-    A method finds latents `z_k` and weights `w_k`, which sum to one, that stand for `p(z | x_known)`. They are made of
-    x_known alone, so `sum_k w_k p(x_mis | z_k)` is a prediction, a distribution over all x_mis: the log of what it
-    gives to the true one is a score that favours no method (Gneiting & Raftery, 2007). It grows with the number of
-    latents towards `log p(x_mis | x_known)`, slowly where many pixels are missing.
+    A method finds latents `z_k`, with weights `w_k` that sum to one, to represent `p(z | x_known)`. It uses x_known
+    alone, so `sum_k w_k p(x_mis | z_k)` is a prediction, a distribution over all x_mis. The log of what it gives to the
+    true x_mis is a score that favours no method (Gneiting & Raftery, 2007). With the number of latents the score grows
+    towards `log p(x_mis | x_known)`, slowly if many pixels are missing.
 
     Arguments:
         model: A model with a prior.
-        x: The true images, `(B, C, H, W)`; missing pixels are read to score, by nothing else.
+        x: The true images, `(B, C, H, W)`; the missing pixels are used for the scores alone.
         y: Labels `(B,)`, for a model that conditions on them.
-        known: Which pixels are, bool, `(B, 1, H, W)`.
+        known: Which pixels are known, bool, `(B, 1, H, W)`.
         num_chains: M.
-        tell: Told, again and again, how many latents were drawn since.
+        tell: Called after each step with the number of latents that were drawn.
 
     Raises:
         NoMeaningError: If the model has no prior, or its likelihood does not score single pixels.
@@ -106,8 +110,7 @@ class Missing:
         num_chains: int,
         tell: Callable[[int], object] = lambda num: None,
     ) -> None:
-        if model.bounds is None:
-            raise NoMeaningError("an autoencoder has no density over its codes, hence none of pixels: choose model=vae")
+        model.require("density")
         if num_chains < 1:
             raise ConfigError(f"num_chains={num_chains}: at least 1 is needed")
         self.model, self.x, self.known, self.num_chains, self.tell = model, x, known, num_chains, tell
@@ -118,7 +121,7 @@ class Missing:
         self.rows_y = None if self.y is None else self.y.repeat(num_chains)
         self.rows_c = None if self.c is None else self.c.repeat(num_chains, 1)
         self.prior = model.prior(self.rows_c)
-        # The chains start at images of the model's own.
+        # The chains start at images drawn from the model.
         self.z = self.prior.sample(torch.Size((1,) if self.prior.batch_shape else (1, len(self.rows))))
         self.px = model.decode(self.z, self.rows_c)
         if not isinstance(self.px, Independent) or self.px.base_dist.event_shape:
@@ -134,8 +137,8 @@ class Missing:
 
     @torch.no_grad()
     def gibbs(self, num_steps: int) -> Filled:
-        """Pseudo-Gibbs in which `z' ~ q(z | x)` is a proposal, accepted or refused (Mattei & Frellsen, 2018): then
-        `p(x_mis, z | x_known)` is what the chains tend to, however wrong q is. All steps count alike."""
+        """Pseudo-Gibbs where `z' ~ q(z | x)` is a proposal that is accepted or refused (Mattei & Frellsen, 2018), so
+        the chains converge to `p(x_mis, z | x_known)` even if q is wrong. All steps have the same weight."""
         found, size = _Found(self.x, self.known), (self.num_chains, len(self.x))
         weights = torch.zeros(size, device=self.x.device)
         truth, accepted = self.x.repeat(self.num_chains, 1, 1, 1), torch.zeros_like(weights)
@@ -155,13 +158,13 @@ class Missing:
     def importance(self, num_samples: int) -> tuple[Filled, Marginal]:
         """Importance resampling (Mattei & Frellsen, 2019): `z_k ~ q(z)`, `w_k ~ p(x_known | z_k) p(z_k) / q(z_k)`.
 
-        The proposal q is the mean of `q(z | x)` over the M fillings of an image: as many latents of each, K in all.
-        Beside the images it gives log p(x_known).
+        The proposal q is the mean of `q(z | x)` over the M fillings of an image: equally many latents from each, K in
+        all. It also gives log p(x_known).
         """
         q, chains, size = self.model.encode(self.rows, self.rows_y), self.num_chains, len(self.x)
         prior, rounds = self.model.prior(self.c), ceil(num_samples / chains)
         found = _Found(self.x, self.known)
-        params = getattr(self.model.likelihood, "params_per_pixel", 1)
+        params = self.model.likelihood.params_per_pixel
         most = max(1, CHUNK // (chains * max(params * self.x.numel(), self.z.numel())))
         for done in range(0, rounds, most):
             z = sample(q, min(most, rounds - done))[0].view(-1, size, self.z.shape[-1])  # (K, B, D)
@@ -177,7 +180,7 @@ class Missing:
 
     @torch.no_grad()
     def log_p(self, num_samples: int) -> Marginal:
-        """`log p(x)`, of the whole image (with a label `log p(x | y)`), by importance sampling from `q(z | x)`."""
+        """`log p(x)` of the whole image (with a label `log p(x | y)`), by importance sampling from `q(z | x)`."""
         q = self.model.encode(self.x, self.y)
         decode = partial(self.model.decode, c=self.c)
         return importance_sampling(
@@ -197,13 +200,13 @@ class Missing:
 
 
 def _score(px: Distribution, x: Tensor, where: Tensor) -> Tensor:
-    """`log p(x | z)` of some pixels: `(K, B)`."""
+    """`log p(x | z)` of the pixels chosen by `where`: `(K, B)`."""
     each = px.base_dist.log_prob(x.expand(*px.batch_shape[:-1], *x.shape))  # type: ignore[attr-defined]
     return torch.where(where, each, 0).sum(dim=(-3, -2, -1))
 
 
 class _Found:
-    """Means over weighted latents that come in chunks."""
+    """Means over weighted latents that are added in chunks."""
 
     def __init__(self, x: Tensor, known: Tensor) -> None:
         self.x, self.known = x, known
@@ -219,7 +222,7 @@ class _Found:
         weights = (log_w - total).exp().to(images.dtype)
         kept = (self.total - total).exp().to(images.dtype)
         self.mean = torch.einsum("b,bchw->bchw", kept, self.mean) + torch.einsum("kb,kbchw->bchw", weights, images)
-        # One of all so far, by its weight: of this chunk with the chunk's share.
+        # One of all so far, chosen by weight: from this chunk with the probability of the chunk's share.
         chosen = images[Categorical(logits=log_w.T).sample(), torch.arange(len(chunk), device=log_w.device)]
         self.drawn = torch.where((torch.rand_like(kept) < kept)[:, None, None, None], self.drawn, chosen)
         self.total, self.squares = total, self.squares.logaddexp((2 * log_w).logsumexp(dim=0))

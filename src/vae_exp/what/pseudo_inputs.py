@@ -1,4 +1,4 @@
-"""What a VampPrior is made of."""
+"""The pseudo-inputs of a VampPrior (arXiv:1705.07120)."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["pseudo_inputs"]
 
 
 def pseudo_inputs(trained: Trained, out: Path) -> dict[str, Any]:
-    """Writes `pseudo_inputs.png`: the learned u of the prior `1/K sum_k q(z|u_k)`; of classes, a row or more for each.
+    """Writes `pseudo_inputs.png`: the learned u of the prior `1/K sum_k q(z|u_k)`; with classes, each in its own rows.
 
     Raises:
         NoMeaningError: If the prior has none.
@@ -22,10 +22,10 @@ def pseudo_inputs(trained: Trained, out: Path) -> dict[str, Any]:
     prior = trained.model.prior
     if not isinstance(prior, Vamp):
         name = type(prior).__name__
-        raise NoMeaningError(f"what=pseudo_inputs: prior {name} has none, they are what prior=vamp is made of")
+        raise NoMeaningError(f"what=pseudo_inputs: prior {name} has none, only prior=vamp has them")
     u = prior.pseudo_inputs.detach()
     classes = prior.context_dim or 1
-    # Each class from a new row on: u_k has the class k modulo the number of classes.
+    # Each class starts a new row: u_k has the class k modulo the number of classes.
     each = [u[k::classes] for k in range(classes)]
     columns = min(20, len(each[0]))
     lines, rows = [], []

@@ -1,4 +1,4 @@
-"""Images and what the model makes of them."""
+"""Images and their reconstructions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +19,11 @@ def reconstructions(
     input: str | Sequence[str] | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Writes `reconstructions.png`: the first images of the split, or files, above theirs; of files each by itself.
+    """Writes `reconstructions.png`: the first images of the split, or files, above their reconstructions;
+    for files also each reconstruction by itself.
 
     Raises:
-        ConfigError: If a file is no picture of the run's kind, or a label is missing.
+        ConfigError: If a file is no picture like the run's, or a label is missing.
     """
     at_least(1, num_images=num_images)
     x, y, names = codes.given(trained, input, label, range(min(num_images, trained.num_images())))

@@ -1,4 +1,4 @@
-"""Images of the model's own."""
+"""Images drawn from the model."""
 
 from pathlib import Path
 from typing import Any
@@ -18,33 +18,32 @@ PIXELS = ("mean", "sample")
 def samples(
     trained: Trained, out: Path, num_images: int, sampler: str = "prior", pixels: str = "mean"
 ) -> dict[str, Any]:
-    """Writes `samples.png`: images of p(x|z) at latents that are drawn, the labels of a conditional model in turn.
+    """Writes `samples.png`: images of p(x|z) at random latents; a conditional model gets the labels one after another.
 
     Arguments:
         trained: The run.
-        out: The folder that is written to.
-        num_images: How many.
-        sampler: Where z comes from: prior, gmm or flow, see `vae_exp.samplers`.
+        out: The folder for the picture.
+        num_images: Number of images.
+        sampler: The density that z is drawn from: prior, gmm or flow, see `vae_exp.samplers`.
         pixels: What is shown of p(x|z): its mean, or a sample, which has the noise of the likelihood.
 
     Returns:
-        Of a sampler that was fitted, its log density of validation codes and the prior's, nats a code.
+        For a fitted sampler, the mean log density of validation codes under it and under the prior, nats per code.
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If there is no prior; if latents are discrete and a density is to be fitted to them.
+        NoMeaningError: If there is no prior, or if a density cannot be fitted because latents are discrete.
     """
     at_least(1, num_images=num_images)
     if pixels not in PIXELS:
         raise ValueError(f"pixels={pixels}: choose {' or '.join(PIXELS)}")
     model = trained.model
-    draw = samplers.sampler(trained, sampler)
-    y = torch.arange(num_images, device=model.device) % model.context_dim if model.context_dim else None
+    sampler_ = samplers.sampler(trained, sampler)
     trained.reseed("samples")
-    c = model.context(y)
-    px = model.decode(draw(num_images, c), c)
+    c = model.context(model.example_y(num_images))
+    px = model.decode(sampler_(num_images, c), c)
     images = px.sample() if pixels == "sample" else px.mean
-    given = "p(x|z)" if y is None else "p(x|z,y)"
-    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {draw.name}"
+    given = "p(x|z)" if c is None else "p(x|z,y)"
+    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {sampler_.name}"
     plots.grid(trained.shown(images), title, out / "samples.png")
-    return draw.numbers
+    return sampler_.numbers

@@ -18,7 +18,7 @@ from vae_exp.what import codes
 
 __all__ = ["traversal"]
 
-WIDTH = 3  # standard deviations to either side
+WIDTH = 3  # standard deviations to each side
 
 
 @torch.no_grad()
@@ -31,17 +31,17 @@ def traversal(
     input: str | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Writes `traversal.png`: an image's code with one latent after the other set to values it really takes.
+    """Writes `traversal.png`: the code of an image, with one latent at a time set to values that it really takes.
 
-    These are the mean of the aggregate posterior of the split +- 3 of its standard deviations; of a bit 0 and 1, of a
-    categorical its categories. Latents stand in the order of their KL, nats per image, the largest first; where the KL
-    does not fall into latents, of the variance of the posterior means.
+    These go from -3 to +3 standard deviations around the mean, both of the aggregate posterior of the split; a bit
+    takes 0 and 1, a categorical its categories. Latents are sorted by their KL, nats per image, the largest first; if
+    the KL is not a sum over latents, by the variance of the posterior means.
 
     Returns:
-        `latents` in this order; `kl` where there is one, `variance`; of real numbers `mean` and `std` of the aggregate.
+        `latents` in this order; `kl` if there is one, `variance`; for real numbers `mean` and `std` of the aggregate.
 
     Raises:
-        ConfigError: If the file is no picture of the run's kind, an index is none, or a label is missing.
+        ConfigError: If the file is no picture like the run's, an index does not exist, or a label is missing.
     """
     at_least(1, num_dims=num_dims)
     at_least(2, num_steps=num_steps)
@@ -53,7 +53,7 @@ def traversal(
     x, y, names = codes.given(trained, input, label, [image])
     mean, between, within, kl = _aggregate(trained)
     std = (between + within).sqrt()
-    q = codes.encode(model, x, y)
+    q = model.code(x, y)
     start, values, heads = _values(q, mean, std, num_steps)
     width = values.shape[-1]  # of a latent in z: 1, or the categories
     variance = between.unflatten(-1, (-1, width)).sum(dim=-1)
@@ -81,13 +81,13 @@ def traversal(
 
 
 def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Of the split, `(D,)` each: mean and variance of the codes, the mean variance of the posteriors (the two variances
-    add up to that of the aggregate), and the mean KL of each latent where there is one."""
+    """For the split, `(D,)` each: mean and variance of the codes, the mean variance of the posteriors (both variances
+    add up to that of the aggregate), and the mean KL of each latent if there is one."""
     model, means, variances, kls = trained.model, [], [], []
     with trained.bar(trained.num_images(), "traversal") as bar:
         for x, given in trained.batches():
             y = codes.labels(model, x, given, None)
-            q = codes.encode(model, x, y)
+            q = model.code(x, y)
             mean, variance = codes.mean_and_variance(q)
             means.append(mean.cpu())
             variances.append(torch.zeros_like(means[-1]) if variance is None else variance.cpu())
@@ -100,14 +100,14 @@ def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 def _kl(q: Distribution, p: Distribution | None, x: Tensor) -> Tensor | None:
-    """`(N, V)`, nats, of each latent; None where it does not fall into them."""
+    """The KL of each latent, `(N, V)`, nats; None if it is not a sum over latents."""
     if isinstance(q, OneHots) and isinstance(p, OneHots):
         return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum(dim=-1)
     return Draw(x, x, q, p, decode=lambda z: q).kl_per_dim  # of which it reads q and p alone
 
 
 def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple[Tensor, Tensor, list[str]]:
-    """A code `(D,)`, the values `(V, steps, D / V)` of each of its latents, and what they are called."""
+    """A code `(D,)`, the values `(V, steps, D / V)` of each of its latents, and the names of these values."""
     if isinstance(q, OneHots):
         one_hots = torch.eye(q.log_probs.shape[-1], device=q.log_probs.device)
         start = one_hots[q.log_probs[0].argmax(dim=-1)].flatten()

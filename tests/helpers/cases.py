@@ -1,13 +1,23 @@
-"""Rows that hold every pair of values, in the place of a grid that holds every combination.
+"""Cases of a test: every pair of values instead of every combination, and which of them are slow.
 
-Most faults of options show in two of them that meet (Kuhn, Wallace & Gallo, 2004).
+Most faults of options show when two of them meet (Kuhn, Wallace & Gallo, 2004).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
+
+import pytest
 
 Row = dict[str, str]
 Pair = tuple[tuple[str, str], tuple[str, str]]
+
+
+def slow_but(fast: Sequence[Any], cases: Iterable[Any]) -> list[Any]:
+    """The cases of a parametrization, of which all but those in `fast` are marked as slow."""
+    cases = list(cases)
+    assert all(case in cases for case in fast)
+    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def cover(

@@ -1,9 +1,9 @@
-"""The cover of pairs (helpers/pairs.py) against every row of the grid."""
+"""The cover of pairs (helpers/cases.py) against every row of the grid."""
 
 from itertools import combinations, product
 
 import pytest
-from helpers.pairs import cover
+from helpers.cases import cover
 
 COLUMNS = {"a": "123", "b": "xyz", "c": "pq", "d": "stuv"}
 
