@@ -74,9 +74,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     px = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
     rest = "" if latent_dim == 2 else ", the other latents at their median"
     title = (
-        f"{trained.cfg.name}
-means of {px} on a grid of equal probability under the prior{rest}
-"
+        f"{trained.cfg.name}\nmeans of {px} on a grid of equal probability under the prior{rest}\n"
         f"{_axes(dims, is_flow)}; beside the images their {'distribution functions' if is_flow else 'values'}"
     )
     path = out / "manifold.png"
