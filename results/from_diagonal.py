@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import register_resolvers
 from vae_exp.config import CONF
+from vae_exp.resolvers import register_resolvers
 from vae_exp.runs.build import build, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint
 from vae_exp.training.job import train

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 
-from vae_exp.cli import register_resolvers
 from vae_exp.config import CONF
 from vae_exp.models import M2
+from vae_exp.resolvers import register_resolvers
 from vae_exp.runs.build import build, prepare
 
 

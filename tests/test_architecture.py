@@ -17,7 +17,7 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger", "charts"},
+    {"objectives", "ledger", "charts", "resolvers"},
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},

@@ -101,7 +101,7 @@ def test_help_says_every_key(name, what):
         (["latent_dim=abc"], "latent_dim=abc: a whole number is needed"),
         (["latent_dim=["], "no viable alternative"),
         (["latent_dim"], "missing EQUAL"),
-        (["resume=/nowhere"], "/nowhere is no run folder"),
+        (["resume=/nowhere"], "/nowhere is not a run folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_few_lines(tmp_path, args, said):
@@ -181,7 +181,7 @@ def test_a_whole_trace_is_shown_on_demand(tmp_path):
         (["trainer.precision=16-true"], "choose one of 32-true, bf16-mixed"),
         (["trainer.precision=often"], "often"),
         (["encoder.out_features=8", "posterior.in_features=9"], "posterior"),
-        (["init_from=/nowhere"], "/nowhere is no run folder"),
+        (["init_from=/nowhere"], "/nowhere is not a run folder"),
         (["~model"], "model"),
     ],
 )
@@ -219,13 +219,13 @@ def test_train_evaluate_resume(tmp_path):
     for change in ("model=vae", "optimizer.lr=0.5", "latent_dim=7", "data.seed=1"):
         done = command(f"resume={moved}", change, cwd=tmp_path)
         assert done.returncode == 2
-        assert "goes on as it began" in done.stderr
+        assert "continues as it began" in done.stderr
     done = command(f"resume={moved}", "trainer.max_epochs=1", cwd=tmp_path)
     assert done.returncode == 2
-    assert "is in epoch 3, give more" in done.stderr
+    assert "is in epoch 3, set a larger number" in done.stderr
     done = command(*SMALL, f"hydra.run.dir={moved}", cwd=tmp_path)
     assert done.returncode == 2
-    assert "holds a run already" in done.stderr
+    assert "already holds a run" in done.stderr
     done = command(f"resume={moved}", cwd=tmp_path)
     assert done.returncode == 2
     assert "trainer.max_epochs" in done.stderr

@@ -2,20 +2,23 @@
 
 import json
 import sys
+from importlib.util import find_spec
 
 import onnxruntime
 import pytest
 import torch
 from helpers.runs import SMALL, command, composed
+from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 import vae_exp
+from vae_exp import export as door
 from vae_exp.config import ConfigError
-from vae_exp.export import export
 from vae_exp.runs.build import build
 from vae_exp.runs.trained import Trained
+from vae_exp.what.onnx import export
 
 DISCRETE = ("latent_dim=4", "objective.kl=monte_carlo", "objective.estimator=score_function")
 CONV = ("encoder=conv", "decoder=conv", "encoder.channels=[4,4]", "decoder.channels=[4,4]")
@@ -137,12 +140,15 @@ def test_what_is_not_exported_well_is_an_error(tmp_path, part, said):
     assert not (tmp_path / "export" / "decoder.onnx").exists()
 
 
-@pytest.mark.parametrize("package", ["onnxruntime", "onnxscript", "safetensors"])
-def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "safetensors.torch", raising=False)
-    with pytest.raises(ConfigError, match=rf"{package}.*: pip install 'vae_exp\[export\]'"):
-        export(trained(tmp_path))
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript", "safetensors"])
+def test_a_missing_package_is_named_before_torch_is_imported(tmp_path, monkeypatch, package):
+    for name in ("config.yaml", "run.json"):
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(door, "check_overrides", lambda cfg, name: None)
+    monkeypatch.setattr(door, "find_spec", lambda name: None if name == package else find_spec(name))
+    monkeypatch.setitem(sys.modules, "vae_exp.what.onnx", None)  # whose import would fail
+    with pytest.raises(ConfigError, match=rf"export needs {package}: pip install '\.\[export\]'"):
+        door._export(OmegaConf.create({"run": str(tmp_path), "logger": {}}))
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from helpers.runs import ROOT, command
 from vae_exp.runs.trained import restore
 
 TEXT = (ROOT / "docs" / "extending.md").read_text()
-QUICK = ["trainer=debug", "logger=none", "encoder.hidden=[8]", "decoder.hidden=[8]"]
+QUICK = ["trainer=debug", "encoder.hidden=[8]", "decoder.hidden=[8]"]
 
 
 def write_files(folder: Path) -> None:
@@ -26,9 +26,12 @@ def write_files(folder: Path) -> None:
 @pytest.mark.parametrize("line", re.findall(r"python -m vae_exp (.*)", TEXT))
 def test_the_examples_run(tmp_path, line, model):
     write_files(tmp_path)
-    done = command(*line.split(), f"model={model}", *QUICK, cwd=tmp_path)
+    logger = [] if "logger=" in line else ["logger=none"]
+    done = command(*line.split(), f"model={model}", *QUICK, *logger, "hydra.run.dir=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "test/elbo" in done.stdout
+    if "logger=lines" in line:
+        assert "val/elbo" in (tmp_path / "run" / "metrics.jsonl").read_text()
 
 
 @pytest.mark.slow
@@ -50,7 +53,7 @@ def test_the_metric_of_the_page_is_computed(tmp_path, run):
 def test_the_page_has_its_examples(tmp_path):
     write_files(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    names = ("likelihood/laplace", "prior/spline_flow", "objective/squared", "metrics/spread")
+    names = ("likelihood/laplace", "prior/spline_flow", "objective/squared", "metrics/spread", "logger/lines")
     yamls = {f"my_conf/{name}.yaml" for name in names}
-    assert files == {"my_parts.py", "my_objective.py", "my_metrics.py", *yamls}
-    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 3
+    assert files == {"my_parts.py", "my_objective.py", "my_metrics.py", "my_loggers.py", *yamls}
+    assert len(re.findall(r"python -m vae_exp ", TEXT)) == 4

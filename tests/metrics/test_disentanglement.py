@@ -200,14 +200,14 @@ def test_sap_without_order_is_balanced():
 def test_groups_share_a_value_that_is_not_rare():
     values = np.random.default_rng(0).permutation(np.repeat([7, 3, 5], [9, 10, 200]))
     groups, rng = d._Groups(values), np.random.default_rng(0)
-    images = groups.draw(rng, 1000)
+    images = groups.sample(rng, 1000)
     assert images.shape == (1000, 64)
     assert np.all(values[images] == values[images[:, :1]])
     shares = np.bincount(values[images[:, 0]]) / 1000
     assert np.flatnonzero(shares).tolist() == [3, 5]
     assert shares[3] == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)  # values are drawn evenly, not images
     assert len(np.unique(images)) == 210
-    one, other = groups.draw_pairs(rng, 1000)
+    one, other = groups.sample_pairs(rng, 1000)
     assert np.all(values[one] == values[other])
     assert not np.any(one == other)
     pairs = np.unique(np.stack([one, other])[:, values[one] == 3], axis=1)

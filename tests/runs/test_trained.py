@@ -29,7 +29,7 @@ def test_load_gives_the_weights_that_validated_best(run):
     best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
     assert not model.training
-    with pytest.raises(ConfigError, match="nowhere is no run folder"):
+    with pytest.raises(ConfigError, match="nowhere is not a run folder"):
         vae_exp.load("nowhere")
 
 

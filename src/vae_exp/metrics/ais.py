@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
-from vae_exp.estimators.annealing import TARGET, Path, adapt, anneal, schedule
+from vae_exp.estimators.annealing import TARGET, Bridge, adapt, anneal, schedule
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling, of_weights, widest
 from vae_exp.metrics.nll import with_errors
 from vae_exp.metrics.options import at_least
@@ -63,12 +63,12 @@ def ais(
     title = f"ais, {chains} chains an image"
     with trained.bar(5 * len(x) * chains * (temperatures - 1), title, "transitions") as bar:
 
-        def forwards(draw: Draw) -> tuple[Path, list[Tensor], Marginal]:
-            path = Path(draw.log_prior, draw.log_likelihood)
-            sizes = adapt(path, draw.sample_prior(chains), betas, leapfrog, bar.update)
-            log_w, accepted = anneal(path, draw.sample_prior(chains), betas, sizes, leapfrog, bar.update)
+        def forwards(draw: Draw) -> tuple[Bridge, list[Tensor], Marginal]:
+            bridge = Bridge(draw.log_prior, draw.log_likelihood)
+            sizes = adapt(bridge, draw.sample_prior(chains), betas, leapfrog, bar.update)
+            log_w, accepted = anneal(bridge, draw.sample_prior(chains), betas, sizes, leapfrog, bar.update)
             rates.append(accepted)
-            return path, sizes, of_weights(log_w)
+            return bridge, sizes, of_weights(log_w)
 
         for some_x, some_y in zip(x.split(together), y.split(together), strict=True):
             draw = _draw(trained, some_x, some_y)
@@ -77,9 +77,9 @@ def ais(
             # If the model makes an image from z, then z is an exact sample of the posterior of this image.
             z = draw.sample_prior(1)
             draw = _draw(trained, draw.decode(z).sample()[0], some_y)
-            path, sizes, bound = forwards(draw)
+            bridge, sizes, bound = forwards(draw)
             lower.append(bound.log_px)
-            log_w, _ = anneal(path, z.expand(chains, -1, -1), betas[::-1], sizes[::-1], leapfrog, bar.update)
+            log_w, _ = anneal(bridge, z.expand(chains, -1, -1), betas[::-1], sizes[::-1], leapfrog, bar.update)
             upper.append(-of_weights(log_w).log_px)
     acceptance = torch.cat(rates)
     if abs(acceptance.mean() - TARGET) > FAR:

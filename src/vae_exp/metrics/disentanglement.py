@@ -163,7 +163,7 @@ def factor_vae_score(codes: Array, factors: Array, seed: int) -> float:
         return 1 / num_factors
     votes = np.zeros((2, num_latents, num_factors))
     for k, v in enumerate(factors.T):
-        images = _Groups(v).draw(rng, 2 * VOTES)
+        images = _Groups(v).sample(rng, 2 * VOTES)
         least = z[images].var(axis=1).argmin(axis=1).reshape(2, VOTES)
         votes[:, :, k] = [np.bincount(each, minlength=num_latents) for each in least]
     learnt, scored = votes
@@ -182,7 +182,7 @@ def beta_vae_score(codes: Array, factors: Array, seed: int) -> float:
     z = _standard(codes)
     differences = [
         np.abs(z[one] - z[other]).mean(axis=1)
-        for one, other in (_Groups(v).draw_pairs(rng, 2 * VOTES) for v in factors.T)
+        for one, other in (_Groups(v).sample_pairs(rng, 2 * VOTES) for v in factors.T)
     ]
     answers = np.repeat(np.arange(factors.shape[1]), VOTES)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -198,12 +198,12 @@ class _Groups:
         _, first, count = np.unique(values[self.order], return_index=True, return_counts=True)
         self.first, self.count = first[count >= ENOUGH], count[count >= ENOUGH]
 
-    def draw(self, rng: np.random.Generator, num: int) -> Array:
+    def sample(self, rng: np.random.Generator, num: int) -> Array:
         """`(num, 64)` images: the images of a row have one value, each value with the same probability."""
         value = rng.integers(len(self.count), size=(num, 1))
         return self.order[self.first[value] + rng.integers(self.count[value], size=(num, GROUP))]
 
-    def draw_pairs(self, rng: np.random.Generator, num: int) -> Iterator[Array]:
+    def sample_pairs(self, rng: np.random.Generator, num: int) -> Iterator[Array]:
         """`(num, 64)` images and as many others, each with the same value as its partner."""
         value = rng.integers(len(self.count), size=(num, GROUP))
         one = rng.integers(self.count[value])

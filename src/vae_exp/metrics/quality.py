@@ -1,6 +1,6 @@
 """How similar a model's images are to real ones, by the features of a network.
 
-FID: arXiv:1706.08500. KID: arXiv:1801.01401. Precision and recall: arXiv:1904.06991. Density, coverage:
+FID: arXiv:1706.08500. KID: arXiv:1801.01401. Precision and recall: arXiv:1904.06991. Density and coverage:
 arXiv:2002.09797.
 """
 
@@ -58,7 +58,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
     _check(num_images, sampler, inception)
     if trained.num_images() < LEAST:
         raise NoMeaningError(f"neighbours among {trained.num_images()} images are too few: {LEAST} are needed")
-    draw = samplers.sampler(trained, sampler, "quality.sampler")
+    latents = samplers.sampler(trained, sampler, "quality.sampler")
     network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
     prefix = "inception" if inception else "feature"
@@ -67,7 +67,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
     y = torch.cat([y for _, y in trained.batches(num_images=num_images)])
     support = support_of(trained.model.likelihood, trained.data.image_shape)
     is_bits = trained.data.representation.is_bits and support is constraints.boolean
-    compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, draw, y, is_bits)}
+    compared = {"" if sampler == "prior" else f"_{sampler}": _made(trained, latents, y, is_bits)}
     if trained.split != "train":
         compared["_of_train"] = (x for x, _ in trained.batches("train", num_images))
 
@@ -87,7 +87,7 @@ def quality(trained: Trained, num_images: int, sampler: str, inception: str | No
             found = distances(real, given) | manifolds(real.numpy(), given.numpy(), bar.update)
         numbers |= {f"{prefix}_{name}{suffix}": value for name, value in found.items()}
     pixels = "sampled pixels" if is_bits else "means of p(x|z)"
-    return numbers | draw.numbers | {"quality_images": f"{num_images}, {pixels}, z from {draw.name}"}
+    return numbers | latents.numbers | {"quality_images": f"{num_images}, {pixels}, z from {latents.name}"}
 
 
 def _check(num_images: int, sampler: str, inception: str | None) -> None:
@@ -98,7 +98,7 @@ def _check(num_images: int, sampler: str, inception: str | None) -> None:
         raise ValueError(f"inception={inception}: there is no such file")
 
 
-def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
+def _made(trained: Trained, latents: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
     if model.num_classes:  # images without a label get one class after another
@@ -106,7 +106,7 @@ def _made(trained: Trained, draw: samplers.Sampler, y: Tensor, is_bits: bool) ->
     for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
         trained.reseed("images of the model", i)
         c = model.context(labels)
-        px = model.decode(draw(len(labels), c), c)
+        px = model.decode(latents(len(labels), c), c)
         x = px.sample() if is_bits else px.mean
         yield x if trained.data.representation.is_real else x.clamp(0, 1)
 

@@ -178,9 +178,9 @@ class Trained:
         """Adds to the run's record in W&B: numbers to its summary, pictures and pages by their names."""
         import wandb
 
-        options = {key: value for key, value in (self.cfg.logger.get("wandb") or {}).items() if key != "_target_"}
-        options = options or {"project": "vae_exp", "name": self.cfg.name}
-        run = make_wandb(str(self.folder), self.record["run_id"], hparams={}, **options).experiment
+        stated = self.cfg.logger.get("wandb") or {"project": "vae_exp", "name": self.cfg.name}
+        options = {key: value for key, value in stated.items() if key not in ("_target_", "save_dir", "run_id")}
+        run = make_wandb(str(self.folder), self.record["run_id"], **options).experiment
         try:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
             if pictures:
