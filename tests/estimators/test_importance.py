@@ -243,7 +243,7 @@ BITS = {
     "bits": ("data.binarize=threshold likelihood=bce", 0),
     "levels": ("likelihood=categorical_256", 0),
     "dequantised": ("data.dequantize=true likelihood=gaussian_shared", 8),
-    "grey": ("likelihood=bce likelihood.allow_grey=true", "no probability of these pixels"),
+    "grey": ("likelihood=bce likelihood.allow_grey=true", "not a probability of these pixels"),
     "density of levels": ("likelihood=gaussian_shared", "dequantize=true"),
 }
 

@@ -264,7 +264,7 @@ def test_verdicts_of_none_and_of_all(tmp_path):
     assert none["verdict"] == "0 of 2 units active"
     assert "nll_without_dead_units_8_images" in none
     every = latents(axes_run(tmp_path, [1.0, 1.0], [1.0, 1.0], num=50), **OPTIONS)
-    assert every["verdict"].startswith("2 of 2 units active: none is idle")
+    assert every["verdict"].startswith("2 of 2 units active: all are in use")
 
 
 def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_path):
@@ -278,7 +278,7 @@ def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_
     assert sum(numbers["kl_per_dim"]) == pytest.approx(closed, rel=1e-4)
     assert numbers["explained_variances"] == pytest.approx([1 / 1.01, 1 / 1.01], abs=0.002)
     assert "collapsed" not in numbers["verdict"]
-    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z still tells 4.")
+    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z still has 4.")
     assert numbers["nll_without_dead_units_refused"] == "no unit is dead"
 
 

@@ -1,6 +1,6 @@
-"""-log p(x) by annealed importance sampling, and its error by bidirectional Monte Carlo.
+"""-log p(x) by annealed importance sampling, and the size of its error by bidirectional Monte Carlo.
 
-Annealed importance sampling of decoders: arXiv:1611.04273. Bidirectional Monte Carlo: arXiv:1511.02543.
+Log-likelihoods of decoders: arXiv:1611.04273. Bidirectional Monte Carlo: arXiv:1511.02543.
 """
 
 import logging
@@ -19,7 +19,7 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["ais"]
 
-FAR = 0.15  # difference from the target acceptance that is worth a warning
+FAR = 0.15  # distance of the acceptance from its target that causes a warning
 logger = logging.getLogger("vae_exp")
 
 
@@ -27,32 +27,32 @@ logger = logging.getLogger("vae_exp")
 def ais(
     trained: Trained, num_samples: int, num_images: int, chains: int, temperatures: int, leapfrog: int
 ) -> dict[str, Any]:
-    """`-log p(x)` (for a CVAE `-log p(x | y)`) of N images by annealed importance sampling (Wu et al., 2017).
+    """`-log p(x)` (of a CVAE `-log p(x | y)`) of N images by annealed importance sampling (Wu et al., 2017).
 
     Arguments:
         trained: The run.
-        num_samples: K, latents per image for the importance sampling that it is compared with.
-        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
-        chains: M, chains per image.
+        num_samples: K, latents for each image in the importance sampling that it is compared with.
+        num_images: N, drawn at random with `seed`, see `Trained.subset`.
+        chains: M, chains for each image.
         temperatures: T, steps from the prior to the posterior.
-        leapfrog: Leapfrog steps of each proposal.
+        leapfrog: Leapfrog steps in each proposal.
 
     Returns:
         `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, for the same images by importance
-        sampling, with their errors and effective sample sizes; the acceptance, its mean and minimum over images; for
-        N images that the model makes, `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x) lies on
-        average, and their difference `bdmc_gap`, in nats (Grosse et al., 2015).
+        sampling, with their errors and effective sample sizes; the mean and minimum of the acceptance over images. For
+        the same number of images made by the model: `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x)
+        is on average, and `bdmc_gap`, in nats (Grosse et al., 2015).
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If there is no prior, or log p(x, z) has no slope in z for Hamiltonian Monte Carlo.
+        NoMeaningError: If there is no prior, or none that Hamiltonian Monte Carlo can follow.
     """
     at_least(1, num_samples=num_samples, num_images=num_images, leapfrog=leapfrog)
     at_least(2, chains=chains, temperatures=temperatures)
     x, y = trained.images(num_images)
     first = _draw(trained, x[:1], y[:1])
     trained.reseed("ais")
-    # Memory does not grow with the number of images; most models take all of them at once.
+    # Memory does not grow with the number of images; for most models one part holds all of them.
     together = max(1, CHUNK // (chains * widest(first)))
     betas = schedule(temperatures)
     annealed: list[Marginal] = []
@@ -74,7 +74,7 @@ def ais(
             draw = _draw(trained, some_x, some_y)
             sampled.append(importance_sampling(draw, num_samples))
             annealed.append(forwards(draw)[-1])
-            # If the model makes an image from z, then z is an exact sample of the posterior of this image.
+            # An image that the model makes of z has z as an exact sample of its posterior.
             z = draw.sample_prior(1)
             draw = _draw(trained, draw.decode(z).sample()[0], some_y)
             bridge, sizes, bound = forwards(draw)
@@ -84,8 +84,8 @@ def ais(
     acceptance = torch.cat(rates)
     if abs(acceptance.mean() - TARGET) > FAR:
         logger.warning(
-            "ais: %.0f %% of the proposals are accepted, the target is %.0f %%: the bounds are loose, and more "
-            "ais.temperatures make them tighter",
+            "ais: %.0f %% of the proposals are accepted, but the target is %.0f %%: the bounds are loose; a larger "
+            "ais.temperatures makes them tighter",
             100 * acceptance.mean(),
             100 * TARGET,
         )
@@ -107,5 +107,5 @@ def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
     trained.model.require("slope", "metrics=nll" if trained.model.has("density") else "")
     draw = trained.model.draw(x, y)
     if not draw.q.has_rsample:
-        raise NoMeaningError("ais moves latents along slopes, and these are discrete: choose metrics=nll")
+        raise NoMeaningError("ais moves latents along gradients, but these latents are discrete: choose metrics=nll")
     return draw

@@ -1,4 +1,4 @@
-"""What is lost if one network infers z for all images (arXiv:1801.03558)."""
+"""How much is lost because one network infers z for all images (arXiv:1801.03558)."""
 
 from collections.abc import Callable
 from math import isfinite, log, sqrt
@@ -21,20 +21,20 @@ __all__ = ["amortisation", "refine"]
 def amortisation(
     trained: Trained, num_images: int, steps: int, lr: float, num_latents: int, num_samples: int
 ) -> dict[str, Any]:
-    """The two parts of the gap between ELBO and log p(x) (Cremer et al., 2018), for N images of the split.
+    """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of N images of the split.
 
-    `amortisation_gap_N_images` is what the ELBO gains if the posterior of each image is refined by itself, see
-    `refine`. `approximation_gap_N_images` is the difference that is left to log p(x), which is estimated by importance
-    sampling from the refined posterior: no posterior of this family closes it. Both are computed with latents that the
-    refinement has not used, and with the same noise before and after it.
+    `amortisation_gap_N_images` is the gain of the ELBO when the posterior of each image is refined separately, see
+    `refine`. `approximation_gap_N_images` is the rest, from there to log p(x), which is estimated by importance
+    sampling from the refined posterior: it shows the limits of the family of posteriors. All are scored with latents
+    that were not used in the refinement, with the same noise before and after.
 
     Arguments:
         trained: The run.
-        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
+        num_images: N, drawn at random with `seed`, see `Trained.subset`.
         steps: Steps of the refinement.
-        lr: Learning rate of the first step.
-        num_latents: Latents per image and step.
-        num_samples: Latents per image to score with.
+        lr: Learning rate at the start of the refinement.
+        num_latents: Latents for each image in each step.
+        num_samples: Latents for each image to score with.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -44,7 +44,7 @@ def amortisation(
     at_least(2, num_images=num_images)
     at_least(0, lr=lr)
     if lr == 0:
-        raise ValueError("lr=0: nothing would be refined, a learning rate is positive")
+        raise ValueError("lr=0: nothing would be refined, a learning rate must be positive")
     model = trained.model
     model.require("slope")
     if min(num_samples, trained.num_images()) < 2:
@@ -58,7 +58,7 @@ def amortisation(
                 draw = model.draw(x, y)
                 h = at_least_float32(model.encoder(x, model.context(y)))
             if not draw.q.has_rsample:
-                raise NoMeaningError("samples of a discrete posterior have no pathwise gradient to refine it by")
+                raise NoMeaningError("samples of a discrete posterior have no pathwise gradient to refine it with")
             q = refine(draw, model.posterior, h, steps, lr, num_latents, bar.update)
             for scores, each in ((before, draw.q), (after, q)):
                 trained.reseed("amortisation", i)
@@ -68,7 +68,7 @@ def amortisation(
     numbers = {f"elbo_refined_{num_images}_images": float(refined.mean())}
     for gap, values in (
         ("amortisation_gap", refined - log_w),
-        # Its mean over draws is log_px - refined; its variance is, to first order, that of the log of the mean weight.
+        # Its mean over draws is log_px - refined. To first order, the log of a mean varies as the mean / its value.
         ("approximation_gap", (refined - log_px).exp() - 1 + log_px - refined),
     ):
         name, of_images = f"{gap}_{num_images}_images", values.mean(dim=0)
@@ -76,7 +76,7 @@ def amortisation(
         numbers[f"{name}_se_images"] = float(of_images.std()) / sqrt(num_images)
         numbers[f"{name}_se_draws"] = float((values.var(dim=0) / num_samples).sum().sqrt()) / num_images
     if not all(map(isfinite, numbers.values())):
-        raise NoMeaningError(f"amortisation.lr={lr}: the refined posteriors give no finite elbo, choose a smaller one")
+        raise NoMeaningError(f"amortisation.lr={lr}: the refined posteriors give no finite elbo, choose a smaller lr")
     return numbers
 
 
@@ -89,20 +89,19 @@ def refine(
     num_latents: int,
     progress: Callable[[int], object] = lambda num: None,
 ) -> Distribution:
-    """Improves the ELBO of each image by gradient steps on the features that its posterior is computed from.
+    """Follows the gradient of each image's ELBO with respect to its features h, starting from those of the encoder.
 
-    The start is the encoder's features. Only posteriors that some features give are reached: with fewer features than
-    the posterior has parameters, these are not all of the family. Adam treats each number separately, so the images do
-    not influence each other.
+    It can reach only posteriors that some h gives: if there are fewer features than parameters of the posterior,
+    the gap is that of this smaller family. Adam treats each number separately, so images do not affect each other.
 
     Arguments:
-        draw: A draw of the images, with prior and decoder, whose parameters do not change.
+        draw: A draw for the images; the parameters of its prior and decoder do not change.
         posterior: `(B, F) -> q(z | x, c)`.
         h: Features, `(B, F)`.
         steps: Steps of Adam.
-        lr: Learning rate of the first step; it falls to 0 as a cosine.
-        num_latents: Latents per image and step.
-        progress: Called at each step with the number of images.
+        lr: Its first learning rate, which goes to 0 as a cosine.
+        num_latents: Latents for each image in each step.
+        progress: Called at each step, with the number of images.
 
     Returns:
         The posteriors of the refined features, batch `(B,)`.
@@ -124,7 +123,7 @@ def refine(
 
 @torch.no_grad()
 def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
-    """`log p(x, z | c) - log q(z | x, c)` of fresh latents of q, `(num_samples, B)`."""
+    """`log p(x, z | c) - log q(z | x, c)` of new latents of q, `(num_samples, B)`."""
     draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
     chunk = max(1, CHUNK // (widest(draw) * len(draw.x)))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]

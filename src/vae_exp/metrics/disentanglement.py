@@ -1,11 +1,10 @@
 """How well codes separate known factors: the scores of the disentanglement literature.
 
-Codes are real numbers `(N, D)`, factors whole numbers `(N, F)`, with one row per image. The values of a factor are
-those that occur in the rows, at least two. A latent may be constant. Where a paper leaves a choice open, it is made as
-in Locatello et al. (2019, arXiv:1811.12359), unless said otherwise.
+Codes are `(N, D)` real numbers and factors `(N, F)` whole numbers, one row for each image. Each factor needs at least
+two different values in the rows. A latent may be constant: it then contains no information. If a paper leaves a choice
+open, we follow Locatello et al. (2019, arXiv:1811.12359), unless stated otherwise.
 
-MIG: arXiv:1802.04942. SAP: arXiv:1711.00848. Modularity: arXiv:1802.05312. FactorVAE: arXiv:1802.05983. DCI (Eastwood &
-Williams) and beta-VAE (Higgins et al.) are ICLR papers of 2018 and 2017.
+MIG: arXiv:1802.04942. SAP: arXiv:1711.00848. Modularity: arXiv:1802.05312. FactorVAE score: arXiv:1802.05983.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,14 +40,13 @@ BINS = 20
 TREES = 50
 ENOUGH = 10  # images that must share a value, so that groups can be drawn from them
 GROUP = 64  # images, or pairs, in a group
-VOTES = 500  # groups per factor to learn from, and the same number to score
+VOTES = 500  # groups for each factor to learn from, and the same number to score
 
 
 def mutual_information(codes: Array, factors: Array) -> Array:
-    """`I(z_d; v_k)`, `(D, F)`, in nats, by counting: codes are put into 20 bins of equal width over their range.
+    """`I(z_d; v_k)`, `(D, F)`, nats, by counting: codes are put into 20 bins of equal width over their range.
 
-    With N images it is too large by about (bins - 1) (values - 1) / 2 N (Miller, 1955), which is what shuffled factors
-    give.
+    With N images it is too large by about (bins - 1) (values - 1) / 2 N (Miller, 1955), the value for shuffled factors.
     """
     edges = [np.linspace(z.min(), z.max(), BINS + 1)[1:-1] for z in codes.T]
     bins = [np.digitize(z, e) for z, e in zip(codes.T, edges, strict=True)]
@@ -56,7 +54,7 @@ def mutual_information(codes: Array, factors: Array) -> Array:
 
 
 def entropy(factors: Array) -> Array:
-    """`H(v_k)`, `(F,)`, in nats."""
+    """`H(v_k)`, `(F,)`, nats."""
     return np.array([mutual_info_score(v, v) for v in factors.T])
 
 
@@ -64,17 +62,18 @@ def mig(information: Array, entropies: Array) -> float:
     """Mutual information gap (Chen et al., 2018): the mean over factors of `(I(z_1st; v) - I(z_2nd; v)) / H(v)`.
 
     Arguments:
-        information: `I(z_d; v_k)`, `(D, F)`. In the paper it is that of samples from q(z | x).
+        information: `I(z_d; v_k)`, `(D, F)`. The paper computes it from samples of q(z | x).
         entropies: `H(v_k)`, `(F,)`.
     """
     return float((_gap(information) / entropies).mean())
 
 
 def modularity(information: Array) -> float:
-    """Whether each latent tells about one factor alone (Ridgeway & Mozer, 2018), a mean over latents.
+    """Whether each latent has information about only one factor (Ridgeway & Mozer, 2018); the mean over latents of
 
-    `1 - sum_{k != k*} I(z; v_k)^2 / ((F - 1) I(z; v_k*)^2)`, with k* the factor that z tells most about. Latents that
-    tell about none, for which this is 0 / 0, are left out (Locatello et al., 2019, give them 0); 0 if none is left.
+    `1 - sum_{k != k*} I(z; v_k)^2 / ((F - 1) I(z; v_k*)^2)`, where k* is the factor with the most information. Latents
+    without any information, for which this is 0 / 0, are left out (Locatello et al., 2019, give them 0). If no latent
+    has any information, the result is 0.
 
     Arguments:
         information: `I(z_d; v_k)`, `(D, F)`.
@@ -88,11 +87,11 @@ def modularity(information: Array) -> float:
 def sap(codes: Array, factors: Array, is_ordered: Sequence[bool]) -> float:
     """Separated attribute predictability (Kumar et al., 2018).
 
-    The mean over factors of the gap between the two latents that predict the factor best. An ordered factor is
-    predicted by a line and scored by R^2 (a rotation as well, though its values form a circle). A factor without order
-    is predicted by thresholds on the latent (a decision tree with one fewer threshold than the factor has values) and
-    scored by the balanced accuracy on the same images. Chance is 1 / values there, so if the codes are the factors,
-    the gap is 1 - 1 / values.
+    The mean over factors of the gap between the scores of the two latents that predict the factor best. An ordered
+    factor is predicted by a line and scored by R^2 (also a rotation, although its values form a circle). A factor
+    without order is predicted by thresholds on the latent (those of a decision tree), one fewer than the factor has
+    values, and scored by the balanced accuracy on the same images. There, chance is 1 / values, so the gap is
+    1 - 1 / values if the codes are the factors themselves.
     """
     scores = np.zeros((codes.shape[1], factors.shape[1]))
     z, v = _standard(codes), _standard(factors)
@@ -110,17 +109,17 @@ def sap(codes: Array, factors: Array, is_ordered: Sequence[bool]) -> float:
 
 
 def importance(codes: Array, factors: Array, is_ordered: Sequence[bool], seed: int) -> tuple[Array, Array]:
-    """What DCI is computed from (Eastwood & Williams, 2018): a random forest for each factor.
+    """The importances from which DCI is computed (Eastwood & Williams, 2018), with a random forest for each factor.
 
-    As in the paper it is a regression, but a classification for a factor without order. (Locatello et al., 2019, use
-    boosted trees that classify all factors: 32 positions are then 32 classes, and the trees find little in a code that
-    is linear in the position.) Each node of a tree may split any latent: if it chose among some at random, latents that
-    tell nothing would get a share.
+    The forest is a regression, as in the paper; for a factor without order it is a classification. (Locatello et al.,
+    2019, classify every factor with boosted trees. 32 positions are then 32 classes, and the trees find little in codes
+    that are linear in the position.) A node of a tree may split on any latent: with a random choice of latents, those
+    without information would also get a share.
 
     Returns:
-        The importances `(D, F)`: the share of a latent in what the forest of a factor learnt, columns with the sum 1 (0
-        if all codes are constant); the informativeness `(F,)`: R^2, at least 0, or accuracy, for images that the trees
-        have not seen (out of bag).
+        `(D, F)`, the share of each latent in what the forest learned about a factor, columns with sum 1 (0 if all codes
+        are constant); `(F,)`, the informativeness for images that the trees have not seen (out of bag): R^2 (at least
+        0), or the accuracy.
     """
     forests = [
         (RandomForestRegressor if ordered else RandomForestClassifier)(
@@ -133,28 +132,28 @@ def importance(codes: Array, factors: Array, is_ordered: Sequence[bool], seed: i
 
 
 def disentanglement(importances: Array) -> float:
-    """Of DCI: whether a latent matters to one factor alone; `(D, F) ->` mean over latents, weighted by importance."""
+    """The D of DCI: whether a latent matters to only one factor. `(D, F) ->` mean over latents by their importance."""
     return _focus(importances)
 
 
 def completeness(importances: Array) -> float:
-    """Of DCI: whether one latent alone matters to a factor; `(D, F) ->` mean over factors."""
+    """The C of DCI: whether only one latent matters to a factor. `(D, F) ->` mean over factors."""
     return _focus(importances.T)
 
 
 def has_groups(values: Array) -> bool:
-    """Whether two values of a factor `(N,)` have the ten images that groups need."""
+    """Whether at least two values of a factor `(N,)` have ten images each, so that groups can be drawn."""
     return len(_Groups(values).count) >= 2
 
 
 def factor_vae_score(codes: Array, factors: Array, seed: int) -> float:
-    """Kim & Mnih (2018): how often the latent that varies least tells which factor is fixed.
+    """Kim & Mnih (2018): how often the latent that varies least shows which factor was constant.
 
-    In a group of 64 images that share the value of a factor, the latent with the smallest variance votes (in units of
-    its variance over all images). 500 groups per factor determine the factor that each latent votes for most; the
-    score is the share of 500 other groups in which this is right. Images are drawn with replacement from the given
-    ones, of values that at least ten images have; in the paper they are rendered. Constant latents have no vote.
-    Chance is 1 / F.
+    In each group of 64 images that share the value of a factor, the latent with the smallest variance, relative to its
+    variance over all images, votes. From 500 groups for each factor, each latent learns the factor for which it votes
+    most often. The score is how often that is right in 500 other groups. Images are drawn with replacement from the
+    given images, among values that at least ten images have; in the paper they are rendered. Constant latents do not
+    vote. Chance: 1 / F.
     """
     rng = np.random.default_rng(seed)
     z = _standard(codes)[:, np.ptp(codes, axis=0) > 0]
@@ -171,12 +170,12 @@ def factor_vae_score(codes: Array, factors: Array, seed: int) -> float:
 
 
 def beta_vae_score(codes: Array, factors: Array, seed: int) -> float:
-    """Higgins et al. (2017): how well a linear classifier tells which factor two images share.
+    """Higgins et al. (2017): how well a linear classifier finds the factor that pairs of images share.
 
-    Its input is the mean of `|z - z'|` over 64 pairs of images; the images of each pair have the same value of the
-    factor. It learns from 500 such means per factor and is scored by its accuracy on 500 others. Images are drawn as
-    for `factor_vae_score`. Codes are in units of their standard deviation, which only changes the classifier's
-    penalty. Chance is 1 / F.
+    Its inputs are means of `|z - z'|` over 64 pairs of images, where the two images of a pair have the same value of
+    the factor. It learns from 500 such means for each factor; its accuracy on 500 others is the score. Images are drawn
+    as for `factor_vae_score`. Codes are divided by their standard deviation, which affects only the penalty of the
+    classifier. Chance: 1 / F.
     """
     rng = np.random.default_rng(seed)
     z = _standard(codes)
@@ -199,27 +198,28 @@ class _Groups:
         self.first, self.count = first[count >= ENOUGH], count[count >= ENOUGH]
 
     def sample(self, rng: np.random.Generator, num: int) -> Array:
-        """`(num, 64)` images: the images of a row have one value, each value with the same probability."""
+        """`(num, 64)` images. Those of a group (a row) share one value; each value is equally likely."""
         value = rng.integers(len(self.count), size=(num, 1))
         return self.order[self.first[value] + rng.integers(self.count[value], size=(num, GROUP))]
 
     def sample_pairs(self, rng: np.random.Generator, num: int) -> Iterator[Array]:
-        """`(num, 64)` images and as many others, each with the same value as its partner."""
+        """`(num, 64)` images and their `(num, 64)` partners, which have the same values."""
         value = rng.integers(len(self.count), size=(num, GROUP))
         one = rng.integers(self.count[value])
-        # Never the same image twice: a factor with few images per value has more such pairs, which would reveal it.
+        # An image is never its own partner. Such pairs would be more frequent for a factor with few images for each
+        # value, and would so reveal the factor.
         other = (one + 1 + rng.integers(self.count[value] - 1)) % self.count[value]
         return (self.order[self.first[value] + each] for each in (one, other))
 
 
 def _standard(columns: Array) -> Array:
-    """Columns scaled to mean 0 and variance 1; constant columns become 0."""
+    """Columns with mean 0 and variance 1; constant columns become 0."""
     scale = np.where(np.ptp(columns, axis=0) > 0, columns.std(axis=0, dtype=np.float64), np.inf)
     return (columns - columns.mean(axis=0, dtype=np.float64)) / scale
 
 
 def _gap(scores: Array) -> Array:
-    """`(D, F) -> (F,)`: the best score minus the second best, which is 0 if there is one latent alone."""
+    """`(D, F) -> (F,)`: the best score minus the second best, which is 0 if there is only one latent."""
     second, best = np.sort(np.vstack([scores, np.zeros_like(scores[:1])]), axis=0)[-2:]
     return best - second
 

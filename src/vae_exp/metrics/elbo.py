@@ -15,23 +15,25 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
 
-REPEATS = 8  # further draws per image, for the error over draws
+REPEATS = 8  # further draws for each image, for the error over draws
 
 
 @torch.no_grad()
 def elbo(trained: Trained) -> dict[str, Any]:
-    """`elbo`, `recon`, `kl` and what else the objective logs, with the same latents as the test after training.
+    """elbo, recon, kl and what else the objective logs, with the same noise as the test at the end of training.
 
-    `elbo`, `recon` and `kl` have two standard errors: `_se_images` takes the images as a sample of all possible images;
-    `_se_draws` takes the images as given and the latents as a sample from the posterior. If the objective logs `iwae`,
-    `iwae_samples` is the number of latents of this bound.
+    If the objective logs `iwae`, `iwae_samples` says how many latents each bound uses.
+
+    elbo, recon and kl have two standard errors each. `_se_images` is the error of the mean because the images are a
+    sample of all possible images. `_se_draws` is the error because the latents are a sample of the posterior, with the
+    images held fixed.
 
     Raises:
         ConfigError: If the loss is not a finite number.
     """
     ledger, means, spreads = Ledger(trained.split), [], []
     with trained.bar(trained.num_images(), "elbo") as bar:
-        # Not `trained.batches`, which reseeds: the noise has to be that of the test after training.
+        # Not `trained.batches`, which seeds again: the noise must be the same as in the test after training.
         for x, y in trained.data.batches(trained.split):  # type: ignore[arg-type]
             loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
             ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
@@ -54,20 +56,18 @@ def elbo(trained: Trained) -> dict[str, Any]:
 
 @torch.no_grad()
 def train_gap(trained: Trained) -> dict[str, Any]:
-    """How much better the training images are scored than the split: what was overfitted.
-
-    `elbo_train` is computed as `elbo` is, for as many training images as the split has, drawn at random, and
-    `elbo_gap = elbo_train - elbo`. For an autoencoder: `recon_train`, `recon_gap = recon - recon_train`.
+    """`elbo_train`, over as many random training images as the split has images, and `elbo_gap`, how far it is above
+    the ELBO of the split. For an autoencoder: `recon_train`, and `recon_gap`, how far it is below. Scored like `elbo`.
 
     Raises:
         NoMeaningError: If the split is train.
     """
     if trained.split == "train":
-        raise NoMeaningError("split=train: the gap is the one between train and another split, choose test or val")
+        raise NoMeaningError("split=train: the gap is between train and another split, choose test or val")
     name, sign = ("elbo", 1) if trained.model.has("density") else ("recon", -1)
     num_train = min(trained.num_images(), trained.num_images("train"))
     means: list[float] = []
-    variances: list[float | None] = []  # None of one image
+    variances: list[float | None] = []  # None for a single image
     with trained.bar(num_train + trained.num_images(), "train gap") as bar:
         for split, num in (("train", num_train), (trained.split, None)):
             each: list[Tensor] = []

@@ -1,7 +1,4 @@
-"""Which latents are used and what they tell about the image.
-
-Active units: arXiv:1509.00519. ELBO surgery: Hoffman & Johnson, 2016, a workshop paper.
-"""
+"""How the latents are used."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -23,31 +20,30 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
 
-DEAD = 0.01  # of a unit's variance that the image accounts for; a unit below it says nothing of the image
-SATURATED = 0.5  # nats from its bound: closer to it, a mutual information only says how many images there are
-HALF = 50  # latents for each of the two estimates of a posterior mean that the posterior does not know
-WIDTH = 128  # smallest number of values that scoring one latent by one image takes: a flow has hidden layers
+DEAD = 0.01  # share of a unit's variance explained by the image; below it the unit is dead
+SATURATED = 0.5  # nats; an information this near to its bound says little but how many images there are
+HALF = 50  # latents for each of the two estimates of a posterior mean that has no formula
+WIDTH = 128  # least memory, in numbers, to score one latent with one image: a flow has hidden layers
 logger = logging.getLogger("vae_exp")
 
 
 def latents(
     trained: Trained, threshold: float, num_images: int, num_latents: int, nll_images: int, num_samples: int
 ) -> dict[str, Any]:
-    """Which units are used, what z tells about the image, how close q(z) is to the prior; writes `kl_per_dim.png`.
+    """Which dimensions are used, the information of z about the image, how well q(z) fits the prior; `kl_per_dim.png`.
 
     Arguments:
         trained: The run.
-        threshold: Variance of the posterior mean over the images above which a unit is active.
-        num_images: N, images whose posteriors make the aggregate posterior q(z), drawn at random by the run's `seed`,
-            see `Trained.subset`.
-        num_latents: Draws from q(z).
-        nll_images: Images, drawn in the same way, that are scored with and without the dead units, in which the image
-            accounts for at most 1 % of the variance.
-        num_samples: Latents for each of these images.
+        threshold: A unit is active if the variance of its posterior mean over the images is above this.
+        num_images: N, the images of the aggregate posterior q(z), drawn at random with `seed`, see `Trained.subset`.
+        num_latents: Number of latents over which its log densities are averaged.
+        nll_images: Number of images, drawn in the same way, that are scored with and without the dead units. A unit is
+            dead if the image explains at most 1 % of its variance.
+        num_samples: Latents for each image that is scored.
 
     Returns:
-        The numbers of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
-        `nll_without_dead_units_N_images`. A number that is not defined is None; `..._refused` gives the reason.
+        The results of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
+        `nll_without_dead_units_N_images`. If a number is not defined, it is None and `..._refused` gives the reason.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -74,15 +70,15 @@ def latents(
 
 @torch.no_grad()
 def units(trained: Trained, threshold: float) -> dict[str, Any]:
-    """What each latent dimension tells about the image.
+    """How much each latent dimension is used.
 
     Returns:
-        `active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
-        al., 2016), of `num_units`; these `mean_variances`; `explained_variances`, see `explained`; `kl_per_dim`. The
-        last two are None if they are not known.
+        `active_units`, the number of dimensions (of `num_units`) whose posterior mean has a variance over the images
+        above `threshold` (Burda et al., 2016); `mean_variances`, these variances; `explained_variances`, see
+        `explained`; `kl_per_dim`. The last two are None if they are not known.
 
-    If the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
-    different latents: on average, their noise adds nothing to it.
+    If the posterior mean has no formula (a flow, a chain), its variance is estimated by the covariance of two estimates
+    of the mean from different latents: on average, their noise adds nothing to it.
     """
     num, moments, spreads, kl = trained.num_images(), [], [], []
     with trained.bar(num, "active units") as bar:
@@ -108,10 +104,10 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
 
 
 def explained(of_means: Tensor, within: Tensor) -> Tensor:
-    """Var E[z | x] / Var z, `(D,)`: the share of the variance of the codes that the image accounts for, from 0 to 1.
+    """Var E[z | x] / Var z, `(D,)`: the share of the variance of the codes that the image explains, from 0 to 1.
 
-    It does not depend on the scale of z: narrow posteriors around means that vary little can tell much about the image.
-    Between normals it is `1 - exp(-2 I)`, with I the mutual information in nats.
+    It does not depend on the scale of z: if means vary little but the posteriors are even narrower, z still contains
+    much information about the image. For normals it is `1 - exp(-2 I)`, where I is the mutual information in nats.
 
     Arguments:
         of_means: The variance over the images of the posterior means, `(D,)`.
@@ -124,14 +120,14 @@ def _verdict(numbers: dict[str, Any]) -> str:
     active, dims, information = numbers["active_units"], numbers["num_units"], numbers["mutual_information"]
     text = f"{active} of {dims} units active"
     if active == dims:
-        text += ": none is idle, a larger latent_dim may give a better elbo"
+        text += ": all are in use, so a larger latent_dim may give a better elbo"
     elif active == 0 and information is not None and information >= UNUSED:
-        text += f": the posterior means vary little, but z still tells {information:.2f} nats about the image"
+        text += f": the posterior means vary little, but z still has {information:.2f} nats of information on the image"
     return text
 
 
 class Posteriors(NamedTuple):
-    """The posteriors of B images, with K latents of each."""
+    """The posteriors of B images, and K latents of each."""
 
     q: Distribution  # batch (B,), event (D,)
     z: Tensor  # (K, B, D)
@@ -144,28 +140,28 @@ class Posteriors(NamedTuple):
 def elbo_surgery(
     parts: Sequence[Posteriors], num_latents: int, progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, Any]:
-    """The two parts of the mean KL of N images (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
+    """Splits the mean KL of N images (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
 
-    With `q(z) = 1/N sum_n q(z | x_n)` the parts are `E log q(z | x_n) / q(z)`, the mutual information of z and the
-    image, which is at most `log N`, and `E log q(z) / p(z)`, the KL of q(z) and the prior. E is the mean over n and
-    over `q(z | x_n)`. It is estimated from the same draws for all three numbers; each image gets as many draws as any
-    other, up to one. The sum in q(z) is over all N images.
+    With `q(z) = 1/N sum_n q(z | x_n)`, the first is `E log q(z | x_n) / q(z)`, the mutual information of z and the
+    image, at most `log N`. The second is `E log q(z) / p(z)`, the KL of q(z) and the prior. E is over n and
+    `q(z | x_n)`. All three are estimated from the same draws, with the same number of latents for each image (up to
+    one); the sum in q(z) is over all N images.
 
-    With a context this is done within each label: the numbers are the means over the labels of `I(x; z | y)`, which is
-    at most `log N_y`, and of `KL(q(z | y) || p(z | y))`, where `q(z | y)` is the mean over the N_y images with label y.
+    With a context, all this is computed for the images of each label, and averaged over the images: `I(x; z | y)`,
+    whose bound is `log N_y`, and `KL(q(z | y) || p(z | y))`. `q(z | y)` is the mean over the N_y images of label y.
 
     Arguments:
-        parts: The images, in batches, each with so many latents that there are at least `num_latents` in all.
-        num_latents: Draws, at least two.
-        progress: Called with the number of draws that were scored since the last call.
+        parts: The images in batches, with enough latents for each image that there are `num_latents` in total.
+        num_latents: Number of draws, at least two.
+        progress: Called many times, with the number of draws scored since the last call.
 
     Returns:
-        The three numbers with their errors over draws, `mutual_information_bound`, and
-        `mutual_information_saturated`: whether the mutual information is within 0.5 nats of its bound.
+        The three numbers with their errors over draws, `mutual_information_bound`, and whether the mutual information
+        is within 0.5 nats of that bound.
     """
 
     def drawn(name: str) -> Tensor:
-        each = torch.cat([getattr(part, name).transpose(0, 1).flatten(0, 1) for part in parts])  # image by image
+        each = torch.cat([getattr(part, name).transpose(0, 1).flatten(0, 1) for part in parts])  # image after image
         return each[torch.arange(num_latents, device=each.device) * len(each) // num_latents]
 
     z, log_qz, log_pz = drawn("z"), drawn("log_qz").to(exact(parts[0].z)), drawn("log_pz").to(exact(parts[0].z))
@@ -209,7 +205,7 @@ def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progre
 
 def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str, Any]:
     if trained.model.infers_labels:
-        reason = "model=m2 infers the label too: its KL is that of z and y, and q(z, y) is not summed here"
+        reason = "model=m2 also infers the label: its KL is for z and y together, and q(z, y) is not computed here"
         return {"mutual_information": None, "mutual_information_refused": reason}
     num_images = min(num_images, trained.num_images())
     parts = []
@@ -221,8 +217,8 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
         numbers = elbo_surgery(parts, num_latents, bar.update)
     if numbers["mutual_information_saturated"]:
         logger.warning(
-            "mutual information: it is within %.1f nats of its bound, the log of the number of images. This says only "
-            "that z tells these %d images apart; with a larger latents.num_images it may be larger",
+            "mutual information: it is within %.1f nats of its bound, the log of the number of images. "
+            "It shows that z tells these %d images apart; with a larger latents.num_images it may grow",
             SATURATED,
             num_images,
         )
@@ -230,14 +226,14 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
 
 
 class Pruned(Distribution):
-    """`q(z_active | x) p(z_dead)`: a posterior whose dead dimensions tell nothing about the image.
+    """`q(z_active | x) p(z_dead)`: a posterior without information about the image in its dead dimensions.
 
-    In the weights `p(x, z) / q(z)` the densities of the dead dimensions cancel; the mean of the weights is still p(x).
+    The weights `p(x, z) / q(z)` then do not depend on the densities of these dimensions, and their mean is still p(x).
 
     Arguments:
         q: The posterior, batch `(B,)`, event `(D,)`, a product over the dimensions.
         p: The prior, batch `()` or `(B,)`, event `(D,)`, a product over the dimensions.
-        dead: Which dimensions are dead, `(D,)`.
+        dead: For each dimension, whether it is dead, `(D,)`.
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
@@ -261,7 +257,7 @@ def _without_dead_units(
 ) -> dict[str, Any]:
     reason = None
     if not factorises:
-        reason = "posterior and prior do not both factorise over the dimensions, so none can be left out by itself"
+        reason = "posterior and prior do not both factorise, so a single dimension cannot be removed"
     elif not any(dead):
         reason = "no unit is dead"
     if reason is not None:

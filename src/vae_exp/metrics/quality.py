@@ -1,4 +1,4 @@
-"""How similar a model's images are to real ones, by the features of a network.
+"""How close the images of a model are to real images, measured on the features of a network.
 
 FID: arXiv:1706.08500. KID: arXiv:1801.01401. Precision and recall: arXiv:1904.06991. Density and coverage:
 arXiv:2002.09797.
@@ -25,7 +25,7 @@ from vae_exp.supports import support_of
 
 __all__ = ["distances", "manifolds", "quality"]
 
-# As in the papers: 3 neighbours for precision and recall, 5 for density and coverage; 100 subsets of 1000 for KID.
+# As in the papers: 3 neighbours for precision and recall, 5 for density and coverage, 100 subsets of 1000 images.
 NEAREST, NEAREST_OF_DENSITY = 3, 5
 LEAST = 2 * NEAREST_OF_DENSITY  # images
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -33,31 +33,31 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 
 @torch.no_grad()
 def quality(trained: Trained, num_images: int, sampler: str, inception: str | None) -> dict[str, Any]:
-    """Compares features of the model's images with features of as many images of the split.
+    """Compares images of the model with the same number of images of the split, on features.
 
-    The model's images are sampled pixels if data and likelihood are bits, else means of p(x | z), as is customary. A
-    conditional model gets the labels of the split's images.
+    The images of the model are sampled pixels if data and likelihood are bits, else means of p(x | z), as in most
+    papers. A conditional model is given the labels of the images of the split.
 
     Arguments:
         trained: The run.
-        num_images: Largest number of images of the split, drawn at random.
+        num_images: At most this many images of the split, drawn at random.
         sampler: The source of the latents: prior, gmm or flow, see `vae_exp.samplers`.
-        inception: File with weights of torchvision's Inception v3; None for the features of a small classifier of the
-            same data, which is trained here.
+        inception: File with weights of torchvision's Inception v3. None: the features of a small classifier that is
+            trained here, on the same data.
 
     Returns:
-        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (with Inception `inception_fid`, ...;
-        with another sampler than the prior `feature_fid_gmm`, ...), the same with `_of_train` for as many training
-        images, and `feature_accuracy`, the accuracy of the classifier on validation images.
+        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (`inception_fid`, ... with Inception;
+        `feature_fid_gmm`, ... with another sampler than the prior); the same numbers with `_of_train`, for as many
+        training images; and `feature_accuracy`, the accuracy of the classifier on validation images.
 
     Raises:
         ValueError: If an option is out of its range.
         ConfigError: If the file holds no weights.
-        NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
+        NoMeaningError: If there are no labels to train a classifier with, no prior to sample from, or too few images.
     """
     _check(num_images, sampler, inception)
     if trained.num_images() < LEAST:
-        raise NoMeaningError(f"neighbours among {trained.num_images()} images are too few: {LEAST} are needed")
+        raise NoMeaningError(f"neighbours among {trained.num_images()} images say nothing: {LEAST} are needed")
     latents = samplers.sampler(trained, sampler, "quality.sampler")
     network = Inception(inception).to(trained.data.device).eval() if inception else classifier(trained)
     numbers: dict[str, Any] = {} if isinstance(network, Inception) else {"feature_accuracy": float(network.accuracy)}
@@ -101,7 +101,7 @@ def _check(num_images: int, sampler: str, inception: str | None) -> None:
 def _made(trained: Trained, latents: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
-    if model.num_classes:  # images without a label get one class after another
+    if model.num_classes:  # where a label is missing, take the classes in turn
         y = torch.where(y < 0, model.example_y(len(y)), y)
     for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
         trained.reseed("images of the model", i)
@@ -112,7 +112,7 @@ def _made(trained: Trained, latents: samplers.Sampler, y: Tensor, is_bits: bool)
 
 
 class _Identity(nn.Identity):
-    """Stands for the network that torchmetrics asks for: the features are computed already."""
+    """The network that torchmetrics needs; it returns its input, because the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -120,18 +120,19 @@ class _Identity(nn.Identity):
 
 
 def distances(real: Tensor, made: Tensor) -> dict[str, float]:
-    """Distances of two sets of features `(N, F)` and `(M, F)`, float64.
+    """Distances between features `(N, F)` and `(M, F)`, float64.
 
     Returns:
-        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the squared MMD with the kernel
-        `(a.b / F + 1)^3`, unbiased (Binkowski et al., 2018), its mean over random subsets, and `kid_std` over them.
+        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the unbiased squared MMD with
+        kernel `(a.b / F + 1)^3` (Binkowski et al., 2018), as its mean over random subsets; `kid_std`, its standard
+        deviation over these subsets.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(SUBSET_SIZE, min(len(real), len(made)) // 2)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # that it keeps the features
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # it warns that it keeps the features
         metrics = (
             FrechetInceptionDistance(_Identity(real.shape[1])),
             KernelInceptionDistance(_Identity(real.shape[1]), subsets=SUBSETS, subset_size=size),
@@ -146,21 +147,20 @@ def distances(real: Tensor, made: Tensor) -> dict[str, float]:
 def manifolds(
     real: npt.NDArray[Any], made: npt.NDArray[Any], progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, float]:
-    """Which points of one set lie in balls around the points of the other set, `(N, F)` and `(M, F)`.
+    """Compares real points `(N, F)` and made points `(M, F)` by the balls around them.
 
-    The radius of a ball is the distance to the k-th neighbour in the same set.
+    The radius of the ball around a point is the distance to its k-th neighbour among its own kind.
 
     Returns:
-        `precision`, the share of made points that lie in a ball of a real point, and `recall`, the reverse
-        (Kynkaanniemi et al., 2019), k = 3; `density`, the number of balls of real points that a made point lies in,
-        divided by k, and `coverage`, the share of real points with a made point in their ball (Naeem et al., 2020),
-        k = 5.
+        `precision`, the share of made points in the ball of any real point, and `recall`, the reverse (Kynkaanniemi et
+        al., 2019), k = 3; `density`, the mean number of balls of real points that contain a made point, divided by k,
+        and `coverage`, the share of real points with a made point in their ball (Naeem et al., 2020), k = 5.
     """
     from sklearn.metrics import pairwise_distances_chunked
     from sklearn.neighbors import NearestNeighbors
 
     def radii(points: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
-        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # a point is no neighbour of itself
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # a point is not its own neighbour
 
     near, far, near_made = radii(real, NEAREST), radii(real, NEAREST_OF_DENSITY), radii(made, NEAREST)
     is_precise, count = np.zeros(len(made), dtype=bool), np.zeros(len(made))

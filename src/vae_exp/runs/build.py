@@ -140,7 +140,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
 
 def _check_support(model: VAE, data: Images) -> None:
     support, pixels = support_of(model.likelihood, data.image_shape), data.representation
-    is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and not pixels.is_real
+    is_grey_allowed = model.likelihood.allow_grey and not pixels.is_real
     if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
         return
     if pixels.is_real:
