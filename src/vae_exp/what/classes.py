@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from vae_exp import plots
-from vae_exp.config import NoMeaningError
-from vae_exp.metrics.options import at_least
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -28,7 +27,8 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
             f"what=classes: {type(model).__name__} is given no label and cannot draw a chosen class: train model=cvae "
             "or m2, or see what=edit and what=embeddings"
         )
-    at_least(1, num_images=num_images)
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 in each row is needed")
     images = []
     for k in range(model.num_classes):
         trained.reseed("classes")

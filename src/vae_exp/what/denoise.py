@@ -9,8 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, cat, nn
 
 from vae_exp import plots
-from vae_exp.config import NoMeaningError
-from vae_exp.metrics.options import at_least
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.build import make
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -48,7 +47,8 @@ def denoise(
         codes.save(trained, recon, names, out)
         _picture(trained, {"noisy": x, "denoised": recon}, "files and what the model makes of them", out)
         return {}
-    at_least(1, num_images=num_images)
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 is needed")
     chosen = OmegaConf.create({"corruption": corruption})
     noise = make(trained.cfg if corruption["_target_"] == "torch.nn.Identity" else chosen, "corruption").train()
     if isinstance(noise, nn.Identity):

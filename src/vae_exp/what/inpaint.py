@@ -14,7 +14,6 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.data.files import decode
 from vae_exp.estimators.importance import CHUNK
-from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound
 from vae_exp.runs.trained import Trained
@@ -59,7 +58,10 @@ def inpaint(
         NoMeaningError: If the model has no density, or its likelihood does not score single pixels.
         ConfigError: If an option has no such value, or a file is no picture like the run's.
     """
-    at_least(1, num_images=num_images, num_chains=num_chains, num_steps=num_steps, num_samples=num_samples)
+    counts = {"num_images": num_images, "num_chains": num_chains, "num_steps": num_steps, "num_samples": num_samples}
+    for key, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{key}={count}: at least 1 is needed")
     methods = [name for name in METHODS if method in (name, "both")]
     if not methods:
         raise ConfigError(f"method={method}: choose both, {' or '.join(METHODS)}")

@@ -4,7 +4,6 @@ Arcs: Shoemake (1985); White (2016), arXiv:1609.04468.
 """
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.metrics.options import at_least
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -57,14 +55,10 @@ def interpolation(
         ConfigError: If pairs are not pairs of images, files are no pictures like the run's, or a label is missing.
         NoMeaningError: If codes are discrete.
     """
-    at_least(2, num_steps=num_steps)  # both ends
     model = trained.model
+    _check_options(num_steps, input)
     if input is None:
         pairs = _check(pairs, trained.num_images()) if pairs else _pairs(trained)
-    elif isinstance(input, str) or len(input) != 2:
-        raise ConfigError(f"input={input}: two files are needed, input=[a.png,b.png]")
-    else:
-        pairs = None
     # From here on pair i is at 2 i and 2 i + 1.
     x, y, names = codes.given(trained, input, label, [i for pair in pairs or () for i in pair])
     q = model.code(x, y)
@@ -73,28 +67,35 @@ def interpolation(
     c = model.context(y)
     t = torch.linspace(0, 1, num_steps, device=x.device)
     rows, images = [], []
-    for a, path in product(range(0, len(x), 2), (spherical, linear)):
+    for a in range(0, len(x), 2):
         b = a + 1
-        context = None if c is None else linear(c[a], c[b], t)
-        steps = codes.decode(model, path(ends[a], ends[b], t), context)
-        images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
-        rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{_labels(y, a, b)}")
-        if input is not None:
-            each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
-            codes.save(trained, steps, each, out)
+        for path in (spherical, linear):
+            steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
+            images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
+            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{_labels(y, a)}")
+            if input is not None:
+                each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
+                codes.save(trained, steps, each, out)
     source = "files" if input is not None else f"{trained.split} images"
     title = f"{trained.cfg.name}\ninterpolation between the codes of {source}"
     heads = ["x", *(f"{share:.2g}" for share in t.tolist()), "x"]
     shown = trained.shown(torch.cat(images))
     plots.grid(shown, title, out / "interpolation.png", rows=rows, columns=len(heads), heads=heads)
-    return {} if pairs is None else {"pairs": pairs}
+    return {} if pairs is None or input is not None else {"pairs": pairs}
 
 
-def _labels(y: Tensor | None, a: int, b: int) -> str:
-    """The labels of a conditional model, as a line below the names of two images."""
+def _check_options(num_steps: int, paths: Sequence[str] | None) -> None:
+    if num_steps < 2:
+        raise ConfigError(f"num_steps={num_steps}: at least 2 are needed, both ends")
+    if paths is not None and (isinstance(paths, str) or len(paths) != 2):
+        raise ConfigError(f"input={paths}: two files are needed, input=[a.png,b.png]")
+
+
+def _labels(y: Tensor | None, a: int) -> str:
+    """The labels of images a and a + 1, for the caption of their row."""
     if y is None:
         return ""
-    return f"\ny = {int(y[a])}" + ("" if y[a] == y[b] else f" → {int(y[b])}")
+    return f"\ny = {int(y[a])}" + ("" if y[a] == y[a + 1] else f" → {int(y[a + 1])}")
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:

@@ -12,7 +12,6 @@ from zuko.distributions import NormalizingFlow
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete
-from vae_exp.metrics.options import at_least
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -49,7 +48,6 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
         ConfigError: If the dimensions or the label do not exist, or a label is missing.
         NoMeaningError: If the prior has no such grid.
     """
-    at_least(2, num_points=num_points)
     model, device = trained.model, trained.data.device
     model.require("prior", "what=traversal")
     if label is None and model.num_classes:
@@ -57,10 +55,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     y = codes.labels(model, torch.empty(1, device=device), None, label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
-    if latent_dim < 2:
-        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
-    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
-        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
+    _check(latent_dim, dims, num_points)
     c = None if c is None else c.expand(num_points**2, -1)
     prior = model.prior(c)
     share = (torch.arange(num_points, device=device) + 0.5) / num_points
@@ -70,18 +65,26 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     images = codes.decode(model, quantiles(prior, u), c)
     is_flow = isinstance(prior, NormalizingFlow)
     # For a flow the place in the base, because the grid is bent in z.
-    ticks = [f"{place:.2f}" for place in (share if is_flow else torch.special.ndtri(share)).tolist()]
-    px = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
+    ticks = [f"{z:.2f}" for z in torch.special.ndtri(share).tolist()]
+    if is_flow:
+        ticks = [f"{p:.2f}" for p in share.tolist()]
+    across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
+    told = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
     rest = "" if latent_dim == 2 else ", the other latents at their median"
+    beside = "distribution functions" if is_flow else "values"
     title = (
-        f"{trained.cfg.name}\nmeans of {px} on a grid of equal probability under the prior{rest}\n"
-        f"{_axes(dims, is_flow)}; beside the images their {'distribution functions' if is_flow else 'values'}"
+        f"{trained.cfg.name}\nmeans of {told} on a grid of equal probability under the prior{rest}\n"
+        f"{across} to the right, {up} upwards; beside the images their {beside}"
     )
     path = out / "manifold.png"
     plots.grid(trained.shown(images), title, path, rows=ticks[::-1], columns=num_points, heads=ticks)
     return {}
 
 
-def _axes(dims: Sequence[int], is_flow: bool) -> str:
-    across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
-    return f"{across} to the right, {up} upwards"
+def _check(latent_dim: int, dims: Sequence[int], num_points: int) -> None:
+    if latent_dim < 2:
+        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
+    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
+        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
+    if num_points < 2:
+        raise ConfigError(f"num_points={num_points}: at least 2 for each side are needed")

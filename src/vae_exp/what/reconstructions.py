@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_exp import plots
-from vae_exp.metrics.options import at_least
+from vae_exp.config import ConfigError
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -25,7 +25,8 @@ def reconstructions(
     Raises:
         ConfigError: If a file is no picture like the run's, or a label is missing.
     """
-    at_least(1, num_images=num_images)
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 is needed")
     x, y, names = codes.given(trained, input, label, range(min(num_images, trained.num_images())))
     recon = trained.model.reconstruct(x, y)
     source = f"{trained.split} images" if input is None else "files"
