@@ -1,10 +1,12 @@
 """A folder of pictures: what is found, cropped and labelled; streamed pictures give what those in memory give."""
 
 import gc
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.runs import composed
 from PIL import Image
 
@@ -241,8 +243,9 @@ def assert_same(ours, theirs):
         assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stage", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("stage", "workers"), slow_but([("train", 2), ("val", 0), ("test", 0)], product(["train", "val", "test"], [0, 2]))
+)
 def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     """Pixels, labels, order over epochs and the random state of each step, to the bit."""
     memory, streamed = (images(folder, in_memory=value, workers=workers) for value in (True, False))
@@ -252,7 +255,7 @@ def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     assert len(ours) == (6 if stage == "train" else 4)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", slow_but([0], [0, 2]))
 def test_streamed_batches_of_a_resumed_epoch(folder, workers):
     data = images(folder, in_memory=False, workers=workers)
     uninterrupted = passes(images(folder, in_memory=True), "train", 3)  # three batches each
@@ -362,6 +365,7 @@ def run_config(folder, in_memory, *more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_on_streamed_pictures_is_the_run_in_memory(folder, tmp_path):
     rows = []
     for in_memory in ("true", "false"):

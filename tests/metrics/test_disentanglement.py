@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.runs import ROOT, composed, evaluated
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LinearRegression
@@ -238,6 +239,7 @@ def untrained(folder, *overrides):
     return Trained(folder, cfg, model.eval().requires_grad_(False), data, progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_from_its_folder(tmp_path):
     folder = tmp_path / "run"
     train(composed(*SPRITES, "trainer.max_epochs=4", "optimizer.lr=0.02"), folder)
@@ -276,7 +278,7 @@ class Point(Sampled):
         return self.z
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", slow_but(["test"], ["train", "test"]))
 def test_factors_are_those_of_the_images(tmp_path, split):
     """Codes made from the pictures: centres of mass, which x and y set, area, and a latent that is mostly noise."""
     trained = untrained(tmp_path, *SPRITES)
@@ -316,20 +318,20 @@ def test_factors_are_those_of_the_images(tmp_path, split):
         assert np.argmax(about["mutual_information"]["shape"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("chosen", "kind"),
-    [
-        ("model=cvae", "mean"),
-        ("model=m2 data.labelled=30 data.labelled_per_batch=10", "mean"),
-        ("model=ae", "mean"),
-        ("posterior=bernoulli prior=bernoulli objective=wake_sleep", "mean"),
-        ("posterior=categorical prior=categorical objective=wake_sleep posterior.categories=3", "mean"),
-        ("prior=vamp prior.pseudo_inputs=8", "mean"),
-        ("posterior=flow", "sample"),
-        ("model=hvae", "sample"),
-        ("model=m2 data.labelled=30 posterior=flow posterior.hidden=[8]", "sample"),
-    ],
-)
+CODES = [
+    ("model=cvae", "mean"),
+    ("model=m2 data.labelled=30 data.labelled_per_batch=10", "mean"),
+    ("model=ae", "mean"),
+    ("posterior=bernoulli prior=bernoulli objective=wake_sleep", "mean"),
+    ("posterior=categorical prior=categorical objective=wake_sleep posterior.categories=3", "mean"),
+    ("prior=vamp prior.pseudo_inputs=8", "mean"),
+    ("posterior=flow", "sample"),
+    ("model=hvae", "sample"),
+    ("model=m2 data.labelled=30 posterior=flow posterior.hidden=[8]", "sample"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "kind"), slow_but([CODES[0], CODES[-1]], CODES))
 def test_every_kind_of_code_is_scored(tmp_path, chosen, kind, monkeypatch):
     monkeypatch.setattr(d, "VOTES", 20)
     numbers = factors_metric(untrained(tmp_path, *SPRITES, *chosen.split()), 300)

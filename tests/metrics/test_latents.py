@@ -6,6 +6,7 @@ from math import log, sqrt
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.in_memory import Known, untrained
 from helpers.linear import Affine, Flat, exact, make
 from helpers.quadrature import plane
@@ -365,7 +366,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["laplace", "flow", "cvae mixture", "m2"], CASES))
 def test_latents_of_every_model(case, tmp_path, monkeypatch):
     overrides, refused = CASES[case]
     trained = untrained(tmp_path, *overrides)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 import pytorch_lightning as pl
 import torch
+from helpers.cases import slow_but
 from helpers.runs import PICTURED, SMALL, composed, curve, evaluated, record, resume
 from omegaconf import OmegaConf
 
@@ -15,7 +16,7 @@ from vae_exp.runs.build import build
 from vae_exp.runs.folder import load_weights
 
 
-@pytest.mark.parametrize("model", ["vae", "cvae", "beta_vae"])
+@pytest.mark.parametrize("model", slow_but(["cvae"], ["vae", "cvae", "beta_vae"]))
 def test_a_run_folder_holds_everything(run, model):
     folder, metrics = run(f"model={model}", small=PICTURED)
     images = {path.name for path in (folder / "images").iterdir()}
@@ -96,7 +97,7 @@ class StopAt(pl.Callback):
             raise RuntimeError("interrupted")
 
 
-@pytest.mark.parametrize("step", [2, 3, 4])
+@pytest.mark.parametrize("step", slow_but([3], [2, 3, 4]))
 def test_a_run_interrupted_at_any_step_continues_to_the_bit(run, tmp_path, step):
     whole, _ = run(folder="whole")
     stop = f"+callbacks.stop={{_target_: {__name__}.StopAt, step: {step}}}"
