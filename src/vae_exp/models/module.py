@@ -1,6 +1,7 @@
 """What every model shares with Lightning: the steps, the optimizer, the logs, what a checkpoint keeps."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,8 +15,9 @@ from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger
 from vae_exp.objectives import Model
 from vae_exp.parts import Likelihood, Part, Prior
+from vae_exp.schedules import check
 
-__all__ = ["Module", "Objective"]
+__all__ = ["Module", "Objective", "is_on_device", "make_optimizer"]
 
 Objective = Callable[[Model, Tensor, Tensor, Tensor], tuple[Tensor, Draw]]
 
@@ -63,13 +65,9 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Gives every parameter to one optimizer; where its `lr` is a schedule, with a scheduler that follows it."""
-        lr = getattr(self.optimizer, "keywords", {}).get("lr")
-        if not callable(lr):
-            return self.optimizer(self.parameters())
-        # The scheduler multiplies by the schedule. A captured step reads a tensor, and would keep a number.
-        one = torch.ones((), device=self.device) if self.device.type == "cuda" else 1.0
-        optimizer = self.optimizer(self.parameters(), lr=one)  # type: ignore[call-arg]
-        scheduler = LambdaLR(optimizer, lambda step: float(lr(step)))
+        optimizer, scheduler = make_optimizer(self.optimizer, self.parameters(), self.device)
+        if scheduler is None:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
@@ -204,3 +202,32 @@ class Module(pl.LightningModule):
         self.ledgers[stage].add_up()
         means = self.ledgers[stage].compute(lambda t: self.trainer.strategy.reduce(t, reduce_op="sum"))
         return {f"{stage}/{name}": mean for name, mean in means.items()}
+
+
+def make_optimizer(
+    make: Callable[..., Optimizer], parameters: Iterable[nn.Parameter], device: torch.device
+) -> tuple[Optimizer, LambdaLR | None]:
+    """An optimizer, and a scheduler for each step if its `lr` is a schedule.
+
+    Arguments:
+        make: Makes the optimizer from the parameters; a schedule is the keyword `lr` of a `functools.partial`.
+        parameters: What it changes.
+        device: Where they are.
+
+    Raises:
+        ValueError: If a rate of the schedule is negative.
+    """
+    lr = make.keywords.get("lr") if isinstance(make, partial) else None
+    if not callable(lr):
+        return make(parameters), None
+    check("optimizer.lr", lr)
+    optimizer = make(parameters, lr=1.0)  # which the scheduler multiplies by the schedule
+    if device.type == "cuda" and is_on_device(optimizer):
+        for group in optimizer.param_groups:  # a captured step reads a tensor and would keep a number
+            group["lr"] = torch.ones((), device=device)
+    return optimizer, LambdaLR(optimizer, lambda step: float(lr(step)))
+
+
+def is_on_device(optimizer: Optimizer) -> bool:
+    """Whether all that the optimizer changes is on the device; others count their steps in Python."""
+    return all(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)

@@ -1,7 +1,9 @@
 """Makes the objects of a run from its config, and checks that they fit each other and the data."""
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from vae_exp.config import CONF, ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
+from vae_exp.models.module import make_optimizer
 from vae_exp.objectives import SemiSupervised
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
@@ -44,22 +47,50 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
     node = OmegaConf.select(cfg, key)
     if node is None:
         raise ConfigError(f"{key} is missing from the config: choose one with {key}=... (see --help)")
-    try:
-        # Convert to plain lists and dicts: OmegaConf's own would get into checkpoints, which then do not load. The
-        # kwargs do not go through Hydra, because it would look for `_target_` in them.
+    with _refusals(node, key):
+        # Plain lists and dicts: OmegaConf's own would end up in checkpoints, which then do not load. What the
+        # config does not say is given to the object itself: Hydra would look for targets in it.
         made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
-        return made(**kwargs) if kwargs else made
-    except (
-        InstantiationException,
-        MisconfigurationException,
-        ImportError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
+        made = made(**kwargs) if kwargs else made
+    if isinstance(made, partial):
+        made = _Partial(made)
+        made.node, made.key = node, key
+    return made
+
+
+class _Partial(partial):
+    """What is called later, such as the optimizer: what it refuses then is an error of the config, too."""
+
+    node: DictConfig
+    key: str
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        with _refusals(self.node, self.key):
+            return super().__call__(*args, **kwargs)
+
+
+@contextmanager
+def _refusals(node: DictConfig, key: str) -> Iterator[None]:
+    """Whatever a constructor refuses in it, whose arguments are the node `key`, is a ConfigError that names the key."""
+    try:
+        yield
+    except REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
-        raise ConfigError(reason if reason.startswith(key) else f"{key}: {reason}") from error
+        reason = reason if reason.startswith(key) else f"{key}: {reason}"
+        raise ConfigError(reason + _way_out(node, key, cause)) from error
+
+
+def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
+    """Where the keys are those of another class: the option that has the keys of this one, or the key to leave out."""
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
+    if not isinstance(cause, TypeError) or unknown is None or unknown[1] not in node:
+        return ""
+    for path in sorted((Path(CONF) / key).glob("*.yaml")):
+        option: Any = OmegaConf.load(path)
+        if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
+            return f"\nThe keys are those of another option: choose {key}={path.stem}"
+    return f"\nLeave it out with ~{key}.{unknown[1]}"
 
 
 def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
@@ -129,6 +160,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             # Only the networks, and in place: the keys in checkpoints and the code of the distributions do not change.
             model.encoder.compile()
             model.decoder.compile()
+        make_optimizer(model.optimizer, model.parameters(), model.device)  # here it is refused before data are read
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
         _check_support(model, data)
         if getattr(model.likelihood, "mean", "identity") == "sigmoid":

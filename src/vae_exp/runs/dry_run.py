@@ -1,17 +1,19 @@
 """Whether the parts of a model fit together: blank images go through them, and the shapes are compared."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from vae_exp.config import ConfigError
 from vae_exp.distributions import is_discrete, sample_of
 from vae_exp.models import VAE
 
-__all__ = ["check_shapes"]
+__all__ = ["check_shapes", "check_step"]
 
 
 @torch.no_grad()
@@ -24,26 +26,65 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
     Raises:
         ValueError: If two parts do not fit together; it names them and the shapes.
     """
+    x, y = _blank(model, image_shape, 2)
+    with _left_as_it_was(model):
+        model.eval()
+        _check(model, x, y)
+        terms = _try_objective(model, x, y)
+        model.train()
+        with torch.enable_grad():
+            _try_objective(model, x, y)
+    return terms
+
+
+def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
+    """Makes a step on as many blank images as one process trains on at a time: one is too few for batch normalisation.
+
+    Raises:
+        ConfigError: It names the keys.
+    """
+    if num_images > 1:
+        return
+    try:
+        with _left_as_it_was(model):
+            model.train()
+            _try_objective(model, *_blank(model, image_shape, num_images))
+    except ValueError as error:
+        normalised = [name for name, part in model.named_children() if any(map(_is_batch_norm, part.modules()))]
+        if not normalised:
+            raise ConfigError(str(error)) from error
+        keys = " ".join(f"{name}.normalization=layer" for name in normalised)
+        raise ConfigError(
+            f"data.batch_size: one image a step and process has no variance, which {normalised[0]}.normalization=batch "
+            f"divides by.\nWays out: a larger data.batch_size, or {keys}"
+        ) from error
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _blank(model: VAE, image_shape: Sequence[int], num_images: int) -> tuple[Tensor, Tensor]:
+    x = torch.zeros(num_images, *image_shape, device=model.device, dtype=model.dtype)  # type: ignore[arg-type]
+    return x, model.example_y(num_images)
+
+
+@contextmanager
+def _left_as_it_was(model: VAE) -> Iterator[None]:
+    """Whatever is done with the model in it, its modes and buffers and the noise of others stay the same."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    x = torch.zeros(2, *image_shape, device=model.device, dtype=model.dtype)  # type: ignore[arg-type]
-    y = model.example_y(2)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # An objective may log, but there is no trainer yet.
             warnings.filterwarnings("ignore", "You are trying to `self.log")
-            model.eval()
-            _check(model, x, y)
-            terms = _try_objective(model, x, y)
-            model.train()
-            with torch.enable_grad():
-                _try_objective(model, x, y)
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    return terms
+        with torch.no_grad():
+            for module, mode in modes:
+                module.training = mode
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def _check(model: VAE, x: Tensor, y: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vae_exp.models.module import Module
+from vae_exp.models.module import Module, is_on_device
 
 __all__ = ["Graph", "is_capturable"]
 
@@ -100,8 +100,9 @@ class Graph:
         before = len(noted)
         self.batch = batch[0].clone(), batch[1].clone()
         graph = torch.cuda.CUDAGraph()
-        # Fused optimizers keep everything that they change on the device, as `capturable` ones do.
-        fused = [group for group in self.optimizer.param_groups if group.get("fused") and not group.get("capturable")]
+        # Fused optimizers keep all they change on the device, as those that are `capturable` do.
+        groups = self.optimizer.param_groups
+        fused = [group for group in groups if group.get("fused") and not group.get("capturable", True)]
         for group in fused:
             group["capturable"] = True
         try:
@@ -134,6 +135,5 @@ def _plain_values(held: Any, seen: set[int]) -> Any:
 
 
 def is_capturable(optimizer: Optimizer) -> bool:
-    """Whether everything that the optimizer changes is on the device; other optimizers count their steps in Python."""
-    on_device = all(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-    return on_device or type(optimizer) is torch.optim.SGD
+    """Whether a graph can hold the step of the optimizer, which counts no steps in Python."""
+    return is_on_device(optimizer) or type(optimizer) is torch.optim.SGD

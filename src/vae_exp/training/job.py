@@ -22,6 +22,7 @@ from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
+from vae_exp.runs.dry_run import check_step
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
 from vae_exp.runs.trained import of_training
@@ -92,6 +93,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     is_zero = trainer.is_global_zero
     if is_zero:
         # Before the run begins, so that a user learns at once that files are missing.
+        check_step(model, data.image_shape, data.batch_size // trainer.world_size)
         prepare(data, trainer.world_size)
         folder.mkdir(parents=True, exist_ok=True)
         cfg.data.root = str(Path(cfg.data.root).resolve())

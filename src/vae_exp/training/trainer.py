@@ -66,6 +66,8 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         default_root_dir=str(folder),
         plugins=[AtomicIO(), *_launcher(cfg)],
     )
+    if cfg.optimizer.get("capturable") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError("optimizer.capturable=true counts the steps on a GPU, this run has none: set it to false")
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
     if not isinstance(trainer.accelerator, CUDAAccelerator):
         # With this variable, which Lightning sets, torch looks for a GPU slowly; a fused optimizer looks at each step.
