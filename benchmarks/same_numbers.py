@@ -1,8 +1,8 @@
-"""Whether a change leaves the numbers as they are: twelve small runs, every logged value and the last weights of each.
+"""Whether a change keeps all numbers the same: twelve small runs, with every logged value and the last weights.
 
 `python benchmarks/same_numbers.py A.json` trains them and writes A.json; `... A.json B.json` compares two such files
-bit for bit. The runs are made by the command line alone, so the script works at any commit: PYTHONPATH says whose code
-runs. Options whose default may change are given. It takes about two CPU minutes. Compare files of one machine.
+bit for bit. The script uses only the command line, so it works for any commit: PYTHONPATH chooses the code. Options
+whose default may change are given. It takes about two CPU minutes. Compare only files from the same machine.
 """
 
 import csv
@@ -36,7 +36,7 @@ GREY = (
     "data=fake data.image_shape=[1,8,8] data.source.size=512 data.val_size=128 data.batch_size=32"  # 12 steps an epoch
 )
 BITS = "data=digits data.binarize=dynamic data.batch_size=128 likelihood=bce"  # 10 steps an epoch
-# One command a run; with two, the second goes on where the first was stopped, in the middle of an epoch.
+# One command for each run. If there are two, the second continues where the first stopped, in the middle of an epoch.
 RUNS = {
     "vae, elbo, bce, vamp": [f"model=vae objective=elbo prior=vamp prior.pseudo_inputs=10 {BITS} {MLP}"],
     "cvae, sse, mixture": [f"model=cvae objective=elbo likelihood=sse prior=mixture {GREY} {CONV}"],
@@ -73,7 +73,7 @@ RUNS = {
 
 
 def train(folder: Path, commands: list[str]) -> dict[str, Any]:
-    """The rows of metrics.csv, as they stand there, and the sha256 of the last weights."""
+    """The rows of metrics.csv, unchanged, and the sha256 of the last weights."""
     commands = [f"{commands[0]} {COMMON} hydra.run.dir={folder}", *(f"resume={folder} {c}" for c in commands[1:])]
     for command in commands:
         line = [sys.executable, "-m", "vae_exp", *command.split()]
@@ -92,7 +92,7 @@ def train(folder: Path, commands: list[str]) -> dict[str, Any]:
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> str:
-    """The first place where two runs differ; empty where none is."""
+    """The first place where two runs differ; empty if they are equal."""
     for one, other in zip_longest(a["rows"], b["rows"], fillvalue={}):
         for name in dict.fromkeys([*one, *other]):
             if one.get(name) != other.get(name):
@@ -101,7 +101,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> str:
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Prints a row a run; whether all are equal."""
+    """Prints one row for each run; returns whether all are equal."""
     for one, other in zip(of_code(a), of_code(b), strict=True):
         print(f"{one} | {other}")
     print(f"\n{'run':31} rows  first difference")

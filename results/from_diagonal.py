@@ -1,7 +1,7 @@
 """`from_diagonal.py OVERRIDES`: four more epochs for the posterior of OVERRIDES, from a trained diagonal normal.
 
-Trains `python -m vae_exp OVERRIDES` with posterior=diagonal_normal to its end first, then takes its best weights, all
-that the two have in common, and goes on with a fresh optimizer. The last line printed is {"test/elbo": ...}.
+First trains `python -m vae_exp OVERRIDES` with posterior=diagonal_normal to its end. Then loads those of its best
+weights that the two models share, and continues with a new optimizer. The last line printed is {"test/elbo": ...}.
 """
 
 import json
@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.cli import register_resolvers
 from vae_exp.config import CONF
+from vae_exp.resolvers import register_resolvers
 from vae_exp.runs.build import build, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint
 from vae_exp.training.job import train

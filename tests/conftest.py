@@ -9,7 +9,7 @@ import torch
 from helpers.runs import DATA, SMALL, composed
 
 from vae_exp import plots
-from vae_exp.cli import register_resolvers
+from vae_exp.resolvers import register_resolvers
 from vae_exp.training.job import train
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger", "charts"},
+    {"objectives", "ledger", "charts", "resolvers"},
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
@@ -78,6 +78,11 @@ def test_lightnings_private_parts_are_known_in_two_places():
     for path in SOURCE.rglob("*.py"):
         if path.parent.name != "training" and path != SOURCE / "models" / "module.py":
             assert private_parts(path) <= of_others, path
+
+
+def test_one_module_of_the_models_knows_lightning():
+    knows = {path.name for path in (SOURCE / "models").glob("*.py") if "pytorch_lightning" in path.read_text()}
+    assert knows == {"module.py"}
 
 
 def caught(path: Path) -> set[str]:

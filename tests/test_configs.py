@@ -266,6 +266,34 @@ def test_what_does_not_fit_is_named(override, named):
     assert len(str(error.value).splitlines()) <= 6
 
 
+class Own:
+    monitor = "val/kl"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "monitor", "mode"),
+    [
+        ("", "val/elbo", "max"),
+        ("objective=wake_sleep", "val/elbo", "max"),
+        ("model=beta_vae", "val/elbo", "max"),
+        ("model=m2", "val/elbo", "max"),
+        ("model=ae", "val/recon", "min"),
+        *[(f"objective={name}", "val/iwae", "max") for name in ("iwae", "miwae", "ciwae", "piwae")],
+        ("objective._target_=test_configs.Own", "val/kl", "max"),
+        ("objective._target_=test_configs.Nothing", "val/elbo", "max"),
+        ("objective=iwae monitor=val/elbo", "val/elbo", "max"),
+        ("monitor=val/recon", "val/recon", "min"),
+        ("model=m2 monitor=val/error", "val/error", "min"),
+        ("monitor=val/kl monitor_mode=min", "val/kl", "min"),
+    ],
+)
+def test_the_objective_says_what_to_monitor_and_the_command_line_wins(chosen, monitor, mode):
+    cfg = composed(*chosen.split())
+    for node in (cfg, cfg.callbacks.best, cfg.callbacks.early_stopping):
+        assert node.monitor == monitor
+    assert cfg.monitor_mode == cfg.callbacks.best.mode == cfg.callbacks.early_stopping.mode == mode
+
+
 def test_a_model_and_its_data_are_as_the_config_says():
     """What the composed config shows is what is built: nothing is filled in behind it."""
     model, data = build(composed("model=cvae", "data=digits", "latent_dim=7", "encoder.out_features=9"))

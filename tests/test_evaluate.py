@@ -106,7 +106,7 @@ def test_what_has_no_meaning_is_left_out_with_its_reason_or_refused_by_name(run)
     for options, said in (
         ("split=tset", "split=tset: choose one of test, val, train"),
         ("logger=csv", "logger: choose none, or wandb"),
-        ("run=nowhere", "nowhere is no run folder"),
+        ("run=nowhere", "nowhere is not a run folder"),
         ("run='nowhere/*'", "no run folder has such a name"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -6,9 +6,9 @@ import torch
 from helpers.runs import ROOT, SMALL, composed
 from PIL import Image
 
-from vae_exp.export import export
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
+from vae_exp.what.onnx import export
 
 TEXT = (ROOT / "docs" / "library.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)

@@ -4,11 +4,24 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
-from helpers.runs import PICTURED, SMALL, command, wandb_records
+from helpers.loggers import Own
+from helpers.runs import PICTURED, SMALL, command, composed, resume, wandb_records
+from hydra import compose, initialize_config_dir
+from hydra.conf import HydraConf
+from omegaconf import OmegaConf
 
+from vae_exp.config import CONF
+from vae_exp.export import export_runs
 from vae_exp.loggers import CSV
+from vae_exp.metrics.score import score_runs
+from vae_exp.page.report import report_runs
+from vae_exp.runs.folder import resumed_config
+from vae_exp.runs.trained import Trained
+from vae_exp.training.job import train
+from vae_exp.what.make import generate_runs
 
 
 def read(path):
@@ -17,7 +30,7 @@ def read(path):
 
 
 def test_csv_holds_every_row_and_grows_by_columns(tmp_path):
-    logger = CSV(str(tmp_path))
+    logger = CSV(str(tmp_path), first_step=0)
     logger.log_metrics({"a": 1.0}, step=0)
     logger.log_metrics({"b": 2.0}, step=1)
     logger.log_metrics({"a": 3.0, "b": 4.0}, step=2)
@@ -30,12 +43,80 @@ def test_csv_holds_every_row_and_grows_by_columns(tmp_path):
 
 
 def test_csv_goes_on_in_the_file_of_a_resumed_run(tmp_path):
-    CSV(str(tmp_path)).log_metrics({"a": 1.0}, step=0)
-    CSV(str(tmp_path)).log_metrics({"a": 9.0}, step=1)
-    logger = CSV(str(tmp_path))
-    logger.truncate(1)
-    logger.log_metrics({"a": 2.0}, step=1)
-    assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["1.0", "2.0"]
+    """The rows from the step on where it was resumed are dropped: they are logged again."""
+    logger = CSV(str(tmp_path), first_step=0)
+    for step in range(4):
+        logger.log_metrics({"a": float(step)}, step=step)
+    CSV(str(tmp_path), first_step=2).log_metrics({"a": 9.0}, step=3)
+    assert [row["a"] for row in read(tmp_path / "metrics.csv")] == ["0.0", "1.0", "9.0"]
+
+
+OWN = "+logger.own._target_=helpers.loggers.Own"
+
+
+@pytest.mark.parametrize("chosen", ["logger=csv", "logger=none"])
+def test_a_logger_of_ones_own_is_named_by_yaml(run, chosen):
+    """It gets the arguments that yaml states and no others, and the config; checkpoints lie where they always lie."""
+    run_id = "+logger.own.run_id='${run_id:}'"
+    folder, _ = run(chosen, OWN, "+logger.own.path='${run_dir:}/own.txt'", run_id, folder="with")
+    record = json.loads((folder / "run.json").read_text())
+    assert Own.made[-1].arguments == {"path": f"{folder}/own.txt", "run_id": record["run_id"]}
+    assert Own.made[-1].hparams["latent_dim"] == 3
+    assert {2, 5} <= set(Own.made[-1].steps)
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+    run(chosen, OWN, folder="without")
+    assert Own.made[-1].arguments == {}
+
+
+def test_what_a_run_tells_its_loggers_is_not_written_into_its_config(run, tmp_path):
+    """Moved and resumed, it logs where it lies then; the next run of a process knows nothing of the one before."""
+    folder, _ = run("test=false", OWN, "+logger.own.path='${run_dir:}'", "+logger.own.first_step='${first_step:}'")
+    assert OmegaConf.load(folder / "config.yaml").logger.csv._get_node("save_dir")._value() == "${run_dir:}"
+    assert composed(*SMALL).logger.csv._get_node("save_dir")._value() == "${run_dir:}"
+    moved = folder.rename(tmp_path / "moved")
+    resume(moved, trainer__max_epochs=3)
+    assert Own.made[-1].arguments == {"path": str(moved), "first_step": 6}
+    assert not folder.exists()
+    assert [int(row["step"]) for row in read(moved / "metrics.csv") if row["val/elbo"]] == [2, 5, 8]
+
+
+def test_a_run_whose_config_does_not_state_the_folder_is_resumed(run):
+    """As those of before loggers stated it."""
+    folder, _ = run("logger=tensorboard", "test=false")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    for key in ("csv.save_dir", "csv.first_step", "tensorboard.save_dir"):
+        group, name = key.split(".")
+        del cfg.logger[group][name]
+    OmegaConf.save(cfg, folder / "config.yaml")
+    hydra = HydraConf()
+    hydra.overrides.task = [f"resume={folder}", "trainer.max_epochs=3"]
+    asked = composed(*SMALL, "trainer.max_epochs=3")
+    asked.resume = str(folder)
+    cfg = resumed_config(asked, hydra)
+    cfg.resume = str(folder)
+    train(cfg, folder)
+    assert [int(row["step"]) for row in read(folder / "metrics.csv") if row["val/elbo"]] == [2, 5, 8]
+    assert len(list((folder / "tensorboard").glob("events.out*"))) == 2
+
+
+COMMANDS = {
+    "evaluate": (score_runs, ["metrics=[elbo]"]),
+    "generate": (partial(generate_runs, what="samples"), ["what=samples", "num_images=1"]),
+    "report": (report_runs, []),
+    "export": (export_runs, []),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_adds_its_results_to_the_record_in_wandb(run, monkeypatch, name):
+    folder, _ = run()
+    logged = []
+    monkeypatch.setattr(Trained, "log_wandb", lambda self, numbers, pictures: logged.append((numbers, pictures)))
+    command, options = COMMANDS[name]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        command(compose(name, [f"run='{folder}'", "accelerator=cpu", "progress=false", "logger=wandb", *options]))
+    (added,) = logged
+    assert any(added)
 
 
 @pytest.mark.slow
@@ -56,7 +137,8 @@ def test_wandb_without_an_account_logs_offline_and_the_file_holds_the_curve(tmp_
         for name in ("samples", "reconstructions", *(["classes"] if job == "1" else [])):
             assert f"images/{name}" in text
         (run,) = (record["run"] for record in records if record["type"] == "run")
-        assert run["config"]["update"]["latent_dim"] == 3
+        configs = [record["config"]["update"] for record in records if record["type"] == "config"]
+        assert any(config.get("latent_dim") == 3 for config in configs)
         assert run["run_group"] == sweep.name
         assert {f"model={'vae' if job == '0' else 'cvae'}", "data=fake"} <= set(run["tags"])
         metrics = [record["metric"] for record in records if record["type"] == "metric"]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.in_memory import made
 from helpers.linear import Affine, features, full_normal, make
 from helpers.runs import evaluated, generated
@@ -80,7 +81,7 @@ def test_small_classes_get_fewer_components_and_empty_ones_are_refused():
         fit_mixture(z, nn.functional.one_hot(y, 3).float(), Nobody())
 
 
-@pytest.mark.parametrize("dims", [1, 2])
+@pytest.mark.parametrize("dims", slow_but([1], [1, 2]))
 def test_a_flow_learns_a_density(dims, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 250)
     torch.manual_seed(0)
@@ -102,6 +103,7 @@ def test_a_flow_learns_a_density(dims, monkeypatch):
         assert found.mean() > MultivariateNormal(mean, z.T.cov()).log_prob(held_out).mean() + 0.2
 
 
+@pytest.mark.slow
 def test_a_flow_follows_the_label(monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 200)
     torch.manual_seed(0)
@@ -125,7 +127,7 @@ class Moved(nn.Module):
         return torch.cat([mean, rest.expand(len(x), -1)], dim=1)
 
 
-@pytest.mark.parametrize("kind", ["gmm", "flow"])
+@pytest.mark.parametrize("kind", slow_but(["gmm"], ["gmm", "flow"]))
 def test_the_aggregate_posterior_of_a_linear_model_is_fitted(tmp_path, kind, monkeypatch):
     """x ~ N(0, I), so q(z) = N(2, 0.5^2 + 0.3^2): its negative entropy, and the prior's log density, are known."""
     monkeypatch.setattr(samplers, "STEPS", 150)
@@ -157,9 +159,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ("vae", "ae") else pytest.param(name, marks=pytest.mark.slow) for name in RUNS]
-)
+@pytest.mark.parametrize("name", slow_but(["ae", "cvae"], RUNS))
 def test_every_model_is_sampled(run, drawn, name, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 20)
     folder, _ = run(*RUNS[name], "trainer.max_epochs=1")

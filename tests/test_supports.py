@@ -77,7 +77,7 @@ def test_a_likelihood_of_counts_scores_bits_and_refuses_grey():
         "is_bound": True,
         "units": "nats per image",
     }
-    with pytest.raises(ConfigError, match=r"Counts scores .*Integer.*, the data are 256 levels\.\nWays out: "):
+    with pytest.raises(ConfigError, match=r"Counts scores .*Integer.*, but the data are 256 levels\.\nWays out: "):
         run("Counts")
 
 

@@ -1,4 +1,4 @@
-"""What happens beside training: pictures, curves, the use of the latents, the progress bar."""
+"""Callbacks of training: checkpoints, pictures, curves, the use of the latents, speed and the progress bar."""
 
 import csv
 import logging
@@ -22,28 +22,40 @@ from vae_exp.what.make import make
 
 __all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
 
-SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # of an epoch, where there is no bar
+SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # for each epoch, if there is no bar
 
 log = logging.getLogger("vae_exp")
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, of a run that may be interrupted, resumed and moved."""
+    """Lightning's checkpoints, made to work for runs that are interrupted, resumed or moved."""
 
     counts_steps = True
 
+    @property
+    def state_key(self) -> str:
+        # Two callbacks that differ only in their file names need two states. `best` and `last` keep the key that
+        # Lightning gives them, so that older checkpoints still load.
+        key = super().state_key
+        return key if self.filename in ("best", "last") else f"{key}{self.filename}"
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        # Lightning would take the folder from the first logger.
+        self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # Lightning forgets the best of another folder, or of another spelling of the same: the first validation
-        # after a resume would replace it, however bad.
-        here: dict[str, Any] = {"dirpath": self.dirpath}
-        if state_dict["best_model_path"]:
-            best = str(Path(self.dirpath or "") / Path(state_dict["best_model_path"]).name)
-            here |= {"best_model_path": best, "kth_best_model_path": best}
-            here |= {"best_k_models": {best: state_dict["best_model_score"]}}
-        super().load_state_dict(state_dict | here)
+        # Lightning forgets the best checkpoint if the folder has moved or its path is written in another way. The first
+        # validation after a resume would then replace it, even with a worse one.
+        def here(path: str) -> str:
+            return path and str(Path(self.dirpath or "") / Path(path).name)
+
+        paths = {key: here(path) for key, path in state_dict.items() if key.endswith("_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Never with weights that gave no finite loss: there is nothing to go on from.
+        # Do not save weights whose loss is not finite: training cannot continue from them.
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
 
@@ -51,9 +63,9 @@ class Checkpoint(ModelCheckpoint):
 class Latents(Callback):
     """The KL of each latent dimension, nats per image, and the number of active dimensions.
 
-    Logs `val/active_units` (and `test/`), the dimensions in which the posterior mean varies over the images with
-    variance above `threshold` (Burda et al., 2016), and keeps the KL per dimension of every validation in
-    `kl_per_dim.csv`, one row an epoch. Either is left out where the distributions do not provide it.
+    Logs `val/active_units` (and `test/`), the number of dimensions in which the variance of the posterior mean over the
+    images is above `threshold` (Burda et al., 2016). Writes the KL per dimension of every validation to
+    `kl_per_dim.csv`, one row for each epoch. Each is left out if the distributions do not provide it.
 
     Arguments:
         threshold: Variance above which a dimension counts as active.
@@ -76,7 +88,7 @@ class Latents(Callback):
         kl_per_dim = self._log(trainer, pl_module, "val")
         if kl_per_dim is None or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        # The step of the same validation's row in metrics.csv.
+        # The same step as in the row of this validation in metrics.csv.
         step = trainer.global_step - 1
         self._rows.append([trainer.current_epoch, step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
         if trainer.is_global_zero:
@@ -86,11 +98,11 @@ class Latents(Callback):
                 writer.writerows(self._rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows so far: a resumed run continues the table from its checkpoint."""
+        """The rows so far, so that a resumed run continues the table."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the rows of a checkpoint."""
+        """Restores the rows from a checkpoint."""
         self._rows = state_dict["rows"]
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -104,7 +116,7 @@ class Latents(Callback):
             self._kl.update(draw.kl_per_dim.sum(dim=0), len(draw.kl_per_dim))
 
     def _log(self, trainer: pl.Trainer, model: pl.LightningModule, stage: str) -> Tensor | None:
-        """Logs the active units; returns the KL per dimension, where there is one."""
+        """Logs the active units; returns the KL per dimension, or None."""
 
         def reduce(sums: Tensor) -> Tensor:
             return trainer.strategy.reduce(sums, reduce_op="sum")
@@ -119,11 +131,11 @@ class Latents(Callback):
 class Pictures(Callback):
     """Pictures of `vae_exp.what` in the run's `images/`: samples, reconstructions and, for a CVAE, classes.
 
-    Drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
+    They are drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
 
     Arguments:
-        title: Above each picture.
-        every_n_epochs: Validations between two drawings.
+        title: The title above each picture.
+        every_n_epochs: Number of validations from one drawing to the next.
     """
 
     def __init__(self, title: str, every_n_epochs: int = 5) -> None:
@@ -148,7 +160,7 @@ class Pictures(Callback):
         model = trained.model
         was_training, device = model.training, model.device
         model.eval()
-        # The same latents at every drawing show what training changes. The noise of training itself is left alone.
+        # Every drawing uses the same latents, to show what training changes. The noise of training is not affected.
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             made = [what for what in ("reconstructions", "samples", "classes") if self._make(trained, what, when)]
         model.train(was_training)
@@ -159,7 +171,7 @@ class Pictures(Callback):
                     logger.log_image(f"images/{path.stem}", [str(path)])
 
     def _make(self, trained: Trained, what: str, when: str) -> bool:
-        """Whether the picture has a meaning for this model."""
+        """Whether the picture makes sense for this model."""
         try:
             make(trained, what, by=f"training, {when}")
         except NoMeaningError:
@@ -184,7 +196,7 @@ class Curves(Callback):
 
 
 class Speed(Callback):
-    """`train/images_per_second` of each epoch, its training alone; validation is left out."""
+    """Logs `train/images_per_second` of each epoch. Only training is timed, not validation."""
 
     counts_steps = True
 
@@ -197,19 +209,19 @@ class Speed(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()  # the steps of this call have been launched, not made
+            torch.cuda.synchronize()  # the steps of this call are launched but perhaps not finished
         self._seconds += time.perf_counter() - self._start
         self._batches += trainer.fit_loop.batch_idx - self._first + 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._batches:  # none, where a run was interrupted in its validation and is resumed
+        if self._batches:  # 0 if the run was interrupted in its validation and then resumed
             images = self._batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
             pl_module.log("train/images_per_second", images / self._seconds)
         self._seconds, self._batches = 0.0, 0
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar without the number of the logger's version; where there is no terminal, a line an epoch."""
+    """Lightning's bar without the version number of the logger; without a terminal, one line for each epoch."""
 
     counts_steps = True
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,18 +17,17 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, ConfigError
-from vae_exp.help import help_page
 from vae_exp.overrides import is_metric, nearest
+from vae_exp.resolvers import register_resolvers
 
 __all__ = [
     "exit_code",
     "job",
-    "register_resolvers",
     "run_command",
 ]
 
@@ -43,36 +41,6 @@ READING = (errno.ENOENT, errno.EISDIR)
 
 log = logging.getLogger("vae_exp")
 failed_jobs: list[str] = []  # of a sweep, for its last words
-
-
-def register_resolvers() -> None:
-    """What `conf/` interpolates beside Hydra's own."""
-
-    def choices() -> list[str]:
-        chosen = HydraConfig.get().runtime.choices
-        return [f"{group}={name}" for group, name in chosen.items() if name and "/" not in group]
-
-    def sweep_name() -> str | None:
-        config = HydraConfig.get()
-        return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
-
-    def run_folder(resume: str | None, new: str) -> str:
-        return resume if resume and (Path(resume) / "config.yaml").is_file() else new
-
-    def subtract(total: int, *parts: int | None) -> int:
-        return total - sum(part or 0 for part in parts)  # null: nothing is cut off
-
-    def epochs(least: int, steps: int, _root_: DictConfig) -> int:
-        """Passes over the training images for at least that number of steps; `least` if their number is unknown."""
-        size, batch_size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_size", "batch_size"))
-        return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
-
-    def mean_for(levels: int | str | None) -> str:
-        """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers, `data.levels=null`."""
-        return "identity" if levels is None else "sigmoid"
-
-    for resolver in (choices, sweep_name, run_folder, subtract, epochs, mean_for, help_page):
-        OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn:

@@ -1,4 +1,7 @@
-"""A draw: latents for a batch of images and everything they are scored with."""
+"""A draw: latents for a batch of images, and everything needed to score them.
+
+ELBO: arXiv:1312.6114. Importance weights: arXiv:1509.00519.
+"""
 
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
@@ -20,9 +23,9 @@ STOPS = ("z", "q", "p")
 
 
 def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
-    """A cached property in full precision: within the caller's autocast, networks of a flow would run in half.
+    """A cached property in full precision: in the caller's autocast, the networks of a flow would use half precision.
 
-    Not for what decodes: the decoder runs in the caller's precision.
+    Do not use it for a property that decodes: the decoder runs in the precision of the caller.
     """
 
     @wraps(compute)
@@ -34,12 +37,12 @@ def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
 
 
 def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tuple[Tensor, Tensor | None]:
-    """Latents `(K, B, D)` of q, and `log q(z | x, c)` `(K, B)` where the two cost less together.
+    """Latents `(K, B, D)` of q, and `log q(z | x, c)` `(K, B)` if computing the two together costs less; else None.
 
     Raises:
-        ValueError: If gradients are to flow through samples that have none.
+        ValueError: If gradients are needed through samples that have none.
     """
-    # An inverse flow passes once to sample, D times to score.
+    # An inverse flow needs one pass to sample, but D passes to score.
     if hasattr(q, "rsample_and_log_prob") and "z" not in stop and "q" not in stop:
         return q.rsample_and_log_prob((num_samples,))
     if q.has_rsample:
@@ -48,8 +51,8 @@ def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tup
     if torch.is_grad_enabled() and "z" not in stop:
         raise ValueError(
             f"posterior: samples of {type(getattr(q, 'base_dist', q)).__name__} have no pathwise gradient.\n"
-            "Ways out: objective.kl=monte_carlo objective.estimator=score_function; or, where the posterior has it, "
-            "posterior.relaxed=true"
+            "Ways out: objective.kl=monte_carlo objective.estimator=score_function; or posterior.relaxed=true, "
+            "if the posterior has it"
         )
     return q.sample(torch.Size((num_samples,))), None
 
@@ -57,24 +60,36 @@ def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tup
 class Draw:
     """K latents for each of B images, and the three distributions of the model at them.
 
-    Every term is in nats per image and computed when first asked for. None is ever weighted.
+    Every term is in nats per image and is computed when it is first used. No term is weighted.
 
     Arguments:
-        x: The images that are scored, `(B, C, H, W)`.
+        x: The images to score, `(B, C, H, W)`.
         z: Latents, `(K, B, D)`.
         q: `q(z | x, c)`, batch `(B,)`, event `(D,)`.
         p: `p(z | c)`, batch `()` or `(B,)`, event `(D,)`; None for an autoencoder.
         decode: `z ->` `p(x | z, c)`, batch `(K, B)`, event `(C, H, W)`.
-        stop: What gets no gradient: the parameters of "q" (in `log_qz`), those of "p" (in `log_px` and `log_pz`).
-            Either is then a function of z alone. Whoever made z has stopped "z".
-        log_qz: Where it is known already.
+        stop: What gets no gradient: the parameters of "q" (in `log_qz`), or those of "p" (in `log_px` and `log_pz`).
+            These are then functions of z only. If "z" is in it, the caller has already detached z.
+        log_qz: `log q(z | x, c)`, if it is known already.
 
     Attributes:
         log_qy: `log q(y | x)`, `(B, Y)`, of a model that infers labels.
         labels: `(B,)`, -1 for none, which such a model is trained with; None in evaluation.
 
     Raises:
-        ValueError: When x is scored, if the event of `p(x | z, c)` has another shape than an image.
+        ValueError: When x is scored, if the event shape of `p(x | z, c)` is not the shape of an image.
+
+    Example:
+        >>> from vae_exp.likelihoods import Bernoulli
+        >>> from vae_exp.priors import StandardNormal
+        >>> p = StandardNormal(2)()
+        >>> q = p.expand((1,))  # a posterior without information about its image
+        >>> z, x = q.sample((3,)), torch.ones(1, 1, 2, 2)
+        >>> draw = Draw(x, z, q, p, lambda z: Bernoulli()(torch.zeros(len(z), *x.shape)))
+        >>> draw.kl, draw.recon  # four fair bits have 4 log 2 nats
+        (tensor([0.]), tensor([2.7726]))
+        >>> draw.elbo
+        tensor([-2.7726])
     """
 
     log_qy: Tensor | None = None
@@ -99,21 +114,21 @@ class Draw:
 
     @property
     def terms(self) -> dict[str, Tensor]:
-        """What is kept of a batch, `(B,)` each: recon, kl where there is a prior, and the objective's `extras`."""
+        """What is logged for a batch, `(B,)` each: recon, kl if there is a prior, and the `extras` of the objective."""
         return {"recon": self.recon, **({} if self.p is None else {"kl": self.kl}), **self.extras}
 
     @property
     def z_mean(self) -> Tensor | None:
-        """`E_q z`, `(B, D)`; None if the posterior does not know it, as a flow."""
+        """`E_q z`, `(B, D)`; None if the posterior has no formula for it (a flow)."""
         return mean_of(self.q)
 
     @property
     def z_variance(self) -> Tensor | None:
-        """`Var_q z`, `(B, D)`; None if the posterior does not know it, as a flow or a point."""
+        """`Var_q z`, `(B, D)`; None if the posterior has no formula for it (a flow) or is a point."""
         return variance_of(self.q)
 
     def mean(self, num_samples: int) -> Tensor:
-        """`E_q z`, `(B, D)`, or the mean of K fresh latents if the posterior does not know it."""
+        """`E_q z`, `(B, D)`, or the mean of K new latents if the posterior has no formula for it."""
         mean = self.z_mean
         return self.resample(num_samples).z.mean(dim=0) if mean is None else mean
 
@@ -154,16 +169,16 @@ class Draw:
         return self.log_likelihood(z) + self.log_prior(z)
 
     def resample(self, num_samples: int) -> "Draw":
-        """K fresh latents from the same posterior; x is not encoded again."""
+        """A draw of K new latents from the same posterior; x is not encoded again."""
         with full_precision(self.x):
             z, log_qz = sample(self.q, num_samples, self.stop)
         return Draw(self.x, z, self.q, self.p, self.decode, self.stop, log_qz)
 
     def sample_prior(self, num_samples: int) -> Tensor:
-        """Latents of `p(z | c)`, `(K, B, D)`, with a pathwise gradient where the prior has one.
+        """Latents of `p(z | c)`, `(K, B, D)`, with a pathwise gradient if the prior has one.
 
         Raises:
-            ValueError: If the prior cannot be sampled from.
+            ValueError: If the prior cannot be sampled.
         """
         p = self._prior()
         with full_precision(self.x):
@@ -175,24 +190,24 @@ class Draw:
         return self.p
 
     def _score_x(self, px: Distribution) -> Tensor:
-        if px.event_shape != self.x.shape[1:]:  # log_prob would broadcast, and give all images one number
+        if px.event_shape != self.x.shape[1:]:  # log_prob would broadcast and give one number for all images
             raise ValueError(
-                f"likelihood: p(x | z) is over events {tuple(px.event_shape)}, an image is {tuple(self.x.shape[1:])}.\n"
-                "Ways out: a decoder that gives params (N, P*C, H, W) of that image, or another likelihood"
+                f"likelihood: p(x | z) is over {tuple(px.event_shape)}, but an image is {tuple(self.x.shape[1:])}.\n"
+                "Ways out: a decoder that gives params (N, P*C, H, W) for that image, or another likelihood"
             )
         with full_precision(self.x):
             return px.log_prob(self.x.expand(*px.batch_shape[:-1], *self.x.shape))
 
     @_term
     def kl_per_dim(self) -> Tensor | None:
-        """`KL(q(z_d | x, c) || p(z_d | c))`, `(B, D)`, where both factorise and torch knows it; else None."""
+        """`KL(q(z_d | x, c) || p(z_d | c))`, `(B, D)`, if both factorise and torch has a formula; else None."""
         if not (isinstance(self.q, Independent) and isinstance(self.p, Independent)):
             return None
         return closed_form_kl(self.q.base_dist, self.p.base_dist)
 
     @_term
     def kl(self) -> Tensor:
-        """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form where torch has one, else Monte Carlo."""
+        """`KL(q(z | x, c) || p(z | c))`, `(B,)`: the closed form if torch has one, else Monte Carlo."""
         if self.kl_per_dim is not None:
             return self.kl_per_dim.sum(dim=-1)
         closed = closed_form_kl(self.q, self._prior())
@@ -220,14 +235,14 @@ class Draw:
 
 
 def _of_z_alone(log_prob: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """`log_prob(z)` with a gradient for z and none for its parameters, to first order.
+    """`log_prob(z)` with a first-order gradient for z and none for the parameters of `log_prob`.
 
-    Not by detached copies of the parameters: a flow of zuko's reads them when it is asked, not when it is made.
+    Detached copies of the parameters would not work: a flow of zuko reads its parameters when it is called.
     """
     leaf = z.detach()
     if not (z.requires_grad and torch.is_grad_enabled()):
         with torch.no_grad():
             return log_prob(leaf)
     value = log_prob(leaf.requires_grad_())
-    (slope,) = torch.autograd.grad(value.sum(), leaf)  # each value hangs on its own latent
+    (slope,) = torch.autograd.grad(value.sum(), leaf)  # each value depends only on its own latent
     return value.detach() + (slope * (z - z.detach())).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The ledger: exact means over images, whatever the batch size, precision or number of processes."""
+"""The ledger: exact means over images for any batch size, precision and number of processes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,10 @@ class NonFiniteError(ArithmeticError):
 
 
 class Mean:
-    """The mean over images of one vector of quantities, accumulated without leaving the device.
+    """The mean over images of one vector of quantities, accumulated on the device.
 
-    The sums are float64 (float32 on Apple's `mps`, which has no float64): sixty thousand images of a hundred
-    nats each would lose digits in float32. The state is `(sum_1, ..., sum_n, number of images)`.
+    The sums are float64 (float32 on Apple's `mps`, which has no float64): with float32, a sum over sixty thousand
+    images of a hundred nats each would lose digits. The state is `(sum_1, ..., sum_n, number of images)`.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Mean:
         self.sums = batch if self.sums is None else self.sums + batch
 
     def compute(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        """Returns the means `(n,)` over the images of all processes and starts anew.
+        """Returns the means `(n,)` over the images of all processes and starts again from zero.
 
         Arguments:
             reduce: Sums a tensor over the processes.
@@ -50,11 +50,11 @@ class Mean:
 class Ledger:
     """The means over images of the terms of a draw and of the loss, nats per image, and of `elbo = -recon - kl`.
 
-    Batches are noted as they are and added up later, many at once, so that a step waits for no device. That the
-    loss is a finite number is checked then.
+    Batches are first only stored and later added up, many at once, so that a step does not wait for the device. At that
+    time the loss is also checked to be finite.
 
     Arguments:
-        stage: train, val or test; for messages.
+        stage: train, val or test, used in messages.
     """
 
     def __init__(self, stage: str) -> None:
@@ -64,11 +64,11 @@ class Ledger:
         self.noted: list[tuple[dict[str, Tensor], Tensor, str]] = []
 
     def note(self, terms: dict[str, Tensor], loss: Tensor, where: str) -> None:
-        """Notes a batch: terms `(B,)`, the loss, and, for messages, where it came."""
+        """Stores a batch: terms `(B,)`, the loss, and a description of its place for messages."""
         self.noted.append(({name: term.detach() for name, term in terms.items()}, loss.detach(), where))
 
     def add_up(self) -> None:
-        """Adds what was noted to the mean.
+        """Adds the stored batches to the mean.
 
         Raises:
             NonFiniteError: If a loss or a term is infinite or nan.
@@ -88,7 +88,7 @@ class Ledger:
         self.noted = []
 
     def compute(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means over the images of all processes, by name; starts anew.
+        """The means over the images of all processes, by name; then starts again from zero.
 
         Arguments:
             reduce: Sums a tensor over the processes.
@@ -98,11 +98,11 @@ class Ledger:
         return {"elbo": -(means["recon"] + means["kl"]), **means} if "kl" in means else means
 
     def state_dict(self) -> dict[str, Any]:
-        """What was added up and not yet computed."""
+        """The sums that `compute` has not used yet."""
         return {"names": self.names, "sums": None if self.mean.sums is None else self.mean.sums.cpu()}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Goes on from there."""
+        """Continues from these sums."""
         self.names = state["names"]
         self.mean.sums = None if state["sums"] is None else state["sums"].to(device)
 
@@ -116,6 +116,6 @@ class Ledger:
             if bad or not loss.isfinite():
                 raise NonFiniteError(
                     f"{self.stage}/loss is {loss.item()} at {where}: "
-                    f"{'; '.join(bad) or ' and '.join(terms) + ' are finite, the objective is not'}.\n"
+                    f"{'; '.join(bad) or ' and '.join(terms) + ' are finite, but the objective is not'}.\n"
                     "Ways out: a smaller optimizer.lr, trainer.gradient_clip_val=1, trainer.precision=32-true."
                 )

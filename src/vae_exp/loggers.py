@@ -16,25 +16,28 @@ log = logging.getLogger("vae_exp")
 
 
 class CSV(Logger):
-    """`metrics.csv`, a row each time something is logged, written at once.
+    """`metrics.csv`: one row each time something is logged, written at once.
 
-    Lightning's own CSVLogger deletes the file when a run is resumed; this one goes on in it.
+    Lightning's own CSVLogger deletes the file when a run is resumed; this one continues it.
 
     Arguments:
         save_dir: The run folder.
+        first_step: The first step of this start, 0 for a new run. An existing file keeps only the rows of earlier
+            steps, because a resumed run repeats the other steps.
     """
 
-    def __init__(self, save_dir: str) -> None:
+    def __init__(self, save_dir: str, first_step: int) -> None:
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self._keys: list[str] = []
         if self.path.exists():
             with self.path.open(newline="") as file:
                 self._keys = next(csv.reader(file), [])
+            self._keep_before(first_step)
 
     @property
     def name(self) -> str:
-        """Empty: Lightning then puts checkpoints right into the run folder."""
+        """Empty: the file lies right in the run folder."""
         return ""
 
     @property
@@ -48,11 +51,11 @@ class CSV(Logger):
         return str(self.path.parent)
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the config lies beside the file."""
+        """Does nothing: the config is already in the run folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Appends one row; a new kind of metric rewrites the file with one more column."""
+        """Appends one row; for a new metric the file is written again with one more column."""
         row = {"step": step, **metrics}
         new = [key for key in row if key not in self._keys]
         if new:
@@ -61,8 +64,7 @@ class CSV(Logger):
             csv.DictWriter(file, self._keys).writerow(row)
 
     @rank_zero_only
-    def truncate(self, step: int) -> None:
-        """Keeps the rows of the first `step` steps."""
+    def _keep_before(self, step: int) -> None:
         self._rewrite([row for row in self._read() if int(row["step"]) < step], self._keys)
 
     def _read(self) -> list[dict[str, str]]:
@@ -81,36 +83,35 @@ class CSV(Logger):
         part.replace(self.path)
 
 
-def make_wandb(save_dir: str, run_id: str, hparams: dict[str, Any], **kwargs: Any) -> WandbLogger:
-    """A W&B logger that goes offline by itself where there is no account or no network.
+def make_wandb(save_dir: str, run_id: str, **kwargs: Any) -> WandbLogger:
+    """A W&B logger that works offline if there is no account or no network.
 
     Arguments:
         save_dir: The run folder.
-        run_id: The same for every resume of the run, so that its curves continue.
-        hparams: The resolved config.
-        kwargs: For `WandbLogger`.
+        run_id: The id of the run; it stays the same when the run is resumed, so that its curves continue.
+        kwargs: Further arguments of `WandbLogger`.
     """
     import wandb
 
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if kwargs.get("offline") or "mode" in kwargs or "WANDB_MODE" in os.environ:
-        pass  # as the user says
+        pass  # the user has decided
     elif not _wandb_answers():
         kwargs["mode"] = "offline"
-    # For a server that answered and then does not.
+    # In case the server stops answering.
     settings = wandb.Settings(init_timeout=20, silent=True)
-    logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", config=hparams, settings=settings, **kwargs)
-    logger._wandb_init.pop("anonymous", None)  # Lightning sets it, and W&B warns that it is gone
+    logger = WandbLogger(save_dir=save_dir, id=run_id, resume="allow", settings=settings, **kwargs)
+    logger._wandb_init.pop("anonymous", None)  # Lightning sets it, but W&B no longer knows it and warns
     run = logger.experiment
     log.info("W&B             %s", f"offline in {save_dir}/wandb; later: wandb sync" if run.offline else run.url)
-    # Each curve has its own step axis (Lightning's), and the summary shows the best bound, not the last.
+    # Lightning's step is the x axis of each curve, and the summary shows the best bound, not the last one.
     for name in ("train/elbo", "val/elbo", "test/elbo"):
         run.define_metric(name, step_metric="trainer/global_step", summary="max")
     return logger
 
 
 def _wandb_answers() -> bool:
-    """Whether there is a key and a server that takes it; without a server this is known after ten seconds."""
+    """Whether there is a key and a server that accepts it; gives up after ten seconds without an answer."""
     import wandb
 
     try:
@@ -120,16 +121,13 @@ def _wandb_answers() -> bool:
         return False
 
 
-def make_mlflow(save_dir: str, run_id: str, hparams: dict[str, Any], tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
-    """An MLflow logger whose runs bear our run id as a tag.
+def make_mlflow(save_dir: str, run_id: str, tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
+    """An MLflow logger whose runs have our run id as a tag.
 
     Arguments:
         save_dir: The run folder.
-        run_id: Of our run.
-        hparams: The resolved config.
-        tracking_uri: Of the store; a local database is made where it is missing.
-        kwargs: For `MLFlowLogger`.
+        run_id: The id of our run.
+        tracking_uri: The address of the store; if it is a local database that does not exist, it is created.
+        kwargs: Further arguments of `MLFlowLogger`.
     """
-    logger = MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)
-    logger.log_hyperparams(hparams)
-    return logger
+    return MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)

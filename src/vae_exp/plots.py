@@ -23,7 +23,7 @@ DPI = 150
 
 
 def _figure(width: float, height: float) -> tuple[Any, Any]:
-    # Without pyplot: no window system is asked for and no figure lives on in a global.
+    # Without pyplot, no window system is needed and no figure stays in a global variable.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -31,10 +31,10 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, int]:
-    """Draws `(N, C, H, W)` in [0, 1], row by row; returns the rows and columns of the grid in pixels a cell."""
+    """Draws `(N, C, H, W)` in [0, 1], row by row; returns the height and width of a cell of the grid, in pixels."""
     from torchvision.utils import make_grid
 
-    zoom = max(1, 28 // images.shape[-1])  # beside the pixels of a small image the lines between would be bars
+    zoom = max(1, 28 // images.shape[-1])  # next to a small image, the lines of the grid would be too wide
     images = _in_colour(images).repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
     picture = make_grid(images, nrow=columns, padding=pad, pad_value=0.5)
     axes.imshow(picture.permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -46,7 +46,7 @@ def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, i
 
 
 def _in_colour(images: Tensor) -> Tensor:
-    """`(..., C, H, W)` as pixels on the CPU in [0, 1]: grey or red, green, blue; of other C the first three."""
+    """`(..., C, H, W)` as pixels in [0, 1] on the CPU: grey, or red, green and blue; for another C, the first three."""
     images = images.float().cpu().clamp(0, 1)
     channels = images.shape[-3]
     if channels == 2:  # red and green
@@ -57,10 +57,10 @@ def _in_colour(images: Tensor) -> Tensor:
 def grid(
     images: Tensor, title: str, path: Path, rows: Sequence[str] = (), columns: int = 10, heads: Sequence[str] = ()
 ) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], `columns` a row, with a label beside each row and one above each column."""
+    """Images `(N, C, H, W)` in [0, 1], `columns` in each row, with a label for each row and for each column."""
     height, width = images.shape[-2:]
     num_rows = -(-len(images) // columns)
-    # Inches: of 10 columns as wide as a page, never too small for its pixels.
+    # Inches: 10 columns are as wide as a page, and no cell is too small for its pixels.
     cell = max(min(5.6 / columns, 0.9), 0.56, width / DPI)
     beside = 0.07 * max((len(line) for row in rows for line in row.split("\n")), default=0)
     above = 0.15 + 0.17 * len(title.splitlines()) + (0.2 if heads else 0)
@@ -75,7 +75,7 @@ def grid(
 
 
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
-    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs a row."""
+    """Images `(N, C, H, W)` in [0, 1] above their reconstructions, ten pairs in each row."""
     columns = min(10, len(x))
     missing = torch.ones(-len(x) % columns, *x.shape[1:], device=x.device)
     lines = [torch.cat([images.to(missing), missing]).split(columns) for images in (x, recon)]
@@ -84,7 +84,7 @@ def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
 
 
 def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, columns: int = 10) -> Path:
-    """Images `(N, C, H, W)` in [0, 1], each under a caption of its own."""
+    """Images `(N, C, H, W)` in [0, 1], each with its own caption above it."""
     num_rows, shape = -(-len(images) // columns), images.shape[-2] / images.shape[-1]
     figure, axes = _figure(7, 0.5 + num_rows * (0.4 + 6.6 / columns * shape))
     axes.remove()
@@ -98,7 +98,9 @@ def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, c
 
 
 def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
-    """How numbers `(N,)` lie, as shares of each set; single ones marked by name. The outermost 0.5 % may be cut off."""
+    """Histograms of sets of numbers `(N,)`, in % of each set, with single values marked by name. The outermost 0.5 %
+    may be cut off.
+    """
     figure, axes = _figure(7, 4)
     values = {name: on_cpu(sample) for name, sample in samples.items()}
     ends = [sample.quantile(torch.tensor([0.005, 0.995], dtype=sample.dtype)) for sample in values.values()]
@@ -119,7 +121,7 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
 
 
 def save_image(image: Tensor, path: Path) -> Path:
-    """An image `(C, H, W)` in [0, 1] by itself, a pixel a pixel; of C other than 1 and 3 its first channels."""
+    """A single image `(C, H, W)` in [0, 1], pixel for pixel; if C is not 1 or 3, its first channels."""
     levels = (_in_colour(image) * 255).round().byte()
     Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
     return path
@@ -128,18 +130,18 @@ def save_image(image: Tensor, path: Path) -> Path:
 def scatter(
     points: Tensor, y: Tensor, title: str, axis_names: tuple[str, str], path: Path, marked: dict[str, Tensor]
 ) -> Path:
-    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; points `(2,)` of their own marked by name."""
+    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; single points `(2,)` are marked by name."""
     figure, axes = _figure(7, 6)
     points, y = points.float().cpu(), y.cpu()
     classes = y.unique().tolist()
-    size = min(20.0, 4 + 8000 / max(len(points), 1))  # a dot's area
+    size = min(20.0, 4 + 8000 / max(len(points), 1))  # area of a dot
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7}
     if len(classes) <= 10:
         for k in classes:
             chosen = points[y == k]
             label = f"y = {k}" if k >= 0 else None
             axes.scatter(*chosen.T.numpy(), color=f"C{max(k, 0) % 10}", label=label, **style)
-    else:  # too many to tell apart by a legend
+    else:  # too many classes for a legend
         seen = axes.scatter(*points.T.numpy(), c=y.numpy(), cmap="turbo", **style)
         figure.colorbar(seen, label="label y")
     for name, point in marked.items():

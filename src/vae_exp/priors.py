@@ -24,6 +24,13 @@ class StandardNormal(Prior):
 
     Arguments:
         latent_dim: D.
+
+    Example:
+        >>> p = StandardNormal(latent_dim=2)()
+        >>> p.log_prob(torch.zeros(2))  # -log 2 pi
+        tensor(-1.8379)
+        >>> p.sample((5,)).shape
+        torch.Size([5, 2])
     """
 
     loc: Tensor

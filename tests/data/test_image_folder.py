@@ -1,15 +1,17 @@
 """A folder of pictures: what is found, cropped and labelled; streamed pictures give what those in memory give."""
 
 import gc
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.runs import composed
 from PIL import Image
 
 from vae_exp.config import ConfigError
-from vae_exp.data import Batches, ImageFolder, Images, InFiles, Split
+from vae_exp.data import Batches, ImageFolder, Images, InFiles, Representation, Split
 from vae_exp.data.files import decode
 from vae_exp.training.job import train
 
@@ -241,8 +243,9 @@ def assert_same(ours, theirs):
         assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("stage", ["train", "val", "test"])
+@pytest.mark.parametrize(
+    ("stage", "workers"), slow_but([("train", 2), ("val", 0), ("test", 0)], product(["train", "val", "test"], [0, 2]))
+)
 def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     """Pixels, labels, order over epochs and the random state of each step, to the bit."""
     memory, streamed = (images(folder, in_memory=value, workers=workers) for value in (True, False))
@@ -252,7 +255,7 @@ def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     assert len(ours) == (6 if stage == "train" else 4)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", slow_but([0], [0, 2]))
 def test_streamed_batches_of_a_resumed_epoch(folder, workers):
     data = images(folder, in_memory=False, workers=workers)
     uninterrupted = passes(images(folder, in_memory=True), "train", 3)  # three batches each
@@ -283,6 +286,27 @@ def test_bits_that_need_memory(folder, binarize):
     with pytest.raises(ValueError, match=rf"data\.binarize={binarize}.* data\.source\.in_memory=true"):
         images(folder, in_memory=False, binarize=binarize).setup("fit")
     images(folder, in_memory=True, binarize=binarize).setup("fit")
+
+
+def test_a_split_in_files_is_what_it_is_in_memory(folder):
+    """Everything that both can be asked, but for what memory is needed for."""
+    files = source(folder, in_memory=False, workers=0, num_classes=2).load(folder)["train"]
+    memory, chosen, y = files.read(), torch.arange(20) % 3 == 1, torch.arange(20)
+    for a, b in (
+        (files, memory),
+        (files.only(chosen), memory.only(chosen)),
+        (files.with_labels(y), memory.with_labels(y)),
+    ):
+        assert torch.equal(a.y, b.y)
+        assert a.shape == b.shape
+        assert torch.equal(a.pixels(slice(1, 5)), b.pixels(slice(1, 5)))
+        for one, other in zip(*(s.batches([torch.tensor([4, 2])], s.device) for s in (a, b)), strict=True):
+            assert all(map(torch.equal, one, other))
+        assert a.on(torch.device("cpu")) is a
+        assert a.checksum != b.checksum  # of the files, and of the pixels
+    for split in (files, memory):
+        with pytest.raises(ValueError, match=r"data\.levels=unit is for real numbers"):
+            split.check("train", Representation("unit"))
 
 
 @pytest.mark.parametrize("train", [True, False])
@@ -341,6 +365,7 @@ def run_config(folder, in_memory, *more):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_on_streamed_pictures_is_the_run_in_memory(folder, tmp_path):
     rows = []
     for in_memory in ("true", "false"):

@@ -5,13 +5,14 @@ from math import log
 
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.linear import Affine, Flat, exact, make, make_at
 from helpers.runs import composed, evaluated
 from torch import nn
 from torch.distributions import Normal
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.estimators.annealing import Path, adapt, anneal, schedule
+from vae_exp.estimators.annealing import Bridge, adapt, anneal, schedule
 from vae_exp.estimators.importance import of_weights
 from vae_exp.objectives import ELBO
 from vae_exp.runs.trained import restore
@@ -36,10 +37,10 @@ def assert_unbiased(log_ratio):
 
 def of_draw(draw, chains, temperatures, leapfrog=3):
     """What the metric does: step sizes of a run of their own, then weights."""
-    path, betas = Path(draw.log_prior, draw.log_likelihood), schedule(temperatures)
-    sizes = adapt(path, draw.sample_prior(chains), betas, leapfrog)
-    log_w, accepted = anneal(path, draw.sample_prior(chains), betas, sizes, leapfrog)
-    return path, betas, sizes, log_w, accepted
+    bridge, betas = Bridge(draw.log_prior, draw.log_likelihood), schedule(temperatures)
+    sizes = adapt(bridge, draw.sample_prior(chains), betas, leapfrog)
+    log_w, accepted = anneal(bridge, draw.sample_prior(chains), betas, sizes, leapfrog)
+    return bridge, betas, sizes, log_w, accepted
 
 
 # --- Against the truth --------------------------------------------------------------------------------------------
@@ -71,9 +72,9 @@ def test_the_bidirectional_bounds_enclose_log_p_of_what_was_simulated():
     z = draw.sample_prior(1)
     x = draw.decode(z).sample()[0]
     true, _ = exact(model, x)
-    path, betas, sizes, log_w, _ = of_draw(model.draw(x), 8, 60, 5)
+    bridge, betas, sizes, log_w, _ = of_draw(model.draw(x), 8, 60, 5)
     lower = of_weights(log_w).log_px - true
-    backwards, accepted = anneal(path, z.expand(8, -1, -1), betas[::-1], sizes[::-1], 5)
+    backwards, accepted = anneal(bridge, z.expand(8, -1, -1), betas[::-1], sizes[::-1], 5)
     upper = -of_weights(backwards).log_px - true
     assert abs(accepted.mean() - 0.65) < 0.1
     assert_unbiased(lower)
@@ -84,14 +85,14 @@ def test_the_bidirectional_bounds_enclose_log_p_of_what_was_simulated():
 
 
 def test_without_transitions_the_weight_is_the_likelihood():
-    """The steps of beta add up to one, and a path of two temperatures is importance sampling from the prior."""
+    """The steps of beta add up to one, and a bridge of two temperatures is importance sampling from the prior."""
     z = torch.randn(3, 5, 2).double()
-    path = Path(lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1), lambda z: -z.square().sum(-1))
-    log_w, _ = anneal(path, z, [0.0, 1.0], [], 5)
-    torch.testing.assert_close(log_w, path.log_likelihood(z))
+    bridge = Bridge(lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1), lambda z: -z.square().sum(-1))
+    log_w, _ = anneal(bridge, z, [0.0, 1.0], [], 5)
+    torch.testing.assert_close(log_w, bridge.log_likelihood(z))
     still = [torch.zeros(5, 1)] * 9  # steps of no length
-    log_w, accepted = anneal(path, z, schedule(10), still, 5)
-    torch.testing.assert_close(log_w, path.log_likelihood(z))
+    log_w, accepted = anneal(bridge, z, schedule(10), still, 5)
+    torch.testing.assert_close(log_w, bridge.log_likelihood(z))
     torch.testing.assert_close(accepted, torch.ones(5).double())
 
 
@@ -107,15 +108,17 @@ def test_the_schedule_is_a_sigmoid():
 def test_step_sizes_are_found_image_by_image():
     """Posteriors 0.01 and 1 wide: at the end their step sizes differ as much, at the start they do not."""
     scale = torch.tensor([0.01, 1.0])
-    path = Path(lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1), lambda z: -0.5 * (z / scale[:, None]).square().sum(-1))
+    bridge = Bridge(
+        lambda z: Normal(0.0, 1.0).log_prob(z).sum(-1), lambda z: -0.5 * (z / scale[:, None]).square().sum(-1)
+    )
     betas = schedule(300)
-    sizes = adapt(path, torch.randn(50, 2, 3), betas, 5)
+    sizes = adapt(bridge, torch.randn(50, 2, 3), betas, 5)
     assert len(sizes) == 299
     assert sizes[-1].shape == (2, 1)
     assert abs(sizes[10][0].log() - sizes[10][1].log()) < log(20)
     # The first is a normal with variance 1 / (1 + 10^4), the second one with 1 / 2.
     assert (sizes[-1][1] / sizes[-1][0]).item() == pytest.approx((1e4 / 2) ** 0.5, rel=0.3)
-    _, accepted = anneal(path, torch.randn(500, 2, 3), betas, sizes, 5)
+    _, accepted = anneal(bridge, torch.randn(500, 2, 3), betas, sizes, 5)
     assert ((accepted - 0.65).abs() < 0.1).all()
 
 
@@ -133,9 +136,9 @@ def test_a_run_of_which_log_p_is_known(tmp_path):
         "latent_dim=3",
         "likelihood.init_scale=0.5",
     )
-    path = tmp_path / "run"
-    train(composed(*overrides, "trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none"), path)
-    folder = path
+    short = ("trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none", "callbacks.pictures=null")
+    folder = tmp_path / "run"
+    train(composed(*overrides, *short), folder)
     trained = restore(folder, accelerator="cpu", progress=False)
     x, _ = trained.images(12)
     model = trained.model
@@ -167,8 +170,9 @@ CHOSEN = {
 }
 
 
-@pytest.mark.parametrize("chosen", CHOSEN.values(), ids=CHOSEN)
-def test_every_model_with_slopes_has_it_and_gives_it_twice(run, chosen):
+@pytest.mark.parametrize("name", slow_but(["cvae", "flow"], CHOSEN))
+def test_every_model_with_slopes_has_it_and_gives_it_twice(run, name):
+    chosen = CHOSEN[name]
     folder, _ = run(*chosen.split(), "trainer.max_epochs=1")
     numbers = evaluated(folder, "metrics=ais", *FEW)
     assert numbers["bdmc_images"] == 3
@@ -185,8 +189,9 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("chosen", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_slopes_refuses(run, chosen, reason):
+@pytest.mark.parametrize("name", slow_but(["ae", "bernoulli"], REFUSED))
+def test_what_has_no_slopes_refuses(run, name):
+    chosen, reason = REFUSED[name]
     if "bernoulli" in chosen or "categorical" in chosen:
         chosen += " objective.kl=monte_carlo objective.estimator=score_function"
     folder, _ = run(*chosen.split(), "trainer.max_epochs=1")

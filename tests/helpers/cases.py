@@ -14,10 +14,11 @@ Pair = tuple[tuple[str, str], tuple[str, str]]
 
 
 def slow_but(fast: Sequence[Any], cases: Iterable[Any]) -> list[Any]:
-    """The cases of a parametrization, of which all but those in `fast` are marked as slow."""
+    """The cases of a parametrization, all but those in `fast` marked as slow; a tuple is several values."""
     cases = list(cases)
     assert all(case in cases for case in fast)
-    return [case if case in fast else pytest.param(case, marks=pytest.mark.slow) for case in cases]
+    slow = (case if isinstance(case, tuple) else (case,) for case in cases if case not in fast)
+    return [*fast, *(pytest.param(*case, marks=pytest.mark.slow) for case in slow)]
 
 
 def cover(

@@ -75,7 +75,7 @@ def test_the_scale_has_a_floor():
     likelihood = SigmaVAE(0.1)
     likelihood.fit([(likelihood.eval()(x[None]), x)], lambda t: t)
     assert likelihood.scale.item() == pytest.approx(0.1)
-    with pytest.raises(ValueError, match=r"likelihood\.min_scale=0: a scale is positive"):
+    with pytest.raises(ValueError, match=r"likelihood\.min_scale=0: a scale must be positive"):
         SigmaVAE(0)
 
 

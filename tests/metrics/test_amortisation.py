@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.in_memory import Known, untrained
 from helpers.linear import Affine, Given, exact, features, full_normal, make
 from helpers.runs import evaluated
@@ -148,7 +149,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["vae", "cvae mixture"], CASES))
 def test_every_model_with_a_gradient(case, tmp_path):
     trained = untrained(tmp_path, *CASES[case])
     options = SHORT | {"steps": 60, "lr": 0.05, "num_latents": 4, "num_samples": 200}

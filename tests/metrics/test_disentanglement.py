@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.runs import ROOT, composed, evaluated
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LinearRegression
@@ -200,14 +201,14 @@ def test_sap_without_order_is_balanced():
 def test_groups_share_a_value_that_is_not_rare():
     values = np.random.default_rng(0).permutation(np.repeat([7, 3, 5], [9, 10, 200]))
     groups, rng = d._Groups(values), np.random.default_rng(0)
-    images = groups.draw(rng, 1000)
+    images = groups.sample(rng, 1000)
     assert images.shape == (1000, 64)
     assert np.all(values[images] == values[images[:, :1]])
     shares = np.bincount(values[images[:, 0]]) / 1000
     assert np.flatnonzero(shares).tolist() == [3, 5]
     assert shares[3] == pytest.approx(0.5, abs=5 * 0.5 / 1000**0.5)  # values are drawn evenly, not images
     assert len(np.unique(images)) == 210
-    one, other = groups.draw_pairs(rng, 1000)
+    one, other = groups.sample_pairs(rng, 1000)
     assert np.all(values[one] == values[other])
     assert not np.any(one == other)
     pairs = np.unique(np.stack([one, other])[:, values[one] == 3], axis=1)
@@ -238,6 +239,7 @@ def untrained(folder, *overrides):
     return Trained(folder, cfg, model.eval().requires_grad_(False), data, progress=False)
 
 
+@pytest.mark.slow
 def test_a_run_is_scored_from_its_folder(tmp_path):
     folder = tmp_path / "run"
     train(composed(*SPRITES, "trainer.max_epochs=4", "optimizer.lr=0.02"), folder)
@@ -276,7 +278,7 @@ class Point(Sampled):
         return self.z
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("split", slow_but(["test"], ["train", "test"]))
 def test_factors_are_those_of_the_images(tmp_path, split):
     """Codes made from the pictures: centres of mass, which x and y set, area, and a latent that is mostly noise."""
     trained = untrained(tmp_path, *SPRITES)
@@ -316,20 +318,20 @@ def test_factors_are_those_of_the_images(tmp_path, split):
         assert np.argmax(about["mutual_information"]["shape"]) == 1
 
 
-@pytest.mark.parametrize(
-    ("chosen", "kind"),
-    [
-        ("model=cvae", "mean"),
-        ("model=m2 data.labelled=30 data.labelled_per_batch=10", "mean"),
-        ("model=ae", "mean"),
-        ("posterior=bernoulli prior=bernoulli objective=wake_sleep", "mean"),
-        ("posterior=categorical prior=categorical objective=wake_sleep posterior.categories=3", "mean"),
-        ("prior=vamp prior.pseudo_inputs=8", "mean"),
-        ("posterior=flow", "sample"),
-        ("model=hvae", "sample"),
-        ("model=m2 data.labelled=30 posterior=flow posterior.hidden=[8]", "sample"),
-    ],
-)
+CODES = [
+    ("model=cvae", "mean"),
+    ("model=m2 data.labelled=30 data.labelled_per_batch=10", "mean"),
+    ("model=ae", "mean"),
+    ("posterior=bernoulli prior=bernoulli objective=wake_sleep", "mean"),
+    ("posterior=categorical prior=categorical objective=wake_sleep posterior.categories=3", "mean"),
+    ("prior=vamp prior.pseudo_inputs=8", "mean"),
+    ("posterior=flow", "sample"),
+    ("model=hvae", "sample"),
+    ("model=m2 data.labelled=30 posterior=flow posterior.hidden=[8]", "sample"),
+]
+
+
+@pytest.mark.parametrize(("chosen", "kind"), slow_but([CODES[0], CODES[-1]], CODES))
 def test_every_kind_of_code_is_scored(tmp_path, chosen, kind, monkeypatch):
     monkeypatch.setattr(d, "VOTES", 20)
     numbers = factors_metric(untrained(tmp_path, *SPRITES, *chosen.split()), 300)

@@ -203,7 +203,7 @@ def test_a_run_of_two_layers_samples_and_bounds(run):
 
 
 def test_widths_that_differ_are_named():
-    with pytest.raises(ConfigError, match=r"prior gives shape \(8,\), needed is the posterior's event \(5,\)"):
+    with pytest.raises(ConfigError, match=r"prior gives shape \(8,\), but needed is the posterior's event \(5,\)"):
         build(composed(*SMALL, "model=hvae", "model.upper_dims=[2]", "prior.upper_dims=[5]"))
     with pytest.raises(ValueError, match=r"prior\.activation=Relu"):
         TopDown(2, [1], activation="Relu")

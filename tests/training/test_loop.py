@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from helpers.callbacks import Within
+from helpers.cases import slow_but
 from helpers.runs import curve, resume
 from helpers.steps import LONG, Schedules, assert_same, last
 from pytorch_lightning.loops.optimization.automatic import _AutomaticOptimization
@@ -85,7 +87,10 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+FAST = ("as it is", "logging", "validation across epochs", "accumulation and logging", "checkpoints every 3 steps")
+
+
+@pytest.mark.parametrize("option", slow_but(FAST, OPTIONS))
 @pytest.mark.filterwarnings("ignore:.*mixed.*")
 def test_the_steps_are_lightnings(run, monkeypatch, calls, option):
     overrides, expected = OPTIONS[option]
@@ -188,7 +193,7 @@ def test_an_objective_may_log(run, calls, monkeypatch):
     assert_same(many, lightning)
 
 
-@pytest.mark.parametrize("step", [4, 11, 16])
+@pytest.mark.parametrize("step", slow_but([16], [4, 11, 16]))
 def test_a_checkpoint_of_any_step_can_be_resumed(run, step):
     """As after kill -9: the last checkpoint was written at the end of a batch."""
     often = "+callbacks.often={_target_: vae_exp.callbacks.Checkpoint, every_n_train_steps: N, save_top_k: -1}"
@@ -223,8 +228,13 @@ def test_a_callback_sees_every_gradient(run, calls):
     assert_same(many, run(*LONG, folder="plain")[0])
 
 
-@pytest.mark.parametrize("step", [3, 10, 11, 15])
-@pytest.mark.parametrize("options", [(), ("trainer.accumulate_grad_batches=2",), ("trainer.log_every_n_steps=4",)])
+PLAIN, ACCUMULATED, LOGGED = (), ("trainer.accumulate_grad_batches=2",), ("trainer.log_every_n_steps=4",)
+
+
+@pytest.mark.parametrize(
+    ("step", "options"),
+    slow_but([(3, LOGGED), (11, PLAIN), (15, ACCUMULATED)], product([3, 10, 11, 15], [PLAIN, ACCUMULATED, LOGGED])),
+)
 def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatch, tmp_path, step, options):
     whole, _ = run(*LONG, *options, folder="whole")
     original, made = Module.training_step, []

@@ -5,6 +5,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.runs import generated
 from PIL import Image
 
@@ -52,7 +53,10 @@ def test_files_are_taken_for_noisy(run, tmp_path):
         assert (np.asarray(image) == (255 * recon.clamp(0, 1)).round().byte().numpy()).all()
 
 
-@pytest.mark.parametrize("parts", [["model=ae"], ["model=cvae"], ["model=m2", "data.labelled=8"], ["posterior=flow"]])
+PARTS = [["model=ae"], ["model=cvae"], ["model=m2", "data.labelled=8"], ["posterior=flow"]]
+
+
+@pytest.mark.parametrize("parts", slow_but([["model=cvae"]], PARTS))
 def test_other_models_denoise_too(run, parts):
     folder, _ = run(*parts)
     numbers = generated(folder, "denoise", "corruption=mask", "num_images=7")

@@ -33,9 +33,9 @@ class Fake:
     def load(self, root: Path) -> dict[str, Split]:
         """Splits "train" and "test"."""
         generator = torch.Generator().manual_seed(self.seed)
-        return {"train": self._draw(generator), "test": self._draw(generator)}
+        return {"train": self._make(generator), "test": self._make(generator)}
 
-    def _draw(self, generator: torch.Generator) -> Split:
+    def _make(self, generator: torch.Generator) -> Split:
         channels, height, width = self.image_shape
         classes = 10 if self.num_classes is None else self.num_classes
         y = torch.randint(classes, (self.size,), generator=generator)

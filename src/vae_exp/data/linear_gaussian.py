@@ -62,7 +62,7 @@ class LinearGaussian:
 
     def load(self, root: Path) -> dict[str, Split]:
         """Splits "train", "val" and "test", float32, without labels."""
-        return {name: self._draw(size, stream) for stream, (name, size) in enumerate(self.sizes.items(), start=1)}
+        return {name: self._make(size, stream) for stream, (name, size) in enumerate(self.sizes.items(), start=1)}
 
     def log_prob(self, x: Tensor) -> Tensor:
         """`(B, C, H, W) -> (B,)`, float64, nats: `log p(x) = log N(x; b, W W^T + noise^2 I)`, exactly."""
@@ -73,7 +73,7 @@ class LinearGaussian:
         log_scale = factor.diagonal().log().sum()
         return -0.5 * white.square().sum(0) - log_scale - 0.5 * len(factor) * math.log(2 * math.pi)
 
-    def _draw(self, size: int, stream: int) -> Split:
+    def _make(self, size: int, stream: int) -> Split:
         rng = np.random.default_rng([self.seed, stream])
         z = rng.standard_normal((size, self.weight.shape[1]))
         x = z @ self.weight.T + self.bias + self.noise * rng.standard_normal((size, len(self.weight)))

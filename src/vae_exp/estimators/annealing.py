@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_exp.estimators.hmc import hmc
 from vae_exp.precision import exact
 
-__all__ = ["Path", "adapt", "anneal", "schedule"]
+__all__ = ["Bridge", "adapt", "anneal", "schedule"]
 
 Density = Callable[[Tensor], Tensor]
 
@@ -25,7 +25,7 @@ RATE = 0.5  # change of the log step size, per unit of acceptance above the targ
 LEAST = 100  # proposals of a chain, after which step sizes have settled
 
 
-class Path(NamedTuple):
+class Bridge(NamedTuple):
     """`log f_beta(z) = log p(z) + beta log p(x | z)`: its integral goes from 1 at beta = 0 to p(x) at beta = 1."""
 
     log_prior: Density  # (M, B, D) -> (M, B), normalised
@@ -52,7 +52,11 @@ def schedule(temperatures: int) -> list[float]:
 
 @torch.no_grad()
 def adapt(
-    path: Path, z: Tensor, betas: Sequence[float], leapfrog: int, progress: Callable[[int], object] = lambda num: None
+    bridge: Bridge,
+    z: Tensor,
+    betas: Sequence[float],
+    leapfrog: int,
+    progress: Callable[[int], object] = lambda num: None,
 ) -> list[Tensor]:
     """Finds step sizes at which about `TARGET` of the proposals are accepted, in a separate run.
 
@@ -60,7 +64,7 @@ def adapt(
     weights stay unbiased; the weights of a run that adapts its own step sizes would not.
 
     Arguments:
-        path: That of B images.
+        bridge: That of B images.
         z: M latents from the prior for each image, `(M, B, D)`; not the ones that `anneal` is given.
         betas: From 0 to 1.
         leapfrog: Leapfrog steps of each proposal.
@@ -73,7 +77,7 @@ def adapt(
     sizes = []
     for beta in betas[1:-1]:
         for _ in range(max(1, LEAST // len(betas))):
-            z, accepted = hmc(path.at(beta), z, 1, leapfrog, size, JITTER)
+            z, accepted = hmc(bridge.at(beta), z, 1, leapfrog, size, JITTER)
             size = size * (RATE * (accepted.mean(dim=0) - TARGET)).exp()[:, None]
         sizes.append(size)
         progress(accepted.numel())
@@ -82,7 +86,7 @@ def adapt(
 
 @torch.no_grad()
 def anneal(
-    path: Path,
+    bridge: Bridge,
     z: Tensor,
     betas: Sequence[float],
     step_sizes: Sequence[Tensor],
@@ -91,15 +95,15 @@ def anneal(
 ) -> tuple[Tensor, Tensor]:
     """Weights `w = prod_t f_{beta_t}(z_{t-1}) / f_{beta_{t-1}}(z_{t-1})`, z_t one step of HMC at beta_t from z_{t-1}.
 
-    If the chains start from the first density of the path, `E w` is the integral of the last density divided by that of
-    the first. Forwards, from exact samples of the prior, this is p(x): with M chains `log 1/M sum_m w_m` is at most log
-    p(x) on average, by Jensen's inequality. Backwards, from exact samples of p(z | x) (betas and step sizes reversed;
-    each proposal is its own reverse), it is 1 / p(x): `-log 1/M sum_m w_m` is at least log p(x) on average (Grosse et
-    al., 2015). The chains need not be independent for this: all may start from the only exact sample there is, the z
-    that x was simulated from.
+    If the chains start from the first density of the bridge, `E w` is the integral of the last density divided by that
+    of the first. Forwards, from exact samples of the prior, this is p(x): with M chains `log 1/M sum_m w_m` is at most
+    log p(x) on average, by Jensen's inequality. Backwards, from exact samples of p(z | x) (betas and step sizes
+    reversed; each proposal is its own reverse), it is 1 / p(x): `-log 1/M sum_m w_m` is at least log p(x) on average
+    (Grosse et al., 2015). The chains need not be independent for this: all may start from the only exact sample there
+    is, the z that x was simulated from.
 
     Arguments:
-        path: That of B images.
+        bridge: That of B images.
         z: The starts of M chains for each image, `(M, B, D)`.
         betas: From 0 to 1, or from 1 to 0.
         step_sizes: For each beta between the ends, `(B, 1)`.
@@ -112,9 +116,9 @@ def anneal(
     log_w = torch.zeros(z.shape[:-1], dtype=exact(z), device=z.device)
     accepted = torch.zeros_like(z[0, :, 0])
     for t, (start, end) in enumerate(pairwise(betas)):
-        log_w += (end - start) * path.log_likelihood(z).to(log_w.dtype)
+        log_w += (end - start) * bridge.log_likelihood(z).to(log_w.dtype)
         if t < len(step_sizes):  # a proposal at the last beta would change no weight
-            z, share = hmc(path.at(end), z, 1, leapfrog, step_sizes[t], JITTER)
+            z, share = hmc(bridge.at(end), z, 1, leapfrog, step_sizes[t], JITTER)
             accepted += share.mean(dim=0) / len(step_sizes)
             progress(share.numel())
     return log_w, accepted

@@ -60,7 +60,7 @@ def importance_sampling(draw: Draw, num_samples: int, progress: Callable[[int], 
     # A chunk has one of these sizes, so it consists of whole groups of the smaller sizes and fits into the larger ones.
     most = CHUNK // (widest(draw) * len(draw.x))
     chunk = max((size for size in sizes if size <= most), default=1)
-    groups = {size: _Groups(size) for size in sizes}
+    groups = {size: _GroupMeans(size) for size in sizes}
     squares = torch.full((len(draw.x),), -torch.inf, dtype=exact(draw.x), device=draw.x.device)
     for done in range(0, num_samples, chunk):
         log_w = draw.resample(min(chunk, num_samples - done)).log_w.to(squares.dtype)
@@ -100,7 +100,7 @@ class _Sizes(TorchFunctionMode):
         return result
 
 
-class _Groups:
+class _GroupMeans:
     """The mean of `log 1/K sum_k w_k` over consecutive groups of K weights; an incomplete last group is left out."""
 
     def __init__(self, size: int) -> None:

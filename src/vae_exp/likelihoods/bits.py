@@ -15,8 +15,13 @@ class Bernoulli(Likelihood):
     """`log p(x | z) = sum x log s(l) + (1 - x) log(1 - s(l))` with logits l: the negative of `bce`, summed.
 
     Arguments:
-        allow_grey: Score grey values in [0, 1] too, as is customary. These cross-entropies are no
-            probabilities (nothing sums to one), so the ELBO is then recorded as no bound.
+        allow_grey: Also score grey values in [0, 1], as many papers do. These cross-entropies are not
+            log-probabilities (nothing sums to one), so the run then records that its ELBO is not a bound.
+
+    Example:
+        >>> px = Bernoulli()(torch.zeros(2, 1, 3, 3))  # two images of nine fair bits
+        >>> px.log_prob(torch.ones(2, 1, 3, 3))  # 9 log 1/2
+        tensor([-6.2383, -6.2383])
     """
 
     def __init__(self, allow_grey: bool = False) -> None:
@@ -29,7 +34,7 @@ class Bernoulli(Likelihood):
 
 
 class _Bits(Independent):
-    """Torch's independent Bernoulli, summed before its sign is turned: a pass over all pixels less, and one back."""
+    """Torch's independent Bernoulli. It sums before it changes the sign, which saves passes over all pixels."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits

@@ -1,4 +1,4 @@
-"""Masses on the 256 levels k / 255."""
+"""Masses on the 256 levels k / 255. Discretised logistic: arXiv:1701.05517."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ __all__ = ["Categorical", "DiscretizedLogistic"]
 class DiscretizedLogistic(Likelihood):
     """A mass on the 256 levels: a logistic cut at the midpoints between them (Salimans et al., 2017).
 
-    Level 0 takes all that lies below, 255 all that lies above, so the masses add up to one.
+    Level 0 also has all the mass below it, and level 255 all the mass above it, so the masses add up to one.
 
     Arguments:
-        min_scale: Least scale of the logistic, in units of the pixel range [0, 1].
-        max_scale: Greatest.
-        params_per_pixel: 2; stated in yaml for the decoder to read.
+        min_scale: Smallest scale of the logistic, in units of the pixel range [0, 1].
+        max_scale: Largest scale.
+        params_per_pixel: 2. It is in the yaml so that the decoder can read it.
     """
 
     def __init__(self, min_scale: float = 0.001, max_scale: float = 1.0, params_per_pixel: int = 2) -> None:
@@ -38,7 +38,7 @@ class DiscretizedLogistic(Likelihood):
 
 
 class _LevelLogistic(Distribution):
-    """Of one pixel: levels k / 255 with the masses of a logistic between `(k - 1/2) / 255` and `(k + 1/2) / 255`."""
+    """One pixel: the level k / 255 has the mass of a logistic between `(k - 1/2) / 255` and `(k + 1/2) / 255`."""
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
     support = levels
@@ -50,7 +50,7 @@ class _LevelLogistic(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         upper = (value + 0.5 / 255 - self.mu) / self.scale
         lower = (value - 0.5 / 255 - self.mu) / self.scale
-        # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), without a difference of nearly equal numbers.
+        # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)), which subtracts no nearly equal numbers.
         width = (-torch.expm1(-1 / (255 * self.scale))).log()
         below, above = F.logsigmoid(upper), F.logsigmoid(-lower)
         inner = torch.where(value > 1 - 0.5 / 255, above, below + above + width)
@@ -58,8 +58,8 @@ class _LevelLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        # E[k] is the sum over the midpoints of the probability to lie above. Of 15 at a time: all would need 255 times
-        # the memory, and one by one they make a graph of thousands of nodes when exported.
+        # E[k] is the sum, over the midpoints, of the probability of a value above the midpoint. 15 midpoints at a time:
+        # all together would need 255 times the memory, and one at a time would export thousands of nodes.
         midpoints = (torch.arange(255, device=self.mu.device, dtype=self.mu.dtype) + 0.5) / 255
         mu, scale = self.mu.unsqueeze(-1), self.scale.unsqueeze(-1)
         total = sum(((mu - some) / scale).sigmoid().sum(dim=-1) for some in midpoints.split(15))
@@ -72,10 +72,10 @@ class _LevelLogistic(Distribution):
 
 
 class Categorical(Likelihood):
-    """A mass on the 256 levels, each with a logit of its own: `softmax(params)`.
+    """A mass on the 256 levels, with one logit for each level: `softmax(params)`.
 
     Arguments:
-        params_per_pixel: 256; stated in yaml for the decoder to read.
+        params_per_pixel: 256. It is in the yaml so that the decoder can read it.
     """
 
     def __init__(self, params_per_pixel: int = 256) -> None:
@@ -89,7 +89,7 @@ class Categorical(Likelihood):
 
 
 class _LevelCategorical(TorchCategorical):
-    """Torch's, of one pixel, over the levels k / 255 instead of their numbers k."""
+    """Torch's categorical for one pixel, over the levels k / 255 instead of the whole numbers k."""
 
     support = levels
 

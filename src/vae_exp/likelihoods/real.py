@@ -1,4 +1,4 @@
-"""Densities on the real line."""
+"""Densities on the real line. Gaussian: arXiv:1312.6114. Sigma-VAE: arXiv:2006.13202."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -20,7 +20,7 @@ class Normal(Likelihood):
     """`p(x | z) = N(x; params, scale^2)`, one fixed scale for every pixel.
 
     With scale = sqrt(1/2), `-log p(x | z) = sum (x - params)^2 + (CHW / 2) log pi`: the sum of squared
-    errors (`sse`) and the constant that makes it a density.
+    errors (`sse`) plus the constant that makes it a density.
 
     Arguments:
         scale: Standard deviation of a pixel, in units of the pixel range [0, 1].
@@ -36,16 +36,16 @@ class Normal(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """`p(x | z) = N(x; mu, sigma^2)`, both from the decoder, for each pixel (Kingma & Welling, 2014).
+    """`p(x | z) = N(x; mu, sigma^2)`, where the decoder gives mu and sigma of each pixel (Kingma & Welling, 2014).
 
-    A density that can grow at a pixel without bound would be all that training seeks, so
-    `log sigma` goes from `log min_scale` to `log max_scale` as a sigmoid does.
+    If sigma could approach 0, the density at a pixel could grow without limit and training would do nothing else.
+    So `log sigma` is a sigmoid that goes from `log min_scale` to `log max_scale`.
 
     Arguments:
-        min_scale: Least standard deviation, in units of the pixel range [0, 1].
-        max_scale: Greatest.
-        params_per_pixel: 2; stated in yaml for the decoder to read.
-        mean: `identity`: the decoder's number is mu; `sigmoid`: mu is its sigmoid, in [0, 1], where pixels are.
+        min_scale: Smallest standard deviation, in units of the pixel range [0, 1].
+        max_scale: Largest standard deviation.
+        params_per_pixel: 2. It is in the yaml so that the decoder can read it.
+        mean: `identity`: mu is the decoder's output. `sigmoid`: mu is its sigmoid, in [0, 1] like the pixels.
     """
 
     def __init__(
@@ -65,12 +65,11 @@ class Gaussian(Likelihood):
 
 
 class GaussianShared(Likelihood):
-    """`p(x | z) = N(x; mu, sigma^2)`, mu from the decoder, one learned scale for every pixel of every image.
-    from vae_exp.parts import Likelihood
+    """`p(x | z) = N(x; mu, sigma^2)`, mu from the decoder, one learned sigma for all pixels of all images.
 
-        Arguments:
-            init_scale: sigma before training, in units of the pixel range [0, 1].
-            mean: As that of `Gaussian`.
+    Arguments:
+        init_scale: sigma before training, in units of the pixel range [0, 1].
+        mean: The same as for `Gaussian`.
     """
 
     def __init__(self, init_scale: float = 0.1, mean: Mean = "identity") -> None:
@@ -88,7 +87,7 @@ class Laplace(Likelihood):
     """`p(x | z) = exp(-|x - params| / scale) / (2 scale)` for each pixel: absolute errors as a density.
 
     Arguments:
-        scale: b; the standard deviation is `sqrt(2) b`. In units of the pixel range [0, 1].
+        scale: b, in units of the pixel range [0, 1]; the standard deviation is `sqrt(2) b`.
     """
 
     def __init__(self, scale: float) -> None:
@@ -103,13 +102,14 @@ class Laplace(Likelihood):
 class SigmaVAE(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)` with sigma at its optimum, the root mean squared error (Rybkin et al., 2021).
 
-    In training it is that of the batch, over all its images, latents and pixels; no gradient goes through it, for at
-    the optimum there is none. `fit` sets it to that of the training set, and validation and test are scored by that
-    number: a plain normal, whose ELBO is a bound. In training it is none, the scale having seen what it scores.
+    In training, sigma is the root mean squared error of the batch, over all its images, latents and pixels. No gradient
+    goes through sigma, because at the optimum the gradient is zero. The training ELBO is not a bound, because sigma is
+    computed from the images that it scores. `fit` sets sigma to the root mean squared error of the training set.
+    Validation and test use that number: the likelihood is then an ordinary normal, and the ELBO is a bound.
 
     Arguments:
-        min_scale: Least sigma, in units of the pixel range [0, 1].
-        mean: As that of `Gaussian`.
+        min_scale: Smallest sigma, in units of the pixel range [0, 1].
+        mean: The same as for `Gaussian`.
     """
 
     scale: Tensor
@@ -118,11 +118,11 @@ class SigmaVAE(Likelihood):
         super().__init__()
         self.mean = check_mean(mean)
         self.min_scale = check_positive("min_scale", min_scale)
-        self.register_buffer("scale", torch.zeros(()))  # until it is fitted, samples are means
+        self.register_buffer("scale", torch.zeros(()))  # samples are means until `fit` is called
 
     @property
     def is_fitted(self) -> bool:
-        """Whether `fit` was called, here or before a checkpoint was saved."""
+        """Whether `fit` was called, on this object or before the checkpoint that was loaded into it was saved."""
         return self.scale.item() > 0
 
     def forward(self, params: Tensor) -> Independent:
@@ -134,7 +134,7 @@ class SigmaVAE(Likelihood):
 
     @torch.no_grad()
     def fit(self, pairs: Iterable[tuple[Distribution, Tensor]], reduce: Callable[[Tensor], Tensor]) -> None:
-        """Sets sigma to the maximum-likelihood one over a data set.
+        """Sets sigma to its maximum-likelihood value over a data set.
 
         Arguments:
             pairs: p(x | z), batch `(K, B)`, and x, `(B, C, H, W)`.
@@ -150,7 +150,7 @@ class SigmaVAE(Likelihood):
 
 
 class _BatchScaled(Independent):
-    """Normals that score by the root mean squared error of what they score, and draw with the scale they are given."""
+    """Normals that score with the root mean squared error of the batch, and draw samples with the given scale."""
 
     def __init__(self, normal: TorchNormal, min_scale: float) -> None:
         super().__init__(normal, 3, validate_args=False)

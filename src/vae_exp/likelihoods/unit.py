@@ -1,4 +1,4 @@
-"""Densities on [0, 1]."""
+"""Densities on [0, 1]. Continuous Bernoulli: arXiv:1907.06845."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ __all__ = ["ContinuousBernoulli"]
 class ContinuousBernoulli(Likelihood):
     """A density on [0, 1] (Loaiza-Ganem & Cunningham, 2019): `x l - softplus(l) + log C(l)` with logits l.
 
-    `C(l) = l / tanh(l / 2)` is what makes the cross-entropy of grey pixels a density.
+    `C(l) = l / tanh(l / 2)` is the factor that makes the cross-entropy of grey pixels a density.
     """
 
     def forward(self, params: Tensor) -> Independent:
@@ -26,12 +26,12 @@ class ContinuousBernoulli(Likelihood):
 
 
 class _UnitContinuous(TorchContinuousBernoulli):
-    """Torch's, of one pixel, from the logits: from probabilities its parts fail near 0, 1/2 and 1."""
+    """One pixel, as in torch but computed from the logits: from probabilities it is inaccurate near 0, 1/2 and 1."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.logits
         near = logits.abs() < 0.1
-        far = torch.where(near, torch.ones_like(logits), logits)  # no 0 / 0, in the gradient neither
+        far = torch.where(near, torch.ones_like(logits), logits)  # no 0 / 0, also not in the gradient
         series = math.log(2) + logits.square() / 12 - 7 * logits.pow(4) / 1440
         log_normaliser = torch.where(near, series, (far / (far / 2).tanh()).log())
         return value * logits - F.softplus(logits) + log_normaliser
@@ -46,7 +46,7 @@ class _UnitContinuous(TorchContinuousBernoulli):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            # The inverse of the distribution function of |l|, u in (0, 1]; for l < 0 the picture in the mirror.
+            # The inverse of the distribution function for |l|, with u in (0, 1]; for l < 0 it is mirrored.
             u = 1 - torch.rand(*sample_shape, *self.logits.shape, dtype=self.logits.dtype, device=self.logits.device)
             far = self.logits.abs().clamp(min=1e-3)
             x = torch.where(self.logits.abs() < 1e-3, u, 1 + (u + (1 - u) * (-far).exp()).log() / far).clamp(0, 1)

@@ -8,23 +8,24 @@ from omegaconf import DictConfig
 
 __all__ = ["unused_latents"]
 
-UNUSED = 0.1  # nats per image that z knows of the image, of all dimensions together
-FEW = 1000  # training steps before which the latents of many models are not used yet
+UNUSED = 0.1  # nats per image: the information of z about the image, over all dimensions
+FEW = 1000  # training steps; before that many, the latents of many models are not used yet
 ENTROPY = {"Normal": log(sqrt(2 * pi * e)), "Laplace": log(2 * e)}  # nats per pixel at a scale of 1
-WEIGHTS = {"BetaELBO": ("beta",), "BetaTCVAE": ("alpha", "beta", "gamma")}  # of the parts of the KL
+WEIGHTS = {"BetaELBO": ("beta",), "BetaTCVAE": ("alpha", "beta", "gamma")}  # the weights of the parts of the KL
 
 
 def unused_latents(cfg: DictConfig, metrics: Mapping[str, Any], steps: int | None) -> str | None:
-    """One line for a run whose latents say nothing of the image, with ways out that fit its config; else None.
+    """One line for a run whose latents contain no information about the image, with ways out for its config; else None.
 
-    What z says of the image is the mutual information of the two. The KL is at least that, so a small KL is enough to
-    know that it is small. `active_units` is not: means can vary little and posteriors be narrower still.
+    The information is the mutual information of z and the image. The KL is never smaller than it, so a small KL shows
+    that the information is small. A small `active_units` does not: if the means vary little, the posteriors can be even
+    narrower.
 
     Arguments:
         cfg: The resolved config of the run.
         metrics: By `split/name`, nats per image: `kl` and, if they are known, `mutual_information`, `recon` and
-            `active_units`. Those of test are read, else those of val, else of train. Without a KL (an autoencoder)
-            nothing can be said.
+            `active_units`. Those of test are used, or else those of val, or else those of train. Without a KL (an
+            autoencoder) the result is None.
         steps: Training steps so far, None if they are not known.
     """
     splits = [name.partition("/")[0] for name in metrics if name.endswith(("/kl", "/mutual_information"))]
@@ -39,7 +40,7 @@ def unused_latents(cfg: DictConfig, metrics: Mapping[str, Any], steps: int | Non
     units = "" if active is None else f", {active:.0f} of {cfg.latent_dim} units active"
     ways = [*_likelihood(cfg, numbers.get("recon")), *_objective(cfg)]
     if steps is not None and steps < FEW:
-        ways.append(f"{steps} training steps are few: give more trainer.max_epochs")
+        ways.append(f"{steps} training steps are few: set a larger trainer.max_epochs")
     if not ways:
         ways = ["let the KL count less at first (objective=beta_elbo +schedule@objective.beta=linear)"]
         ways += ["or leave some of it free (objective=free_bits)"]
@@ -47,7 +48,7 @@ def unused_latents(cfg: DictConfig, metrics: Mapping[str, Any], steps: int | Non
 
 
 def _likelihood(cfg: DictConfig, recon: float | None) -> list[str]:
-    """A likelihood that expects more noise than the errors of the decoder are, or cannot expect less."""
+    """Ways out if the likelihood expects more noise than the errors of the decoder, or cannot expect little noise."""
     kind, scale = cfg.likelihood._target_.rpartition(".")[2], cfg.likelihood.get("scale")
     learned = "likelihood=gaussian_shared learns its scale"
     if kind in ENTROPY and recon is not None and recon / prod(cfg.data.image_shape) < ENTROPY[kind] + log(scale):
@@ -58,12 +59,12 @@ def _likelihood(cfg: DictConfig, recon: float | None) -> list[str]:
 
 
 def _objective(cfg: DictConfig) -> list[str]:
-    """Weights of the KL above 1, and a target for it."""
+    """Ways out if a weight of the KL is above 1, or the KL has a target."""
     kind = cfg.objective._target_.rpartition(".")[2]
     ends = {key: _end(cfg.objective[key]) for key in WEIGHTS.get(kind, ())}
     ways = [f"objective.{key}={end:g} weighs the KL: lower it" for key, end in ends.items() if end > 1]
     if kind == "Capacity":
-        ways.append("objective.capacity is the KL that training aims at: let it grow further, or in fewer steps")
+        ways.append("objective.capacity is the KL that training aims at: set a larger end, or fewer steps")
     return ways
 
 

@@ -1,4 +1,4 @@
-"""The autoencoder: no density over z, hence no bound."""
+"""The autoencoder: no density over z, so no bound."""
 
 from collections.abc import Mapping
 from typing import Any

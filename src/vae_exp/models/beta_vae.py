@@ -1,4 +1,4 @@
-"""The beta-VAE: a VAE with one part fixed."""
+"""The beta-VAE (openreview.net, Sy2fzU9gl): a VAE with one part fixed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Several stochastic layers."""
+"""Several stochastic layers (arXiv:1509.00519)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The semi-supervised VAE."""
+"""The semi-supervised VAE (arXiv:1406.5298)."""
 
 from collections.abc import Collection, Mapping
 from functools import cached_property

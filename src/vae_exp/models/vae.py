@@ -1,4 +1,4 @@
-"""The VAE: the graphical model, and the hooks that other models override."""
+"""The VAE (arXiv:1312.6114): the graphical model, and the hooks that other models override."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
@@ -41,6 +41,22 @@ class VAE(Module):
         needs_labels: Whether every image must come with its label.
         infers_labels: Whether it has a classifier `q(y | x)`, see `classify`.
         lacks: What it cannot do, see `has`, with the sentence that says why.
+
+    Example:
+        >>> from vae_exp import decoders, encoders, likelihoods, objectives, posteriors, priors
+        >>> model = VAE(
+        ...     encoders.MLP([1, 8, 8], hidden=[16], out_features=16),
+        ...     decoders.MLP(2, [1, 8, 8], hidden=[16]),
+        ...     posteriors.DiagonalNormal(16, 2),
+        ...     priors.StandardNormal(2),
+        ...     likelihoods.Bernoulli(),
+        ...     objectives.ELBO(),
+        ... )
+        >>> x = torch.rand(5, 1, 8, 8).round()
+        >>> model.draw(x, num_samples=3).elbo.shape  # nats per image
+        torch.Size([5])
+        >>> model.sample(4).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     bounds: str | None = "log p(x)"

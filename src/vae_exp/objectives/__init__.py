@@ -2,7 +2,8 @@
 
 An objective owns the number of latents per image and the gradient estimator, and gets what it scores from `model.draw`.
 Its weights enter the loss only: `elbo`, `recon` and `kl` of the draw mean the same for every objective. `step` is a 0-d
-tensor on the device; any number may be a schedule over it (`vae_exp.schedules`).
+tensor on the device; any number may be a schedule over it (`vae_exp.schedules`). Its class may state `monitor`, the
+metric that best checkpoint and early stopping follow; without it they follow `val/elbo`.
 """
 
 from vae_exp.objectives.aggregate import DIP, MMD, BetaTCVAE

@@ -29,6 +29,17 @@ class ELBO:
             `score_function`, which needs no reparametrisation.
         baseline: For the score function alone: subtracts from the weight of each latent the mean of the other weights;
             K must be at least 2.
+
+    Example:
+        >>> import torch
+        >>> from vae_exp import decoders, encoders, likelihoods, models, posteriors, priors
+        >>> networks = encoders.MLP([1, 8, 8], out_features=16), decoders.MLP(2, [1, 8, 8])
+        >>> parts = posteriors.DiagonalNormal(16, 2), priors.StandardNormal(2), likelihoods.Bernoulli()
+        >>> model = models.VAE(*networks, *parts, objective=ELBO(num_samples=4))
+        >>> x, y = torch.rand(5, 1, 8, 8).round(), torch.zeros(5, dtype=torch.long)
+        >>> loss, draw = model.objective(model, x, y, model.step)
+        >>> torch.allclose(loss, -draw.elbo.mean())
+        True
     """
 
     def __init__(
@@ -159,6 +170,8 @@ class Recon:
     Arguments:
         num_samples: K, latents per image.
     """
+
+    monitor = "val/recon"
 
     def __init__(self, num_samples: int = 1) -> None:
         self.num_samples = check_count("num_samples", num_samples)

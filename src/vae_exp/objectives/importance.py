@@ -31,6 +31,8 @@ class IWAE:
             whose ratio of signal to noise does not fall as K grows.
     """
 
+    monitor = "val/iwae"
+
     def __init__(self, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
         self.iwae_samples = num_samples
@@ -49,6 +51,8 @@ class MIWAE:
         estimator: As in `IWAE`.
     """
 
+    monitor = "val/iwae"
+
     def __init__(self, num_groups: int, num_samples: int, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(num_groups, num_samples, estimator)
         self.iwae_samples = num_samples
@@ -66,6 +70,8 @@ class CIWAE:
         beta: Share of the ELBO, 0 to 1. May be a schedule.
         estimator: As in `IWAE`; with `dreg` the share of the ELBO has no score of q (Roeder et al., 2017).
     """
+
+    monitor = "val/iwae"
 
     def __init__(self, num_samples: int, beta: Number, estimator: str = "pathwise") -> None:
         self.bound = _Grouped(1, num_samples, estimator)
@@ -87,6 +93,8 @@ class PIWAE:
         num_groups: M.
         num_samples: K; M * K latents per image.
     """
+
+    monitor = "val/iwae"
 
     def __init__(self, num_groups: int, num_samples: int) -> None:
         self.num_groups = check_count("num_groups", num_groups)

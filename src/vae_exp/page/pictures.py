@@ -1,4 +1,4 @@
-"""The pictures of a run for its page: those that are there, and those still to be drawn."""
+"""The pictures of a run for its page: those that exist, and those that are missing."""
 
 import json
 from base64 import b64encode
@@ -16,22 +16,22 @@ from vae_exp.what.make import make
 
 __all__ = ["fill_in", "is_stale", "pictures", "undrawn"]
 
-# The section of each; what is not here comes last.
+# The section of each picture; pictures that are not in this table come last.
 SECTIONS = {"samples": "samples", "classes": "samples", "reconstructions": "reconstructions"}
 SECTIONS |= {"manifold": "latents", "traversal": "latents", "kl_per_dim": "latents"}
 ALT = {
-    "samples": "A grid of images that the model made of latents from its prior",
-    "classes": "Images that the model made of each class, a row a class",
+    "samples": "A grid of images that the model made from latents of its prior",
+    "classes": "Images that the model made of each class, one row for each class",
     "reconstructions": "Images above their reconstructions",
-    "manifold": "The images that a grid over two latent dimensions decodes to",
-    "traversal": "Images along one latent dimension a row, the others held",
-    "kl_per_dim": "The KL of each latent dimension as it was evaluated",
+    "manifold": "The images decoded from a grid over two latent dimensions",
+    "traversal": "Images along one latent dimension in each row, with the other dimensions fixed",
+    "kl_per_dim": "The KL of each latent dimension in the evaluation",
 }
-LARGE = 400_000  # bytes of a picture, above which it is packed again
+LARGE = 400_000  # bytes; a larger picture is compressed again
 
 
 def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
-    """What a page needs and the run does not have, by the names in `conf/what/`."""
+    """The pictures that a page needs and the run does not have, by their names in `conf/what/`."""
     wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
     there = {made["what"] for made in _made(folder) if not made["is_stale"]}
     return [what for what in wanted if what not in there]
@@ -41,7 +41,7 @@ def fill_in(trained: Trained) -> dict[str, str]:
     """Makes the pictures that are missing.
 
     Returns:
-        The reason, by name, why one was not made: it has no meaning for the run, or the data are missing.
+        By name, the reason why a picture was not made: it has no meaning for the run, or the data are missing.
     """
     refused = {}
     for what in undrawn(trained.folder, trained.cfg):
@@ -53,19 +53,19 @@ def fill_in(trained: Trained) -> dict[str, str]:
 
 
 def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
-    """Those of each section of the page: name, address that holds the picture, size, and what is known of it."""
+    """The pictures of each section of the page: name, data URL, size, and what else is known about each."""
     one_image = tuple(reversed(cfg.data.image_shape[1:]))
     figures: list[tuple[Path, dict[str, Any]]] = [
         (path, {"what": path.stem, "content": {}, "is_stale": False})
         for path in sorted((folder / "images").glob("*.png"))
-        if path.stem not in ("elbo", "recon")  # the page has curves of its own
+        if path.stem not in ("elbo", "recon")  # the page draws these curves itself
     ]
     figures += [(path, made) for made in _made(folder) for path in sorted(made["folder"].glob("*.png"))]
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SECTIONS.values(), "more")}
     for path, made in figures:
         with Image.open(path) as image:
             size, source = image.size, image.info.get("Source")
-        if size != one_image:  # one image by itself is a file for other uses
+        if size != one_image:  # files of a single image are for other uses
             known = {"stem": path.stem, "source": _packed(path), "size": size, "by": made["content"].get("by", source)}
             known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
             sections[SECTIONS.get(made["what"], "more")].append(made | known)
@@ -73,13 +73,13 @@ def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
 
 
 def is_stale(content: dict[str, Any], weights: Path) -> bool:
-    """Whether a result is of other weights than those of its checkpoint; false where that is unknown."""
+    """Whether the checkpoint has changed since a result was computed from it; False if that is unknown."""
     now = fingerprint(weights)
     return now is not None and content.get("weights", now) != now
 
 
 def _made(folder: Path) -> list[dict[str, Any]]:
-    """What `vae_exp.what.make` left in `images/`, asked by training or by a command."""
+    """What `vae_exp.what.make` wrote into `images/`, in training or in a command."""
     made = []
     for path in sorted((folder / "images").glob("*/*.json"), key=lambda path: (path.stem == "classes", path.stem)):
         content = json.loads(path.read_text())

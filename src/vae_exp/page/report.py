@@ -19,10 +19,10 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
     """Writes `report.html` into the folder of every run of `cfg.run`, and draws the pictures that it needs.
 
     Arguments:
-        cfg: As `conf/report.yaml`.
+        cfg: A config with the keys of `conf/report.yaml`.
 
     Returns:
-        The page by run folder.
+        The path of the page, by run folder.
 
     Raises:
         ConfigError: If there is no such run, or its checkpoint is corrupt.
@@ -35,7 +35,7 @@ def report_runs(cfg: DictConfig) -> dict[Path, Path]:
         has_weights = (folder / "checkpoints" / f"{cfg.checkpoint}.ckpt").is_file()
         if not has_weights and cfg.checkpoint in ("best", "last"):
             last = folder / "checkpoints" / "last.ckpt"
-            way_out = ": checkpoint=last has weights to draw with" if last.is_file() else ""
+            way_out = ": with checkpoint=last they can be drawn" if last.is_file() else ""
             refused = dict.fromkeys(missing, f"the run has no checkpoints/{cfg.checkpoint}.ckpt{way_out}")
         elif missing:
             (refused,) = each_run(alone, fill_in).values()

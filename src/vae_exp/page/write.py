@@ -1,4 +1,4 @@
-"""`report.html`: a run on one page that opens from disk and needs nothing beside itself."""
+"""`report.html`: a run on one page, which opens from disk and needs no other file."""
 
 import json
 import shlex
@@ -18,25 +18,25 @@ from vae_exp.runs.folder import load_config
 __all__ = ["write_page"]
 
 TERMS = {"elbo": "ELBO", "recon": "Reconstruction", "kl": "KL", "iwae": "IWAE bound", "error": "Error"}
-NO_UNIT = ("error",)  # a share of the images
+NO_UNIT = ("error",)  # a fraction of the images
 PARTS = (
     "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "optimizer",
     "trainer",
 )  # fmt: skip
-# Not shown with each part: shapes follow from data and latent_dim, and the whole yaml is on the page.
+# Not shown for each part: shapes follow from data and latent_dim, and the page also has the whole yaml.
 DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")
 SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
 
 
 def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
-    """Writes `report.html` into a run folder, from what lies there.
+    """Writes `report.html` into a run folder, from the files in it.
 
     Arguments:
-        folder: Of any run, unfinished ones too.
-        refused: Why pictures are missing, by name.
+        folder: The folder of any run, also of an unfinished one.
+        refused: By name, the reason why a picture is missing.
 
     Raises:
-        ConfigError: If it is no run folder.
+        ConfigError: If it is not a run folder.
     """
     cfg, record = load_config(folder), json.loads((folder / "run.json").read_text())
     rows = charts.read_csv(folder / "metrics.csv")
@@ -82,7 +82,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
 def _warning(
     cfg: DictConfig, record: dict[str, Any], metrics: dict[str, float], evaluations: list[dict[str, Any]]
 ) -> str | None:
-    """What to change if the latents are unused."""
+    """What to change, if the latents are unused; otherwise None."""
     known: dict[str, Any] = dict(metrics)
     for evaluation in evaluations:
         if not evaluation["is_stale"]:
@@ -91,9 +91,9 @@ def _warning(
 
 
 def _cards(units: str, metrics: dict[str, float], evaluations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The headline: numbers of the test split, else the last ones of validation or training.
+    """The headline: numbers of the test split, or else the last ones of validation or training.
 
-    They are the terms that training logs and, of an evaluation, those that its metrics name.
+    They are the terms that training logs, and the numbers that the metrics of an evaluation choose for the headline.
     """
     stage = next((s for s in ("test", "val", "train") if any(key.startswith(f"{s}/") for key in metrics)), "test")
     numbers: dict[str, Any] = {key.partition("/")[2]: x for key, x in metrics.items() if key.startswith(f"{stage}/")}
@@ -111,7 +111,7 @@ def _cards(units: str, metrics: dict[str, float], evaluations: list[dict[str, An
 
 
 def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A number of the headline, with its errors."""
+    """A number of the headline, with its standard errors."""
     value = numbers[name]
     errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
     shown = {"unit": unit, "value": f"{value:.2f}" if name in TERMS else _number(value)}
@@ -125,7 +125,7 @@ def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
-    """A part's class and its options, of data the source; what is null is left to the whole yaml."""
+    """The class of a part (for data, the source) and its options, without those that are null."""
     node: Any = OmegaConf.to_container(cfg[name])
     choice = _text({"_target_": node.get("_target_", "")})
     options = {key: _text(value) for key, value in node.items() if key not in DERIVED and value is not None}
@@ -136,7 +136,7 @@ def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A value of the config, one with a class as `Class(key=value)`."""
+    """A value of the config as text; a node with a class is written as `Class(key=value)`."""
     if isinstance(value, dict):
         kind = str(value.get("_target_", "")).rpartition(".")[2]
         inner = ", ".join(f"{key}={_text(item)}" for key, item in value.items() if key != "_target_")
@@ -147,7 +147,7 @@ def _text(value: Any) -> str:
 
 
 def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dict[str, str]]]:
-    """Title and chart of each term that was logged."""
+    """The title and the chart of each term that was logged."""
     drawn = {
         (term, title): charts.curves(rows, term, "share of the images" if term in NO_UNIT else unit)
         for term, title in TERMS.items()
@@ -156,12 +156,12 @@ def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dic
 
 
 def _latents(folder: Path) -> dict[str, Any] | None:
-    """Charts of the KL per dimension, those with the most at the top."""
+    """Charts of the KL per dimension, the largest at the top."""
     rows = charts.read_csv(folder / "kl_per_dim.csv")
     if not rows:
         return None
     names = [name for name in rows[0] if name not in ("epoch", "step")]
-    names.sort(key=lambda name: -float(rows[-1][name]))  # the one with the most KL at last at the top
+    names.sort(key=lambda name: -float(rows[-1][name]))  # by the KL in the last row, the largest first
     kl = [[float(row[name]) for name in names] for row in rows]
     steps = [int(row["step"]) for row in rows]
     return {
@@ -182,7 +182,7 @@ def _figure(figure: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
-    """The table of an `evaluation.json`."""
+    """An `evaluation.json`, with its numbers as a table."""
     content = json.loads(path.read_text())
     numbers = {name: value for name, value in content.items() if name not in ABOUT}
     rows, columns = _table(numbers)
@@ -196,7 +196,7 @@ def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of values with their errors beside them, and what the errors are over."""
+    """Rows of values with their standard errors, and the names of the columns of errors (`images`, `draws`)."""
     errors: dict[str, dict[str, str]] = {}
     for name, value in numbers.items():
         base, _, over = name.partition("_se_")
@@ -213,7 +213,7 @@ def _table(numbers: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]
 
 
 def _content(value: Any) -> dict[str, Any]:
-    """How a value is shown: as a number, a text, named numbers in a line, or a list to be unfolded."""
+    """How a value is shown: as a number, as text, as named numbers in one line, or as a list that opens on a click."""
     content: dict[str, Any] = {"value": "", "text": "", "pairs": [], "more": ""}
     if not isinstance(value, dict | list):
         return content | {"text" if isinstance(value, str) else "value": _number(value)}
@@ -237,7 +237,7 @@ def _number(value: Any) -> str:
 
 
 def _command(argv: list[str]) -> str:
-    """As it was typed."""
+    """The command as the user typed it."""
     program = Path(argv[0])
     start = ["python", "-m", "vae_exp"] if program.name == "__main__.py" else [program.name]
     return shlex.join([*start, *argv[1:]])

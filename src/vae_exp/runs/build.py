@@ -1,4 +1,4 @@
-"""From a config to objects: the parts of a run, checked to fit each other and the data."""
+"""Makes the objects of a run from its config, and checks that they fit each other and the data."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,6 +16,7 @@ from vae_exp.config import CONF, ConfigError
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.objectives import SemiSupervised
+from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
 from vae_exp.supports import support_of
@@ -29,23 +30,23 @@ __all__ = [
     "prepare",
 ]
 
-# What constructors refuse an argument by.
+# The errors by which constructors refuse an argument.
 REFUSALS = (InstantiationException, MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError)
 PARTS = ("encoder", "decoder", "posterior", "prior", "likelihood", "objective", "optimizer", "corruption")
 
 
 def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
-    """Instantiates the node `key` of the config: the one place where names in yaml become objects.
+    """Instantiates the node `key` of the config. Only here do names in yaml become objects.
 
     Raises:
-        ConfigError: If it cannot be made; the message names the key.
+        ConfigError: If the object cannot be made; the message names the key.
     """
     node = OmegaConf.select(cfg, key)
     if node is None:
         raise ConfigError(f"{key} is missing from the config: choose one with {key}=... (see --help)")
     try:
-        # Plain lists and dicts: OmegaConf's own would end up in checkpoints, which then do not load. What the
-        # config does not say is given to the object itself: Hydra would look for targets in it.
+        # Convert to plain lists and dicts: OmegaConf's own would get into checkpoints, which then do not load. The
+        # kwargs do not go through Hydra, because it would look for `_target_` in them.
         made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
         return made(**kwargs) if kwargs else made
     except (
@@ -62,34 +63,34 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
 
 
 def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
-    """A config of the data of a run folder, or else of the option `name` of data/, brought to images `(C, H, W)`.
+    """A config of data: those of the run folder `name`, or else the option `name` of data/ with images `(C, H, W)`.
 
     Raises:
-        ConfigError: If it is neither; the message names `key`.
+        ConfigError: If `name` is neither; the message names `key`.
     """
     if (Path(name) / "config.yaml").is_file():
         return OmegaConf.create({"data": load_config(name).data})
     overrides = [f"data={name}", f"data.root='{root}'", f"data.image_shape={list(image_shape)}"]
-    is_open = GlobalHydra.instance().is_initialized()  # by a command
+    is_open = GlobalHydra.instance().is_initialized()  # true inside a command
     try:
         with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose("train", overrides=overrides)
     except MissingConfigException as error:
         options = ", ".join(error.options or [])
-        raise ConfigError(f"{key}={name} is no run folder and none of data/: {options}") from error
+        raise ConfigError(f"{key}={name} is not a run folder and not an option of data/: {options}") from error
     return OmegaConf.create({"data": OmegaConf.to_container(cfg.data, resolve=True)})
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Refuses what Lightning would refuse late or with a stack trace.
+    """Refuses values that Lightning would refuse only later or with a stack trace.
 
     Raises:
-        ConfigError: It names the key.
+        ConfigError: If a value is wrong; the message names the key.
     """
     if cfg.monitor_mode not in ("min", "max"):
         raise ConfigError(f"monitor_mode={cfg.monitor_mode}: choose min or max")
-    if cfg.monitor_mode == "max" and cfg.monitor in ("val/recon", "val/loss", "val/error"):
-        raise ConfigError(f"monitor={cfg.monitor} is better the lower it is: set monitor_mode=min")
+    if cfg.monitor_mode == "max" and cfg.monitor in LOWER_IS_BETTER:
+        raise ConfigError(f"monitor={cfg.monitor} is better when it is lower: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
     if cfg.expected is not None and not OmegaConf.is_dict(cfg.expected):
@@ -101,14 +102,14 @@ def check_values(cfg: DictConfig) -> None:
 
 
 def build(cfg: DictConfig) -> tuple[VAE, Images]:
-    """Puts model and data together and checks that they fit, before any data are read.
+    """Makes the model and the data and checks that they fit, before any data are read.
 
     Raises:
         ConfigError: If a part cannot be made or does not fit the others.
     """
     if OmegaConf.select(cfg, "model.context_dim", default=0) is None:
         raise ConfigError(
-            f"{cfg.name}: this model conditions on labels, and the data have none (data.num_classes=null).\n"
+            f"{cfg.name}: this model conditions on labels, but the data have none (data.num_classes=null).\n"
             "Ways out: model=vae, or data with labels such as data=mnist"
         )
     data = make(cfg, "data")
@@ -116,8 +117,8 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
         if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
             raise ValueError(
-                f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images in excess, and "
-                "objective=semi_supervised alone weights them down: choose model=m2, or data.labelled_per_batch=null"
+                f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images too often, and "
+                "only objective=semi_supervised corrects that: choose model=m2, or data.labelled_per_batch=null"
             )
         if data.labelled is not None and model.needs_labels:
             raise ValueError(
@@ -125,7 +126,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
                 "Ways out: model=m2, or data.labelled=null"
             )
         if cfg.trainer.get("compile"):
-            # In place, the networks alone: the same keys in checkpoints, the same numbers from the distributions.
+            # Only the networks, and in place: the keys in checkpoints and the code of the distributions do not change.
             model.encoder.compile()
             model.decoder.compile()
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
@@ -133,7 +134,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
         if getattr(model.likelihood, "mean", "identity") == "sigmoid":
             _check_sigmoid(model, data)
         if cfg.monitor not in monitors:
-            raise ValueError(f"monitor={cfg.monitor}: of this model choose one of {', '.join(monitors)}")
+            raise ValueError(f"monitor={cfg.monitor}: for this model choose one of {', '.join(monitors)}")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return model, data
@@ -141,7 +142,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
 
 def _check_support(model: VAE, data: Images) -> None:
     support, pixels = support_of(model.likelihood, data.image_shape), data.representation
-    is_grey_allowed = getattr(model.likelihood, "allow_grey", False) and not pixels.is_real
+    is_grey_allowed = model.likelihood.allow_grey and not pixels.is_real
     if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
         return
     if pixels.is_real:
@@ -151,10 +152,10 @@ def _check_support(model: VAE, data: Images) -> None:
     else:
         ways = (
             "data.binarize=dynamic (static, threshold); likelihood=gaussian_shared; or likelihood.allow_grey=true,\n"
-            "the customary bce of grey pixels, which is no probability: the ELBO is recorded as no bound"
+            "the usual bce of grey pixels, which is not a probability: the ELBO is then recorded as not a bound"
         )
     name = type(model.likelihood).__name__
-    raise ValueError(f"{name} scores pixels in {support}, the data are {pixels.title}.\nWays out: {ways}")
+    raise ValueError(f"{name} scores pixels in {support}, but the data are {pixels.title}.\nWays out: {ways}")
 
 
 def _check_sigmoid(model: VAE, data: Images) -> None:
@@ -172,10 +173,10 @@ def _check_sigmoid(model: VAE, data: Images) -> None:
 
 
 def prepare(data: Images, world_size: int = 1) -> None:
-    """Fetches and reads the images of training, to be shared out among `world_size` processes.
+    """Fetches and reads the training images, which `world_size` processes will share.
 
     Raises:
-        ConfigError: If files are missing or corrupt, or not what the config says.
+        ConfigError: If files are missing or corrupt, or differ from what the config says.
     """
     try:
         data.check_shares(world_size)
@@ -186,7 +187,7 @@ def prepare(data: Images, world_size: int = 1) -> None:
 
 
 def bound(model: VAE, data: Images) -> dict[str, Any]:
-    """What the run's ELBO bounds; ELBOs compare where these agree."""
+    """What the ELBO of the run bounds; two ELBOs can be compared if these values agree."""
     support = support_of(model.likelihood, data.image_shape)
     return {
         "of": model.bounds,

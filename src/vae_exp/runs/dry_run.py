@@ -1,4 +1,4 @@
-"""Whether the parts of a model fit: blank images go through them and their shapes are held against each other."""
+"""Whether the parts of a model fit together: blank images go through them, and the shapes are compared."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ __all__ = ["check_shapes"]
 
 @torch.no_grad()
 def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
-    """Sends two blank images `(C, H, W)` through a model and its objective; the model is left as it was.
+    """Sends two blank images `(C, H, W)` through a model and its objective; does not change the model.
 
     Returns:
-        The terms that validation logs.
+        The names of the terms that validation logs.
 
     Raises:
-        ValueError: If two parts do not fit; it names them and the shapes.
+        ValueError: If two parts do not fit together; it names them and the shapes.
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -30,7 +30,7 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
     y = model.example_y(2)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # An objective may; there is no trainer yet.
+            # An objective may log, but there is no trainer yet.
             warnings.filterwarnings("ignore", "You are trying to `self.log")
             model.eval()
             _check(model, x, y)
@@ -74,7 +74,7 @@ def _check(model: VAE, x: Tensor, y: Tensor) -> None:
 
 
 def _try_objective(model: VAE, x: Tensor, y: Tensor) -> list[str]:
-    """The names of what is logged of a batch."""
+    """The names of the terms that are logged for a batch."""
     _, draw = _try("objective", lambda: model.objective(model, x, y, model.step))
     names = ["loss", *_try("objective", lambda: draw.terms)]
     if "kl" in names:
@@ -85,7 +85,7 @@ def _try_objective(model: VAE, x: Tensor, y: Tensor) -> list[str]:
 
 
 def _space(distribution: Distribution) -> str:
-    """What a distribution is over, for people."""
+    """What a distribution is over, in words for messages."""
     if not is_discrete(distribution):
         return "real numbers"
     is_bits = getattr(distribution.support, "base_constraint", None) is constraints.boolean
@@ -97,9 +97,11 @@ def _try(part: str, call: Callable[[], Any]) -> Any:
         return call()
     except (RuntimeError, TypeError, IndexError, AttributeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"{part} does not fit what comes before it: {reason}. See {part} and its options.") from error
+        raise ValueError(
+            f"{part} does not fit what comes before it: {reason}. Check {part} and its options."
+        ) from error
 
 
 def _expect(part: str, needed: str, fits: bool, given: Any) -> None:
     if not fits:
-        raise ValueError(f"{part} gives shape {tuple(given)}, needed is {needed}: see {part} and its options")
+        raise ValueError(f"{part} gives shape {tuple(given)}, but needed is {needed}: check {part} and its options")

@@ -1,4 +1,4 @@
-"""A run folder: its config, its checkpoints, its files; nothing of it is instantiated here."""
+"""A run folder: its config, its checkpoints and its files. Nothing is instantiated here."""
 
 import json
 import logging
@@ -30,28 +30,36 @@ __all__ = [
 
 log = logging.getLogger("vae_exp")
 
-# What a resumed run may change; all else makes it the run it is.
+# What a resumed run may change; everything else must stay the same.
 FREE_GROUPS = ("trainer", "logger", "callbacks")
 FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
 DEVICES = ("accelerator", "devices", "strategy")
+# What the configs of earlier runs do not state of their loggers.
+FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
+OF_LOGGERS = {
+    "vae_exp.loggers.CSV": FOLDER | STEP,
+    "vae_exp.loggers.make_wandb": FOLDER | ID,
+    "vae_exp.loggers.make_mlflow": FOLDER | ID,
+    "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
+}
 
 
 def load_config(folder: str | Path) -> DictConfig:
     """The resolved config of a run.
 
     Raises:
-        ConfigError: If the folder is no run folder.
+        ConfigError: If the folder is not a run folder.
     """
     for name in ("config.yaml", "run.json"):
         if not (Path(folder) / name).is_file():
-            raise ConfigError(f"{folder} is no run folder: it holds no {name}. Runs are under outputs/")
+            raise ConfigError(f"{folder} is not a run folder: it has no {name}. Runs are under outputs/")
     cfg = OmegaConf.load(Path(folder) / "config.yaml")
     assert isinstance(cfg, DictConfig)
     return cfg
 
 
 def checkpoint(folder: str | Path, name: str) -> Path:
-    """The checkpoint `best` or `last` of a run.
+    """The path of the checkpoint `best` or `last` of a run.
 
     Raises:
         ConfigError: If there is none.
@@ -64,17 +72,17 @@ def checkpoint(folder: str | Path, name: str) -> Path:
 
 
 def fingerprint(path: Path) -> str | None:
-    """The first 16 digits of the sha256 of a file, by which results know their weights; None where it is missing."""
+    """The first 16 digits of the sha256 of a weights file, which results store; None if the file is missing."""
     return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds: tensors and plain values.
+    """The content of a checkpoint: tensors and plain values.
 
     Raises:
         ConfigError: If the file is corrupt.
     """
-    import torch  # when it is needed: a wrong folder is named at once
+    import torch  # imported late, so that a wrong folder is reported at once
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -83,7 +91,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: "VAE", path: Path) -> None:
-    """Loads the weights of a checkpoint into a model of the same parts.
+    """Loads the weights of a checkpoint into a model that has the same parts.
 
     Raises:
         ConfigError: If the parts differ or the file is corrupt.
@@ -93,22 +101,24 @@ def load_weights(model: "VAE", path: Path) -> None:
         model.is_new = False
     except RuntimeError as error:
         reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
-        raise ConfigError(f"{path} is of a model with other parts: {reason}") from error
+        raise ConfigError(f"{path} is from a model with other parts: {reason}") from error
 
 
 def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
-    """The config of the run `cfg.resume`, changed by what the command line sets.
+    """The config of the run `cfg.resume`, with the changes that the command line sets.
 
     Raises:
-        ConfigError: If there is no such run, it has no checkpoint, or the command line exchanges its parts.
+        ConfigError: If there is no such run, it has no checkpoint, or the command line changes what must stay the same.
     """
     saved = load_config(cfg.resume)
+    for name, node in (saved.get("logger") or {}).items():
+        saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
     before = saved.copy()
     epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
     for word in hydra.overrides.task:
         key = word.lstrip("+~").partition("=")[0]
-        if key == "trainer":  # where to train; for how long is the run's own
+        if key == "trainer":  # change where to train, but not for how long
             saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
         elif key in FREE_GROUPS:
             saved[key] = cfg[key]
@@ -116,25 +126,25 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         else:
             raise ConfigError(
-                f"{word}: a resumed run goes on as it began, "
+                f"{word}: a resumed run continues as it began; "
                 f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
                 f"For another model, optimizer or data start a run with {override('init_from', cfg.resume)}"
             )
     if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
         raise ConfigError(
-            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, give more"
+            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, set a larger number"
         )
     status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
     if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
         raise ConfigError(
-            f"{cfg.resume} was trained to its end, trainer.max_epochs={saved.trainer.max_epochs} at most: "
-            "to go on give it more, or another callbacks.early_stopping.patience"
+            f"{cfg.resume} has ended, with at most trainer.max_epochs={saved.trainer.max_epochs}: "
+            "to continue, set a larger number, or another callbacks.early_stopping.patience"
         )
     return saved
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either the old one or the new one, never half of it; what is no number becomes null."""
+    """Writes a JSON file that is never half written: it is the old one or the new one. nan and infinity become null."""
     part = path.with_name(path.name + ".part")
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
     part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
@@ -142,17 +152,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
-    """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
+    """Calls `work` on every run folder that `cfg.run` names; if one fails, the others are still done.
 
     Arguments:
-        cfg: With the keys of `conf/trained.yaml`.
-        work: What is done with a folder.
+        cfg: A config with the keys of `conf/trained.yaml`.
+        work: A function of one run folder.
 
     Returns:
-        What it gave, by run folder.
+        The results of `work`, by run folder.
 
     Raises:
-        ConfigError: If there is no such run; at the end, if any failed, with the reason of each.
+        ConfigError: If there is no such run; at the end, if any run failed, with the reason for each.
     """
     folders = run_folders(cfg)
     results, failed = {}, []
@@ -170,24 +180,24 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
 
 
 def run_folders(cfg: DictConfig) -> list[Path]:
-    """The folders that `cfg.run` names: one, a pattern of several, or a list of these.
+    """The folders that `cfg.run` names: one folder, a pattern for several, or a list of these.
 
     Raises:
-        ConfigError: If there are none, or the only one is no run folder; if results cannot go where `cfg.logger` says.
+        ConfigError: If there are none, or the only one is not a run folder, or `cfg.logger` is not none or wandb.
     """
     if cfg.logger and "wandb" not in cfg.logger:
         raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
     runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
     folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
     if not folders:
-        raise ConfigError("run=[]: give a run folder, a pattern of several, or a list of these")
+        raise ConfigError("run=[]: give a run folder, a pattern for several, or a list of these")
     if len(folders) == 1:
         load_config(folders[0])
     return folders
 
 
 def _folders(run: str) -> list[Path]:
-    """Run folders: the one of this name, or those that a pattern fits."""
+    """The run folder with this name, or the run folders that match the pattern."""
     pattern = Path(run)
     if pattern.exists() or not any(sign in run for sign in "*?["):
         return [pattern]

@@ -1,4 +1,4 @@
-"""`run.json`: where a run comes from, what its numbers bound and how it ended."""
+"""`run.json`: what started a run and on which machine, what its numbers bound, and how it ended."""
 
 import json
 import os
@@ -24,8 +24,8 @@ class Record:
 
     Arguments:
         folder: The run folder.
-        run_id: For a new run.
-        content: What the caller knows of the run.
+        run_id: The id, used if the run is new.
+        content: What else the caller knows about the run.
     """
 
     def __init__(self, folder: Path, run_id: str, **content: Any) -> None:
@@ -40,17 +40,17 @@ class Record:
 
     @property
     def run_id(self) -> str:
-        """The same through all resumes."""
+        """The id of the run; resuming does not change it."""
         return self.content["run_id"]
 
     def finish(self, error: BaseException | None, **content: Any) -> None:
         """Writes how the run ended.
 
         Arguments:
-            error: What stopped it, None if nothing did.
+            error: The error that stopped the run, None if there was none.
             content: Results.
         """
-        # Sums over the starts of a resumed run.
+        # For a resumed run this is the sum over its starts.
         seconds = self.content.get("wall_seconds", 0.0) + time.perf_counter() - self._clock
         self.content |= {"wall_seconds": round(seconds, 2), **content}
         if error is None:
@@ -64,7 +64,7 @@ class Record:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout the package runs from and whether it was changed since; None outside a checkout."""
+    """The commit of the git checkout that holds the package, and whether files differ from it; None without git."""
 
     def git(*args: str) -> str:
         folder = Path(__file__).parent

@@ -20,21 +20,21 @@ log = logging.getLogger("vae_exp")
 
 Batch = tuple[Tensor, Tensor]
 PLAIN = (Number, str, type(None))
-OF_LIGHTNING = vars(pl.LightningModule()).keys()  # what every module has and no part has set
+OF_LIGHTNING = vars(pl.LightningModule()).keys()  # attributes that every module has and no part has set
 
 
 class Graph:
     """Runs a step eagerly a few times, then captures it, then replays it.
 
-    The eager steps are ordinary ones; in them libraries and the optimizer allocate what they keep. A step that
-    cannot be captured stays eager, and the reason is logged. The generator of the noise is seeded between replays
-    as between eager steps, so the numbers are the same.
+    The eager steps are ordinary training steps. In them, libraries and the optimizer allocate the memory that they
+    keep. A step that cannot be captured stays eager, and the reason is logged. The noise generator is seeded before
+    each replay just as before each eager step, so the numbers are the same.
 
     Arguments:
-        step: `(batch, batch_idx) -> loss`: gradients to None, loss, backward, optimizer.
-        model: Whose step it is.
-        optimizer: Which it ends with.
-        warmup: Eager steps before the capture.
+        step: `(batch, batch_idx) -> loss`: sets gradients to None, computes the loss, runs backward and the optimizer.
+        model: The model that the step trains.
+        optimizer: The optimizer that the step uses.
+        warmup: Number of eager steps before the capture.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Graph:
         self.built_in = self._built_in()
 
     def is_outdated(self) -> bool:
-        """Whether something has changed that a captured step would not follow."""
+        """Whether something has changed that the captured step would ignore."""
         return self.built_in != self._built_in()
 
     def _built_in(self) -> list[Any]:
@@ -64,13 +64,13 @@ class Graph:
             {name: value for name, value in vars(module).items() if name not in OF_LIGHTNING}
             for module in self.model.modules()
         )
-        # Of the model itself its plain values alone: it also holds what training writes to at each step.
+        # For the model itself, only its plain values: it also holds objects that training changes at each step.
         own = {name: value for name, value in own.items() if isinstance(value, PLAIN)}
         numbers = _plain_values([own, parts, self.model.objective], set())
         return [copy.deepcopy(groups), held, trained, modes, numbers]
 
     def __call__(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; returns its loss."""
+        """Runs one step and returns its loss."""
         if self.eager_left:
             self.eager_left -= 1
             return self._aside(batch, batch_idx)
@@ -87,7 +87,7 @@ class Graph:
         return loss
 
     def _aside(self, batch: Batch, batch_idx: int) -> Tensor:
-        """A step on another stream than the default one, which cannot be captured."""
+        """Runs a step on a stream of its own, because the default stream cannot be captured."""
         stream, current = torch.cuda.Stream(), torch.cuda.current_stream()
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
@@ -100,7 +100,7 @@ class Graph:
         before = len(noted)
         self.batch = batch[0].clone(), batch[1].clone()
         graph = torch.cuda.CUDAGraph()
-        # Fused optimizers keep all they change on the device, as those that are `capturable` do.
+        # Fused optimizers keep everything that they change on the device, as `capturable` ones do.
         fused = [group for group in self.optimizer.param_groups if group.get("fused") and not group.get("capturable")]
         for group in fused:
             group["capturable"] = True
@@ -109,7 +109,7 @@ class Graph:
                 self.step(self.batch, 0)
             self.terms, self.loss, _ = noted[-1]
             self.graph = graph
-        except Exception as error:  # whatever a part does that a graph cannot hold
+        except Exception as error:  # a part can do anything that a graph does not support
             self.has_failed = True
             reason = str(error).strip().splitlines() or [type(error).__name__]
             log.warning("the step cannot be captured as a CUDA graph and runs eagerly: %s", reason[0])
@@ -120,8 +120,8 @@ class Graph:
 
 
 def _plain_values(held: Any, seen: set[int]) -> Any:
-    """Numbers and strings of an object and of what it holds, under their names; None in the place of tensors, modules,
-    classes and functions."""
+    """Numbers and strings of an object and of the objects in it, by name; None in place of tensors, modules, classes
+    and functions."""
     if isinstance(held, PLAIN):
         return held
     if id(held) in seen or isinstance(held, Tensor | nn.Module | type | FunctionType):
@@ -134,6 +134,6 @@ def _plain_values(held: Any, seen: set[int]) -> Any:
 
 
 def is_capturable(optimizer: Optimizer) -> bool:
-    """Whether all that the optimizer changes lies on the device; others count their steps in Python."""
+    """Whether everything that the optimizer changes is on the device; other optimizers count their steps in Python."""
     on_device = all(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     return on_device or type(optimizer) is torch.optim.SGD

@@ -1,4 +1,4 @@
-"""Trains one model from a config, in a run folder of its own."""
+"""Trains one model from a config, in its own run folder."""
 
 import logging
 import secrets
@@ -7,21 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from vae_exp.config import ConfigError
 from vae_exp.ledger import NonFiniteError
-from vae_exp.loggers import CSV
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.overrides import override
 from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
+from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
 from vae_exp.runs.folder import checkpoint, load_checkpoint, load_config, load_weights, resumed_config
 from vae_exp.runs.record import Record
@@ -30,37 +29,37 @@ from vae_exp.training.trainer import make_trainer
 
 __all__ = ["train", "train_job", "train_rank"]
 
-# What changes no number of an experiment beyond its tolerance, which is over seeds.
+# Keys that change no number of an experiment by more than its tolerance; the tolerance covers different seeds.
 UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "trainer.enable_progress_bar", "expected")
 
 log = logging.getLogger("vae_exp")
 
 
 def train_job(cfg: DictConfig) -> float | None:
-    """Trains what the command line asked for; returns the monitored metric, for sweepers that optimise."""
+    """Trains the model of the command line; returns the monitored metric, for sweepers that optimise."""
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if cfg.resume:
         cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume).resolve()
     elif (folder / "config.yaml").exists():
         raise ConfigError(
-            f"{folder} holds a run already: {override('resume', folder)} continues it, another hydra.run.dir starts one"
+            f"{folder} already holds a run: {override('resume', folder)} continues it, another hydra.run.dir starts one"
         )
     if OmegaConf.is_dict(cfg.expected) and not all(map(_is_as_expected, hydra.overrides.task)):
-        cfg.expected = None  # of the experiment as it is
+        cfg.expected = None  # it holds only for the unchanged experiment
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     return train(OmegaConf.create(resolved), folder).get(f"best/{cfg.monitor}")
 
 
 def _is_as_expected(word: str) -> bool:
-    """Whether an override leaves the numbers of an experiment where they are, within their tolerance."""
+    """Whether an override keeps the numbers of an experiment within their tolerance."""
     key = word.lstrip("+~").partition("=")[0]
     return key in UNCHANGED or key.partition(".")[0] in ("hydra", "logger")
 
 
 def train_rank(folder: Path) -> None:
-    """Takes part in the run of `folder` as one of the processes that DDP starts; the first one reports errors."""
+    """Joins the run of `folder` as one of the processes that DDP starts; only the first process reports errors."""
     try:
         train(load_config(folder), folder)
     except ConfigError as error:
@@ -71,15 +70,15 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     """Trains a model.
 
     Arguments:
-        cfg: A resolved config. With `resume` set, `folder` holds a run that is continued.
+        cfg: A resolved config. If `resume` is set, the run in `folder` is continued.
         folder: The run folder.
 
     Returns:
-        The last value of every metric, those of the test split among them, and the best of the monitored one as
-        `best/...`; nats per image.
+        The last value of every metric, including those of the test split, and the best value of the monitored metric
+        as `best/...`; nats per image.
 
     Raises:
-        ConfigError: If the config is wrong, data are missing or corrupt, or a loss is no number.
+        ConfigError: If the config is wrong, data are missing or corrupt, or a loss is not a finite number.
     """
     check_values(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
@@ -87,11 +86,12 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     if cfg.init_from and not cfg.resume:
         load_weights(model, checkpoint(cfg.init_from, "best"))
     last = checkpoint(folder, "last") if cfg.resume else None
-    trainer = make_trainer(cfg, folder)
+    with known_run(run_dir=str(folder)):
+        trainer = make_trainer(cfg, folder)
     record = None
     is_zero = trainer.is_global_zero
     if is_zero:
-        # Before the run begins: missing files are the first thing a user hears of, not the last.
+        # Before the run begins, so that a user learns at once that files are missing.
         prepare(data, trainer.world_size)
         folder.mkdir(parents=True, exist_ok=True)
         cfg.data.root = str(Path(cfg.data.root).resolve())
@@ -100,16 +100,19 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        trainer.loggers = _make_loggers(cfg, folder, record)
-        if last is not None and is_zero:
-            _rewind(trainer.loggers, last)
+        run_id, first_step = record and record.run_id, load_checkpoint(last)["global_step"] if last else 0
+        with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
+            trainer.loggers = [make(cfg, f"logger.{name}") for name in cfg.get("logger") or {}]
+        for logger in trainer.loggers if is_zero else []:
+            logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
         with _argv_of_ranks(folder):
             trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
         metrics |= _values(trainer)
         best = folder / "checkpoints" / "best.ckpt"
-        score = getattr(trainer.checkpoint_callback, "best_model_score", None)
-        if score is not None:
-            metrics[f"best/{cfg.monitor}"] = float(score)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.monitor == cfg.monitor:
+                score = callback.best_model_score
+                metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
         if cfg.test:
             path = str(best) if best.exists() else None
             trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
@@ -117,7 +120,7 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     except BaseException as caught:
         error = caught
         if isinstance(caught, SIGTERMException):
-            raise SystemExit(143) from caught  # as a shell reports it; Lightning alone would exit with 0
+            raise SystemExit(143) from caught  # as a shell reports SIGTERM; Lightning alone would exit with 0
         if isinstance(caught, NonFiniteError | MisconfigurationException):
             raise ConfigError(str(caught)) from caught
         raise
@@ -138,29 +141,12 @@ def _values(trainer: pl.Trainer) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _make_loggers(cfg: DictConfig, folder: Path, record: Record | None) -> list[Logger]:
-    hparams = OmegaConf.to_container(cfg)
-    loggers = []
-    for name in cfg.get("logger") or {}:
-        kwargs: dict[str, Any] = {"save_dir": str(folder)}
-        if name in ("wandb", "mlflow"):
-            kwargs |= {"run_id": record.run_id if record else None, "hparams": hparams}
-        loggers.append(make(cfg, f"logger.{name}", **kwargs))
-    return loggers
-
-
-def _rewind(loggers: list[Logger], last: Path) -> None:
-    """Drops what was logged after the checkpoint: the resumed run goes through these steps again."""
-    for logger in loggers:
-        if isinstance(logger, CSV):
-            logger.truncate(load_checkpoint(last)["global_step"])
-
-
 @contextmanager
 def _argv_of_ranks(folder: Path) -> Iterator[None]:
-    """Lightning starts the other processes of DDP with this one's argv, `-m a=1,2` included.
+    """Makes the other processes of DDP run this job.
 
-    They must run this job, not the sweep: they are sent to the resolved config in its folder.
+    Lightning starts them with the command line of this process, which can be a sweep (`-m a=1,2`). So they are given
+    the folder of the job, with its resolved config, instead.
     """
     argv = sys.argv
     sys.argv = [argv[0], "--rank-of", str(folder.resolve())]
@@ -171,20 +157,20 @@ def _argv_of_ranks(folder: Path) -> Iterator[None]:
 
 
 def _close_wandb(exit_code: int) -> None:
-    """Closes the run, or the next job of a sweep would log into it."""
+    """Closes the run; otherwise the next job of a sweep would log into it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=exit_code)
 
 
 def _report(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> Path | None:
-    """Writes the page of the run, with the model and the images that are in memory."""
+    """Writes the page of the run, using the model and the images that are in memory."""
     try:
-        is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # what the test has loaded
+        is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # the test has loaded it
         trained = of_training(trainer, cfg.name, "best" if is_best else "last")
         trained.model.to(trained.data.device).eval().requires_grad_(False)
         return write_page(folder, fill_in(trained))
-    except Exception as error:  # whatever it is: the run is finished and stays so
+    except Exception as error:  # any error: the run itself has finished
         log.warning("no report: %s: %s", type(error).__name__, error)
         return None
 
@@ -209,9 +195,9 @@ def _summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float], steps: 
         log.info("report          %s", folder / page.name)
     best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     if not last.exists() and not best.exists():
-        log.info("no checkpoint was written: nothing can be done with this run")
+        log.info("no checkpoint was written, so no command can use this run")
         return
     if not best.exists():
-        log.info("no validation took place: there is no best checkpoint, the last weights are what was tested")
+        log.info("there was no validation and so no best checkpoint: the last weights were tested")
     words = [override("run", folder), *([] if best.exists() else ["checkpoint=last"])]
     log.info("next            %s", " ".join([shlex.quote(str(python)), "-m vae_exp.evaluate", *words]))

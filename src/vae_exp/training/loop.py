@@ -1,8 +1,8 @@
-"""The training loop: Lightning's, with several steps to each of its batches.
+"""The training loop: Lightning's, but with several steps each time that Lightning asks for one.
 
-For a small VAE, Lightning's hooks, logs and progress bar take about as long as a step. Here they follow every
-fiftieth step, or the step that they have something to do after: to log, to validate, to save, to stop. Lightning's
-own counters are kept as if it had made each step by itself, so that nothing else need know.
+For a small VAE, Lightning's hooks, logs and progress bar take about as long as a step. Here they run after every
+fiftieth step, or earlier if there is something to do: to log, to validate, to save, to stop. Lightning's own counters
+are updated as if Lightning had made each step itself, so no other code needs to know of this loop.
 """
 
 import inspect
@@ -34,15 +34,16 @@ OF_BATCH = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_ba
 
 
 class Steps(_AutomaticOptimization):
-    """Steps on the batch that Lightning fetched and on those that follow, up to the next event.
+    """Makes the step on the batch that Lightning fetched and the steps on the next batches, up to the next event.
 
-    A callback that overrides `on_train_batch_start` or `on_train_batch_end` hears of every batch, and then each
-    call is one step, unless it says `counts_steps = True`: it reads Lightning's counters instead of counting calls.
+    If a callback overrides `on_train_batch_start` or `on_train_batch_end`, each call makes one step, so that the
+    callback is called for every batch. A callback with `counts_steps = True` does not need this: it reads Lightning's
+    counters instead of counting calls.
 
     Arguments:
-        trainer: Whose loop this is.
-        max_steps: Most steps at a time.
-        cuda_graphs: Whether to make a CUDA graph of the step, where that is possible.
+        trainer: The trainer that runs this loop.
+        max_steps: Largest number of steps in one call.
+        cuda_graphs: Whether to make a CUDA graph of the step, if that is possible.
     """
 
     def __init__(self, trainer: pl.Trainer, max_steps: int = 50, cuda_graphs: bool = True) -> None:
@@ -72,10 +73,10 @@ class Steps(_AutomaticOptimization):
             loop._batches_that_stepped = trainer.global_step
             model.step.fill_(trainer.global_step)
             outputs = step(optimizer, batch_idx, kwargs)
-            # Several processes agree on a signal between two calls.
+            # Several processes agree on whether a signal arrived between two calls.
             if batch_idx == last or (trainer.received_sigterm and trainer.world_size == 1):
                 return outputs
-            # What Lightning does from one step to the next.
+            # The same as Lightning does between two steps.
             loop.batch_progress.increment_processed()
             if trainer.lr_scheduler_configs:
                 loop.update_lr_schedulers("step", update_plateau_schedulers=False)
@@ -118,7 +119,7 @@ class Steps(_AutomaticOptimization):
         return loss
 
     def _special(self, optimizer: Optimizer) -> str | None:
-        """What needs Lightning's own step; None if nothing does."""
+        """What makes Lightning's own step necessary; None if nothing does."""
         trainer, model = self.trainer, self.trainer.lightning_module
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         needs = {
@@ -153,7 +154,7 @@ class Steps(_AutomaticOptimization):
             self._graph = Graph(partial(self._update, optimizer), model, optimizer)
 
     def _batches_to_event(self) -> int:
-        """The batches up to the first after which Lightning has something to do, the current one included."""
+        """The number of batches, including this one, up to the next one after which Lightning has something to do."""
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         model = type(trainer.lightning_module)
         of_model = (model.on_train_batch_start, model.on_train_batch_end)

@@ -1,4 +1,4 @@
-"""The trainer of a run: Lightning's, in the run's folder, with our loop and checkpoints that are whole."""
+"""The trainer of a run: Lightning's, with our training loop and checkpoints that are never half written."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vae_exp.config import ConfigError
@@ -23,7 +24,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
-    """The trainer of a run, writing into its folder; it has no loggers yet.
+    """The trainer of a run, which writes into the run folder; it has no loggers yet.
 
     Raises:
         ConfigError: If the trainer or a callback cannot be made, or this machine lacks the devices.
@@ -33,7 +34,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if precision not in PRECISIONS:
         raise ConfigError(
             f"trainer.precision={precision}: choose one of {', '.join(PRECISIONS)}. "
-            "In true half precision the bound would be half precise, too"
+            "With true half precision the bound, too, would have only half precision"
         )
     if precision == "16-mixed" and cfg.trainer.gradient_clip_val and cfg.optimizer.get("fused"):
         raise ConfigError(
@@ -41,14 +42,22 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         )
     cfg = cfg.copy()
     cuda_graphs = cfg.trainer.pop("cuda_graphs", "auto")
-    cfg.trainer.pop("compile", None)  # of the model, see `build`
+    cfg.trainer.pop("compile", None)  # a setting of the model, see `build`
     if cuda_graphs not in ("auto", False):
         raise ConfigError(f"trainer.cuda_graphs={cuda_graphs}: choose auto or false")
     names = [name for name, node in (cfg.get("callbacks") or {}).items() if node]
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
-    # The folder is no config key: a run that was moved is resumed where it lies.
+    checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
+    # The checkpoint that a run is resumed from is saved last, so that it has the final state of the other callbacks.
+    checkpoints.sort(key=lambda checkpoint: checkpoint.monitor is None)
+    callbacks = [callback for callback in callbacks if callback not in checkpoints] + checkpoints
+    files = [f"{each.dirpath or 'checkpoints'}/{each.filename}.ckpt" for each in checkpoints if each.filename]
+    for file in files:
+        if files.count(file) > 1:
+            raise ConfigError(f"callbacks: two of them write {file}, give each a filename of its own")
+    # The folder is not in the config, so that a run that was moved is resumed in its new place.
     trainer: pl.Trainer = make(
         cfg,
         "trainer",
@@ -59,18 +68,19 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     )
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
     if not isinstance(trainer.accelerator, CUDAAccelerator):
-        # Lightning makes torch look for a GPU in a slow way, and a fused optimizer looks at every step.
+        # With this variable, which Lightning sets, torch looks for a GPU slowly; a fused optimizer looks at each step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
 
 
 def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
-    """Lightning's own launcher within a SLURM allocation whose tasks are not the processes of this run.
+    """Lightning's own launcher, if the tasks of the SLURM allocation are not the processes of this run.
 
-    Lightning takes every process that sees SLURM's variables for one of its tasks, that of an interactive shell too.
+    Without it, Lightning treats every process that has SLURM's variables as one of SLURM's tasks, even in an
+    interactive shell.
 
     Raises:
-        ConfigError: If SLURM started several tasks, and the run is not made of as many processes.
+        ConfigError: If SLURM started several tasks but the run does not have the same number of processes.
     """
     if not SLURMEnvironment.detect():
         return []
@@ -82,27 +92,27 @@ def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
         return []
     if os.environ.get("SLURM_PROCID", "0") != "0":
         raise ConfigError(
-            f"SLURM started {tasks} tasks (SLURM_NTASKS), trainer.devices={cfg.trainer.devices} is one process: "
+            f"SLURM started {tasks} tasks (SLURM_NTASKS), but trainer.devices={cfg.trainer.devices} is one process: "
             f"start it with srun --ntasks=1, or set trainer.devices={tasks}"
         )
     return [LightningEnvironment()]
 
 
 def _quieten_lightning() -> None:
-    """Leaves its warnings, but not what it tells of every device it looked for, nor four that are ours to ignore."""
+    """Hides what Lightning says about devices, and four warnings that do not matter here; keeps its other warnings."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         r".isinstance\(treespec, LeafSpec\)",  # a deprecation within Lightning 2.6.6
-        "Checkpoint directory .* exists",  # a resumed run is meant to write there
-        "The number of training batches .* is smaller than the logging interval",  # the next epoch goes on counting
-        "You're resuming from a checkpoint",  # the data module keeps what Lightning misses in the loader
+        "Checkpoint directory .* exists",  # a resumed run has to write there
+        "The number of training batches .* is smaller than the logging interval",  # the next epoch continues the count
+        "You're resuming from a checkpoint",  # the data module saves the state that Lightning misses in the loader
     ):
         warnings.filterwarnings("ignore", message)
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Checkpoints that are whole or not there: written beside their place, then moved to it."""
+    """Checkpoints that are complete or absent: each is written to another file, which is then renamed."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Writes, flushes to the disk, renames."""

@@ -38,12 +38,12 @@ def samples(
     if pixels not in PIXELS:
         raise ValueError(f"pixels={pixels}: choose {' or '.join(PIXELS)}")
     model = trained.model
-    sampler_ = samplers.sampler(trained, sampler)
+    latents = samplers.sampler(trained, sampler)
     trained.reseed("samples")
     c = model.context(model.example_y(num_images))
-    px = model.decode(sampler_(num_images, c), c)
+    px = model.decode(latents(num_images, c), c)
     images = px.sample() if pixels == "sample" else px.mean
     given = "p(x|z)" if c is None else "p(x|z,y)"
-    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {sampler_.name}"
+    title = f"{trained.cfg.name}\nsamples: {pixels}s of {given}, z from {latents.name}"
     plots.grid(trained.shown(images), title, out / "samples.png")
-    return sampler_.numbers
+    return latents.numbers
