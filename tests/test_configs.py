@@ -161,8 +161,8 @@ def test_every_trainer_is_made_with_every_callback(trainer, tmp_path):
 
 
 @pytest.mark.parametrize("data", ["fashion_mnist", "frey_face", "cifar10", "fake", "npz"])
-def test_grey_and_colour_sets_choose_sse_visibly_and_give_way(data):
-    assert composed(f"data={data}").likelihood._target_ == "vae_exp.likelihoods.Normal"
+def test_grey_and_colour_sets_choose_their_likelihood_visibly_and_give_way(data):
+    assert composed(f"data={data}").likelihood._target_ == "vae_exp.likelihoods.GaussianShared"
     chosen = composed(f"data={data}", "likelihood=bce", "data.binarize=dynamic")
     assert chosen.likelihood._target_ == "vae_exp.likelihoods.Bernoulli"
     build(chosen)
@@ -240,8 +240,8 @@ def test_networks_fit_any_image_without_an_edit(net):
         ("decoder.activation=Relu", r"decoder\.activation=Relu"),
         ("decoder=resnet decoder.channels=[]", r"decoder\.channels=\[\]"),
         ("likelihood=gaussian decoder.output_bias=mean", r"decoder\.output_bias=mean"),
-        ("decoder.output_bias=mean", r"decoder\.output_bias=mean: .* choose decoder\.output_bias=mean_logit"),
-        ("likelihood.mean=tanh", r"likelihood\.mean=tanh"),
+        ("data=fake decoder.output_bias=mean", r"decoder\.output_bias=mean: .* choose decoder\.output_bias=mean_logit"),
+        ("data=fake likelihood.mean=tanh", r"likelihood\.mean=tanh"),
         ("data=linear_gaussian likelihood=gaussian likelihood.mean=sigmoid", r"likelihood\.mean=sigmoid"),
         ("encoder.hidden=3", "encoder"),
         ("+encoder.foo=3", "encoder"),
