@@ -349,7 +349,7 @@ def test_two_latents_are_shown_as_they_are(folder, drawn):
     generated(folder("vae2d"), "embeddings", "projection=tsne")
     model, x, _ = of(folder("vae2d"))
     torch.testing.assert_close(drawn["points"], model.encode(x).mean)
-    assert drawn["axis_names"] == ("z0", "z1")
+    assert drawn["axis_names"] == ["z0", "z1"]
 
 
 @pytest.mark.parametrize("name", ["vamp", "cvae_vamp"])
