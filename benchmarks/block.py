@@ -1,4 +1,4 @@
-"""A callback that makes each epoch of a Lightning run one block: a turn from its first step to its last."""
+"""A callback that makes each epoch of a Lightning run one block: a turn from its first step to its last step."""
 
 from typing import Any
 

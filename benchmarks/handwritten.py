@@ -1,4 +1,4 @@
-"""The opponent: the same VAE as one writes it by hand, without a framework; images in memory, fused kernels."""
+"""For comparison: the same VAE written by hand, without a framework, with images in memory and fused kernels."""
 
 import sys
 
@@ -36,7 +36,7 @@ def main(net, root, steps, precision, bits):
     while True:
         started = start()
         for rows in torch.randperm(len(images), device=device)[: steps * B].split(B):
-            if bits == "tuned":  # as vae_exp gathers and draws them
+            if bits == "tuned":  # gather the images and draw the bits as vae_exp does
                 grey = images.index_select(0, rows)
                 x = (torch.randint(255, grey.shape, dtype=torch.uint8, device=device) < grey).view(torch.uint8).float()
             else:

@@ -1,4 +1,4 @@
-"""Lightning as most repositories use it: torchvision's MNIST through a DataLoader, three `self.log` a step."""
+"""Lightning as most repositories use it: torchvision's MNIST with a DataLoader, three `self.log` in each step."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""pythae's own trainer on the same networks, in a virtual environment of its own; its images are bits already."""
+"""pythae's own trainer on the same networks, in a separate virtual environment; its images are already bits."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""`make bench`: trains by turns with vae_exp, by hand, with pythae and with Lightning as usual; writes README.md.
+"""`make bench`: trains in turns with vae_exp, by hand, with pythae and with usual Lightning; writes README.md.
 
-Every number in that file comes from here. Processes of one thread take turns, a block of steps each, so that a machine
-that slows down slows all of them; a ratio is the median over the rounds of CPU seconds by hand / CPU seconds.
+Every number in that file comes from here. Processes with one thread take turns, one block of steps each, so that a
+slower machine slows all of them; a ratio is the median over the rounds of CPU seconds by hand / CPU seconds.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def ours(net: str, root: str, *options: str) -> list[str]:
 
 
 def systems(net: str, root: str, scratch: Path) -> dict[str, list[str]]:
-    """The command of each system; the first is what the others are compared with."""
+    """The command of each system; the others are compared with the first one."""
     steps, here = str(STEPS[net]), lambda name: str(HERE / name)
     block = (
         f"trainer.limit_train_batches={steps}", "trainer.limit_val_batches=1", "trainer.max_epochs=100000",
@@ -93,7 +93,7 @@ def compare(net: str, root: str, repeats: int, rounds: int) -> list[str]:
             scratch = Path(folder)
             torch.save((MNIST(root).data[:60000].unsqueeze(1) > 127).byte(), scratch / "bits.pt")
             workers = [Worker(name, command, scratch, ENV) for name, command in systems(net, root, scratch).items()]
-            for worker in workers:  # they start side by side, and warm up one after the other
+            for worker in workers:  # they start together and warm up one after the other
                 assert worker.hear() == ["ready"]
             for worker in workers:
                 worker.turn()
@@ -164,7 +164,7 @@ def resident(command: list[str], cwd: Path) -> float:
 
 
 def memory(root: str, scratch: Path) -> list[str]:
-    """Peak memory, and the speed of the first and the last quarter of the epochs: neither moves with them."""
+    """Peak memory, and the speed of the first and last quarter of the epochs: neither should change."""
     rows = []
     for epochs in (4, 16):
         short = (f"trainer.max_epochs={epochs}", "trainer.limit_train_batches=60", "logger=csv")
@@ -178,7 +178,7 @@ def memory(root: str, scratch: Path) -> list[str]:
 
 
 def growth(root: str, scratch: Path) -> list[str]:
-    """Seconds a step by batch and width."""
+    """Seconds for each step, by batch size and width."""
     rows = []
     for batch, width in ((64, 500), (128, 500), (256, 500), (512, 500), (128, 250), (128, 1000)):
         folder = scratch / f"growth{batch}_{width}"
@@ -194,7 +194,7 @@ def growth(root: str, scratch: Path) -> list[str]:
 
 
 def shares(root: str, scratch: Path) -> list[str]:
-    """Where the seconds of a run of the default model go."""
+    """How a run of the default model spends its time."""
     command = ours("A", root, "trainer.max_epochs=5", "+callbacks.shares._target_=shares.Shares", "logger=csv")
     subprocess.run([*command, f"hydra.run.dir={scratch}/shares"], cwd=scratch, env=ENV, check=True, capture_output=True)
     seconds = json.loads((scratch / "shares" / "shares.json").read_text())
@@ -203,7 +203,7 @@ def shares(root: str, scratch: Path) -> list[str]:
 
 
 def scaling(root: str, scratch: Path) -> list[str]:
-    """Wall seconds of one epoch by one process and by two, each of one thread."""
+    """Wall seconds of one epoch with one process and with two, each with one thread."""
     rows, seconds = [], {}
     for devices in (1, 2):
         options = ("trainer=ddp", "trainer.accelerator=cpu") if devices == 2 else ()
@@ -256,7 +256,7 @@ def render(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", help="what to measure anew: training, start, ...; all of it by default")
+    parser.add_argument("sections", nargs="*", help="what to measure again: training, start, ...; all by default")
     parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each system")
     parser.add_argument("--rounds", type=int, default=7, help="blocks of each process")

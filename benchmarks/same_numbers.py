@@ -1,8 +1,8 @@
-"""Whether a change leaves the numbers as they are: twelve small runs, every logged value and the last weights of each.
+"""Whether a change keeps all numbers the same: twelve small runs, with every logged value and the last weights.
 
 `python benchmarks/same_numbers.py A.json` trains them and writes A.json; `... A.json B.json` compares two such files
-bit for bit. The runs are made by the command line alone, so the script works at any commit: PYTHONPATH says whose code
-runs. Options whose default may change are given. It takes about two CPU minutes. Compare files of one machine.
+bit for bit. The script uses only the command line, so it works for any commit: PYTHONPATH chooses the code. Options
+whose default may change are given. It takes about two CPU minutes. Compare only files from the same machine.
 """
 
 import csv
@@ -18,10 +18,15 @@ from typing import Any
 
 import torch
 
+from vae_exp.config import CONF
+
 COMMON = """
 latent_dim=4 seed=1 trainer.accelerator=cpu trainer.max_epochs=3 trainer.log_every_n_steps=1 logger=csv report=false
 trainer.enable_progress_bar=false callbacks.early_stopping=null optimizer.lr=0.003
 """
+# Of a normal on grey pixels the mean became a sigmoid by default; commits before that have no key for it.
+HAS_MEAN = "mean:" in (Path(CONF) / "likelihood" / "gaussian.yaml").read_text()
+IDENTITY = "likelihood.mean=identity" if HAS_MEAN else ""
 MLP = "encoder=mlp encoder.hidden=[16] encoder.out_features=16 decoder=mlp decoder.hidden=[16]"
 CONV = (
     "encoder=conv encoder.channels=[4,8] encoder.out_features=16 decoder=conv decoder.channels=[8,4] decoder.hidden=16"
@@ -31,7 +36,7 @@ GREY = (
     "data=fake data.image_shape=[1,8,8] data.source.size=512 data.val_size=128 data.batch_size=32"  # 12 steps an epoch
 )
 BITS = "data=digits data.binarize=dynamic data.batch_size=128 likelihood=bce"  # 10 steps an epoch
-# One command a run; with two, the second goes on where the first was stopped, in the middle of an epoch.
+# One command for each run. If there are two, the second continues where the first stopped, in the middle of an epoch.
 RUNS = {
     "vae, elbo, bce, vamp": [f"model=vae objective=elbo prior=vamp prior.pseudo_inputs=10 {BITS} {MLP}"],
     "cvae, sse, mixture": [f"model=cvae objective=elbo likelihood=sse prior=mixture {GREY} {CONV}"],
@@ -39,7 +44,7 @@ RUNS = {
         "model=beta_vae likelihood=discretized_logistic corruption=gaussian +schedule@objective.beta=linear "
         f"objective.beta.end=4 objective.beta.steps=20 {GREY} {MLP}"
     ],
-    "hvae, gaussian": [f"model=hvae model.upper_dims=[2] likelihood=gaussian {GREY} {MLP}"],
+    "hvae, gaussian": [f"model=hvae model.upper_dims=[2] likelihood=gaussian {IDENTITY} {GREY} {MLP}"],
     "m2, 100 labels": [
         f"model=m2 model.classifier.hidden=[16] data.labelled=100 data.labelled_per_batch=16 {BITS} {MLP}"
     ],
@@ -49,7 +54,8 @@ RUNS = {
         f"data.dequantize=true {GREY} {MLP}"
     ],
     "beta_tcvae, gaussian_shared": [
-        f"objective=beta_tcvae objective.beta=6 likelihood=gaussian_shared decoder.output_bias=mean {GREY} {MLP}"
+        f"objective=beta_tcvae objective.beta=6 likelihood=gaussian_shared {IDENTITY} decoder.output_bias=mean {GREY} "
+        f"{MLP}"
     ],
     "wake_sleep, categorical_256": [f"objective=wake_sleep likelihood=categorical_256 prior=mixture {GREY} {MLP}"],
     "mmd, scheduled rate": [
@@ -57,7 +63,7 @@ RUNS = {
         f"+schedule@optimizer.lr=cyclical optimizer.lr.end=0.01 optimizer.lr.period=10 {BITS} {MLP}"
     ],
     "sigma_vae, resumed": [
-        f"objective=capacity likelihood=sigma_vae trainer.max_steps=17 test=false {GREY} {MLP}",
+        f"objective=capacity likelihood=sigma_vae {IDENTITY} trainer.max_steps=17 test=false {GREY} {MLP}",
         "trainer.max_steps=30 trainer.max_epochs=9 test=true",
     ],
     "dip, two processes": [
@@ -67,7 +73,7 @@ RUNS = {
 
 
 def train(folder: Path, commands: list[str]) -> dict[str, Any]:
-    """The rows of metrics.csv, as they stand there, and the sha256 of the last weights."""
+    """The rows of metrics.csv, unchanged, and the sha256 of the last weights."""
     commands = [f"{commands[0]} {COMMON} hydra.run.dir={folder}", *(f"resume={folder} {c}" for c in commands[1:])]
     for command in commands:
         line = [sys.executable, "-m", "vae_exp", *command.split()]
@@ -86,7 +92,7 @@ def train(folder: Path, commands: list[str]) -> dict[str, Any]:
 
 
 def difference(a: dict[str, Any], b: dict[str, Any]) -> str:
-    """The first place where two runs differ; empty where none is."""
+    """The first place where two runs differ; empty if they are equal."""
     for one, other in zip_longest(a["rows"], b["rows"], fillvalue={}):
         for name in dict.fromkeys([*one, *other]):
             if one.get(name) != other.get(name):
@@ -95,7 +101,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> str:
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Prints a row a run; whether all are equal."""
+    """Prints one row for each run; returns whether all are equal."""
     for one, other in zip(of_code(a), of_code(b), strict=True):
         print(f"{one} | {other}")
     print(f"\n{'run':31} rows  first difference")

@@ -1,4 +1,4 @@
-"""A callback that writes down where the seconds of a run go."""
+"""A callback that measures how a run spends its time."""
 
 import json
 import time
@@ -11,7 +11,7 @@ __all__ = ["Shares"]
 
 
 class Shares(pl.Callback):
-    """`shares.json`: seconds of training, and of what comes between the epochs."""
+    """Writes `shares.json`: the seconds of training, and of the work between the epochs."""
 
     def __init__(self) -> None:
         self.seconds = {"training": 0.0, "validation, checkpoints, pictures": 0.0}

@@ -1,4 +1,4 @@
-"""Turns: each system trains in a process of its own, one block of steps at a time, when it is told to."""
+"""Turns: each system trains in its own process, one block of steps at a time, when it gets a signal."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ __all__ = ["Worker", "report", "start"]
 
 
 def start() -> float:
-    """Waits for this process's turn; returns the CPU seconds it has used so far."""
+    """Waits for the turn of this process; returns the CPU seconds that it has used so far."""
     print("\nturn: ready", flush=True)
     if not sys.stdin.readline():
         raise SystemExit
@@ -17,12 +17,12 @@ def start() -> float:
 
 
 def report(images: int, started: float) -> None:
-    """Says how many images a block trained on, and the CPU seconds it took."""
+    """Prints how many images a block trained on, and how many CPU seconds it took."""
     print(f"\nturn: {images} {time.process_time() - started}", flush=True)
 
 
 class Worker:
-    """A system in a process of its own that trains when it is its turn."""
+    """A system in its own process, which trains when it is its turn."""
 
     def __init__(self, name: str, command: list[str], scratch: Path, env: dict[str, str]) -> None:
         self.name, self.log = name, (scratch / f"{name.strip('*')[:8]}.log").open("w")

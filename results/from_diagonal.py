@@ -1,7 +1,7 @@
 """`from_diagonal.py OVERRIDES`: four more epochs for the posterior of OVERRIDES, from a trained diagonal normal.
 
-Trains `python -m vae_exp OVERRIDES` with posterior=diagonal_normal to its end first, then takes its best weights, all
-that the two have in common, and goes on with a fresh optimizer. The last line printed is {"test/elbo": ...}.
+First trains `python -m vae_exp OVERRIDES` with posterior=diagonal_normal to its end. Then loads those of its best
+weights that the two models share, and continues with a new optimizer. The last line printed is {"test/elbo": ...}.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""`labels_alone.py OVERRIDES`: the classifier of model=m2 trained on its labelled images alone.
+"""`labels_alone.py OVERRIDES`: the classifier of model=m2, trained only on the labelled images.
 
-All is that of `python -m vae_exp OVERRIDES`: network, initial weights, labelled images, their bits and order,
-optimizer, number of steps; the last weights are tested on the same bits. The last line printed is {"test/error": ...}.
+Everything is the same as in `python -m vae_exp OVERRIDES`: network, initial weights, labelled images, their bits and
+order, optimizer, number of steps. The last weights are tested on the same bits. The last line printed is
+{"test/error": ...}.
 """
 
 import json
@@ -27,7 +28,7 @@ def main() -> None:
     assert isinstance(model, M2)
     prepare(data)
     data.setup("test")
-    made = model.configure_optimizers()  # of all parameters; those that get no gradient stay as they are
+    made = model.configure_optimizers()  # of all parameters; those without a gradient do not change
     optimizer = made["optimizer"] if isinstance(made, dict) else made
     scheduler = made["lr_scheduler"]["scheduler"] if isinstance(made, dict) else None
     batches = data.train_dataloader()

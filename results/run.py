@@ -1,8 +1,8 @@
-"""`make results`: trains models of every kind by the same small budget; writes docs/results.md.
+"""`make results`: trains models of every kind with the same small budget; writes docs/results.md.
 
-Every number in that file comes from here. Two workers of one thread each start the commands as a user types them. What
-they gave is kept in runs.json under the command, and a command that is there is not run again: an interrupted call is
-continued by the next one, and one that failed is tried again.
+Every number in that file comes from here. Two workers with one thread each run the commands as a user types them. Their
+results are stored in runs.json under the command. A command that has a result is not run again, so the next call
+continues an interrupted one; a command that failed is tried again.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PAGE = HERE.parent / "docs" / "results.md"
 RUNS = HERE / "runs.json"
 WORKERS = 2
 TRAIN, ALONE, LATER = "-m vae_exp", "results/labels_alone.py", "results/from_diagonal.py"
-# What changes no number, or saves the time of pictures and of checkpoints nobody goes on from.
+# Options that change no number, or avoid the time for pictures and for checkpoints that are not used.
 QUIET = (
     "trainer=cpu logger=csv trainer.enable_progress_bar=false callbacks.pictures=null callbacks.curves=null "
     "callbacks.last=null callbacks.early_stopping=null"
@@ -45,14 +45,14 @@ SMALL_M2 = (
 
 
 def falling(lr: float, steps: int) -> str:
-    """A learning rate that falls to a tenth: the last steps no longer shake what is tested."""
+    """A learning rate that falls to a tenth, so that the noise of the last steps affects the test less."""
     name = "optimizer.lr"
     return f"+schedule@{name}=exponential {name}.start={lr} {name}.end={lr / 10:g} {name}.steps={steps}"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Rows of a table: a name, what is run, and the options that differ; each with every value of `seed`."""
+    """Rows of a table: a name, the program, and the options that differ; each row runs with every value of `seed`."""
 
     common: str
     rows: dict[str, tuple[str, str]]
@@ -129,7 +129,7 @@ PIXELS = 28 * 20  # of a Frey face
 
 
 def all_commands(names: list[str] | None = None) -> list[str]:
-    """Of these sections, the long ones first: two workers then end at about the same time."""
+    """The commands of these sections, the long ones first, so that two workers end at about the same time."""
     found = [
         command for name in names or SECTIONS for row in SECTIONS[name].rows for command in SECTIONS[name].commands(row)
     ]
@@ -138,7 +138,7 @@ def all_commands(names: list[str] | None = None) -> list[str]:
 
 
 def carry_out(command: str, root: str, extra: list[str]) -> dict[str, Any]:
-    """Runs a command in a folder of its own; what it measured, or the end of what it said where it failed."""
+    """Runs a command in its own folder; returns what it measured or, if it failed, the end of its output."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, *shlex.split(command)[1:], f"data.root={root}", *extra]
         if TRAIN in command:
@@ -161,7 +161,7 @@ def carry_out(command: str, root: str, extra: list[str]) -> dict[str, Any]:
 
 
 def run_all(commands: list[str], runs: dict[str, Any], path: Path, root: str, extra: list[str]) -> None:
-    """Runs what is missing, and writes the file after each command."""
+    """Runs the missing commands, and writes the file after each one."""
     start = time.perf_counter()
     with ThreadPoolExecutor(WORKERS) as pool:
         jobs = {pool.submit(carry_out, command, root, extra): command for command in commands}
@@ -172,7 +172,7 @@ def run_all(commands: list[str], runs: dict[str, Any], path: Path, root: str, ex
                 metrics = result.get("metrics", {})
                 value = next((f"{key} {metrics[key]:.3f}" for key in ("test/error", "test/elbo") if key in metrics), "")
                 passed = time.perf_counter() - start
-                left = passed / count * (len(jobs) - count) / 60  # too much at first: the long ones come first
+                left = passed / count * (len(jobs) - count) / 60  # too large at first, because the long ones come first
                 state = value if value else f"FAILED: {result['failed'].strip().splitlines()[-1:]}"
                 print(
                     f"[{count}/{len(jobs)}] {short(jobs[job])}: {state}, {result['seconds']:.0f} s; "
@@ -185,36 +185,36 @@ def run_all(commands: list[str], runs: dict[str, Any], path: Path, root: str, ex
 
 
 def short(command: str) -> str:
-    """A command without what its section shares."""
+    """A command without the options that all commands of its section share."""
     return next((command.replace(f"{s.common} ", "") for s in SECTIONS.values() if s.common in command), command)
 
 
 def spread(values: list[float]) -> tuple[float, float]:
-    """Mean and standard error; that of one value is unknown."""
+    """Mean and standard error; the error is nan for a single value."""
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return statistics.fmean(values), error
 
 
 def bits_per_dim(elbo: float, is_density: bool) -> float:
-    """Of 256 levels: `-elbo / (D ln 2)`; of a density at (level + u) / 256 eight more."""
+    """For 256 levels `-elbo / (D ln 2)`; for a density at (level + u) / 256, eight more."""
     return -elbo / (PIXELS * math.log(2)) + 8 * is_density
 
 
 def value_of(section: str, command: str, metrics: dict[str, float]) -> float:
-    """The number of the table, from what a run measured."""
+    """The number for the table, from what a run measured."""
     if section == "m2":
         return 100 * metrics["test/error"]
     return bits_per_dim(metrics["test/elbo"], DENSITY in command) if section == "levels" else metrics["test/elbo"]
 
 
 def values_of(name: str, row: str, runs: dict[str, Any]) -> list[float]:
-    """Of all seeds, as far as they are there."""
+    """The values of all seeds that have been run."""
     found = [(command, runs.get(command, {})) for command in SECTIONS[name].commands(row)]
     return [value_of(name, command, run["metrics"]) for command, run in found if "metrics" in run]
 
 
 def against(name: str, row: str, runs: dict[str, Any]) -> str:
-    """The difference from what a row is compared with: the plain VAE, or the classifier on the same labels."""
+    """The difference between a row and the one it is compared with: the plain VAE, or the classifier alone."""
     values = values_of(name, row, runs)
     first = next(iter(SECTIONS[name].rows))
     other = row.replace("m2", "its classifier alone") if name == "m2" else first
@@ -231,7 +231,7 @@ def against(name: str, row: str, runs: dict[str, Any]) -> str:
 
 
 def table(name: str, runs: dict[str, Any]) -> str:
-    """The rows of a section, and below them the commands."""
+    """The rows of a section, followed by the commands."""
     section = SECTIONS[name]
     number = {"m2": "test error, %", "levels": "bits per dim, at most"}.get(name, "test ELBO")
     compared = {"m2": "against the classifier alone", "levels": ""}.get(name, "against the first row")
@@ -277,10 +277,12 @@ def render(runs: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, "uses", []], help="those named, or all")
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, "uses", []], help="these sections, or all")
     parser.add_argument("--root", default=os.environ.get("VAE_EXP_DATA", "data"), help="folder of MNIST")
-    parser.add_argument("--again", action="store_true", help="what was run before, too")
-    parser.add_argument("--quick", type=Path, help="a few steps each, into this folder: to see that all of it runs")
+    parser.add_argument("--again", action="store_true", help="also run what has a result already")
+    parser.add_argument(
+        "--quick", type=Path, help="run a few steps of each, into this folder, to see that everything works"
+    )
     args = parser.parse_args()
     path, page, extra = RUNS, PAGE, []
     if args.quick:

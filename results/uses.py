@@ -1,4 +1,4 @@
-"""What one trained model is scored by and used for; `make results` runs it and writes its part of docs/results.md."""
+"""Scores and uses one trained model; `make results` runs it and writes its part of docs/results.md."""
 
 import json
 import os
@@ -25,14 +25,14 @@ COMMANDS = (
     f"{GENERATE} what=inpaint mask=half",
     f"{GENERATE} what=inpaint mask=random",
 )
-# Where a command leaves its numbers, in the run folder.
+# The file in the run folder to which a command writes its numbers.
 FILES = {"what=anomalies": "images/anomalies/anomalies.json", "what=inpaint": "images/inpaint/inpaint.json"}
 
 
 def measured(words: list[str]) -> dict[str, float]:
-    """Runs a command; wall and CPU seconds, peak resident memory in MB."""
+    """Runs a command; returns wall and CPU seconds, and peak resident memory in MB."""
     start = time.perf_counter()
-    # By itself, not by `subprocess.run`: the kernel then says what this one process took.
+    # Not `subprocess.run`: with `wait4`, the kernel reports the use of this one process.
     started = subprocess.Popen(words, env={**os.environ, "PYTHONWARNINGS": "ignore"}, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(started.pid, 0)
     if status:
@@ -45,7 +45,7 @@ def measured(words: list[str]) -> dict[str, float]:
 
 
 def carry_out(root: str) -> dict[str, Any]:
-    """Every command in turn: what it took, and the numbers it gave."""
+    """Runs every command in turn; returns what it took and the numbers it gave."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         run, known = Path(folder) / "run", {}
@@ -64,7 +64,7 @@ def carry_out(root: str) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The page's part: each command with what it took and the numbers it gave."""
+    """This part of the page: each command with what it took and the numbers it gave."""
     lines = [f"- {found['on']}", ""]
     for command in COMMANDS:
         one = found[command]
@@ -76,7 +76,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def text(numbers: dict[str, Any], name: str) -> str:
-    """A row of a number and its errors; none for what is no number, or an error of another one."""
+    """A row with a number and its errors; empty if it is not a number, or is the error of another number."""
     value = numbers[name]
     if name.endswith("_curve"):
         return f"| `{name}` | {', '.join(f'{k}: {bound:.2f}' for k, bound in value.items())} |"
@@ -87,7 +87,7 @@ def text(numbers: dict[str, Any], name: str) -> str:
 
 
 def main(root: str) -> None:
-    """Runs all of it and keeps the numbers."""
+    """Runs all commands and saves the numbers."""
     USES.write_text(json.dumps(carry_out(root), indent=1) + "\n")
 
 

@@ -80,6 +80,11 @@ def test_lightnings_private_parts_are_known_in_two_places():
             assert private_parts(path) <= of_others, path
 
 
+def test_one_module_of_the_models_knows_lightning():
+    knows = {path.name for path in (SOURCE / "models").glob("*.py") if "pytorch_lightning" in path.read_text()}
+    assert knows == {"module.py"}
+
+
 def caught(path: Path) -> set[str]:
     """Names of the exceptions that a file catches or suppresses."""
     found = set()

@@ -297,7 +297,7 @@ def test_two_processes_fail_in_a_few_lines(tmp_path):
     assert "Traceback" not in done.stderr
     done = command(*SMALL, *failing, "data.batch_size=15", cwd=tmp_path)
     assert done.returncode == 2
-    assert "data.batch_size=15 cannot be shared out among 2 processes" in done.stderr
+    assert "data.batch_size=15 cannot be divided evenly among 2 processes" in done.stderr
 
 
 @pytest.mark.slow

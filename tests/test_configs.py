@@ -168,6 +168,39 @@ def test_grey_and_colour_sets_choose_sse_visibly_and_give_way(data):
     build(chosen)
 
 
+@pytest.mark.parametrize(
+    "data", ["celeba", "cifar10", "fake", "fashion_mnist", "frey_face", "image_folder", "npz", "svhn"]
+)
+def test_grey_and_colour_images_have_a_learned_scale_and_a_mean_where_pixels_are(data):
+    model, _ = build(composed(f"data={data}", "data.image_shape=[1,8,8]", "data.num_classes=null"))
+    assert [name for name, _ in model.likelihood.named_parameters()] == ["log_scale"]
+    mean = model.likelihood(100 * torch.randn(5, 1, 8, 8)).mean
+    assert mean.min() >= 0
+    assert mean.max() <= 1
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_shared", "sigma_vae"])
+def test_real_numbers_have_a_mean_anywhere(likelihood):
+    model, _ = build(composed("data=linear_gaussian", f"likelihood={likelihood}"))
+    params = 100 * torch.randn(5, model.likelihood.params_per_pixel, 4, 4)
+    torch.testing.assert_close(model.likelihood(params).mean, params[:, :1])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs"),
+    [
+        (("data=mnist",), 20),
+        (("data=frey_face",), 167),  # of 15 batches each
+        (("data=frey_face", "data.batch_size=10"), 20),
+        (("data=frey_face", "trainer.max_epochs=3"), 3),
+        (("data=image_folder",), 20),  # of how many images is not known
+        (("data=image_folder", "data.train_size=300"), 1250),
+    ],
+)
+def test_a_small_set_is_trained_for_as_many_steps_as_a_model_needs(overrides, epochs):
+    assert composed(*overrides).trainer.max_epochs == epochs
+
+
 def test_bce_on_grey_pixels_must_be_asked_for_and_is_recorded_as_no_bound():
     cfg = composed("data=fashion_mnist", "likelihood=bce", "likelihood.allow_grey=true")
     assert bound(*build(cfg))["is_bound"] is False
@@ -207,6 +240,9 @@ def test_networks_fit_any_image_without_an_edit(net):
         ("decoder.activation=Relu", r"decoder\.activation=Relu"),
         ("decoder=resnet decoder.channels=[]", r"decoder\.channels=\[\]"),
         ("likelihood=gaussian decoder.output_bias=mean", r"decoder\.output_bias=mean"),
+        ("decoder.output_bias=mean", r"decoder\.output_bias=mean: .* choose decoder\.output_bias=mean_logit"),
+        ("likelihood.mean=tanh", r"likelihood\.mean=tanh"),
+        ("data=linear_gaussian likelihood=gaussian likelihood.mean=sigmoid", r"likelihood\.mean=sigmoid"),
         ("encoder.hidden=3", "encoder"),
         ("+encoder.foo=3", "encoder"),
         ("likelihood._target_=vae_exp.likelihoods.Nothing", "likelihood"),

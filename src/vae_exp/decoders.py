@@ -4,8 +4,8 @@ Normalisations are those of `vae_exp.encoders`. `batch` couples the latents of a
 is one of the probability of the whole batch, under another model than the one that is validated.
 
 The output bias can start at the training images: with `output_bias=mean` at their mean, for likelihoods that read one
-number per pixel, a mean (sse, gaussian_shared, laplace); with `mean_logit` at its logit, for bce. If the last layer has
-a bias for each pixel, this is the mean image, otherwise the mean of each channel.
+number per pixel, a mean (sse, laplace); with `mean_logit` at its logit, for those that read its logit (bce, a sigmoid
+mean). If the last layer has a bias for each pixel, this is the mean image, otherwise the mean of each channel.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import ceil
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -35,6 +36,15 @@ def register_resolvers() -> None:
     def subtract(total: int, *parts: int | None) -> int:
         return total - sum(part or 0 for part in parts)  # null: nothing is cut off
 
+    def epochs(least: int, steps: int, *, _root_: DictConfig) -> int:
+        """Passes over the training images for at least that number of steps; `least` if their number is unknown."""
+        size, batch_size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_size", "batch_size"))
+        return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
+
+    def mean_for(levels: int | str | None) -> str:
+        """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers, `data.levels=null`."""
+        return "identity" if levels is None else "sigmoid"
+
     def monitor_of(key: str, *, _root_: DictConfig) -> str:
         try:
             objective = resolve_name(str(OmegaConf.select(_root_, f"{key}._target_")))
@@ -45,7 +55,7 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    for resolver in (choices, sweep_name, run_folder, subtract, monitor_of, mode_of, help_page):
+    for resolver in (choices, sweep_name, run_folder, subtract, epochs, mean_for, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -11,7 +11,7 @@ from helpers.runs import composed
 from PIL import Image
 
 from vae_exp.config import ConfigError
-from vae_exp.data import Batches, ImageFolder, Images, InFiles, Split
+from vae_exp.data import Batches, ImageFolder, Images, InFiles, Representation, Split
 from vae_exp.data.files import decode
 from vae_exp.training.job import train
 
@@ -286,6 +286,27 @@ def test_bits_that_need_memory(folder, binarize):
     with pytest.raises(ValueError, match=rf"data\.binarize={binarize}.* data\.source\.in_memory=true"):
         images(folder, in_memory=False, binarize=binarize).setup("fit")
     images(folder, in_memory=True, binarize=binarize).setup("fit")
+
+
+def test_a_split_in_files_is_what_it_is_in_memory(folder):
+    """Everything that both can be asked, but for what memory is needed for."""
+    files = source(folder, in_memory=False, workers=0, num_classes=2).load(folder)["train"]
+    memory, chosen, y = files.read(), torch.arange(20) % 3 == 1, torch.arange(20)
+    for a, b in (
+        (files, memory),
+        (files.only(chosen), memory.only(chosen)),
+        (files.with_labels(y), memory.with_labels(y)),
+    ):
+        assert torch.equal(a.y, b.y)
+        assert a.shape == b.shape
+        assert torch.equal(a.pixels(slice(1, 5)), b.pixels(slice(1, 5)))
+        for one, other in zip(*(s.batches([torch.tensor([4, 2])], s.device) for s in (a, b)), strict=True):
+            assert all(map(torch.equal, one, other))
+        assert a.on(torch.device("cpu")) is a
+        assert a.checksum != b.checksum  # of the files, and of the pixels
+    for split in (files, memory):
+        with pytest.raises(ValueError, match=r"data\.levels=unit is for real numbers"):
+            split.check("train", Representation("unit"))
 
 
 @pytest.mark.parametrize("train", [True, False])

@@ -6,10 +6,12 @@ from collections import Counter
 import pytest
 import torch
 from helpers.runs import composed
+from omegaconf import OmegaConf
 from torch.distributions import constraints
 
 from vae_exp.data import Batches, Images, Split
 from vae_exp.runs.build import make
+from vae_exp.runs.trained import Trained
 
 
 class Grey:
@@ -132,18 +134,21 @@ def test_real_numbers_are_left_as_they_are(power, levels, support, title):
     [
         (
             {"source": Real(), "levels": 256},
-            "data.levels=256 is for 256 levels, the pixels are torch.float32: set unit",
+            "data.levels=256 is for 256 levels, but the pixels are torch.float32: set unit",
         ),
-        ({"levels": None}, "data.levels=null is for real numbers, the pixels are torch.uint8: set 2 to 256"),
-        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], the pixels are torch.uint8"),
+        ({"levels": None}, "data.levels=null is for real numbers, but the pixels are torch.uint8: set 2 to 256"),
+        ({"levels": "unit"}, "data.levels=unit is for real numbers in [0, 1], but the pixels are torch.uint8"),
         ({"source": Real(), "levels": "unit"}, "data.levels=unit, but the pixels of train lie in [-1, 1]: scale"),
-        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are no numbers"),
+        ({"source": Real(power=-0.5), "levels": None}, "data.levels=null: some pixels of train are nan or infinite"),
         ({"levels": 2}, "data.levels=2 is for bits"),
         ({"levels": 1}, "data.levels=1: choose 2 to 256"),
         ({"levels": "real"}, "data.levels=real: choose"),
-        ({"levels": None, "binarize": "dynamic"}, "data.binarize=dynamic is for grey levels, these pixels are real"),
+        (
+            {"levels": None, "binarize": "dynamic"},
+            "data.binarize=dynamic is for grey levels, but these pixels are real",
+        ),
         ({"levels": "unit", "binarize": "static"}, "data.binarize=static"),
-        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, these pixels are real"),
+        ({"levels": None, "dequantize": True}, "data.dequantize=true is for 256 grey levels, not for real"),
     ],
 )
 def test_pixels_that_are_not_what_levels_says(options, named):
@@ -318,3 +323,18 @@ def test_a_number_of_training_images_that_is_not_theirs():
     assert len(images(train_size=700).splits["train"].x) == 700
     with pytest.raises(ValueError, match=r"data\.train_size=600, but 700 images .* set data\.train_size=700"):
         images(train_size=600)
+
+
+def test_real_numbers_are_drawn_from_the_least_to_the_greatest_of_images_all_over_the_split(tmp_path):
+    """Not of the first ones, which may be of one kind; by one rule for the pictures of training and of the commands."""
+    data = images(source=Real(power=1), levels=None)  # sorted, from -1 to 1
+    for stage, split in data.splits.items():
+        x = split.x
+        shown = data.shown(x, stage)
+        torch.testing.assert_close(shown, (x - x.min()) / (x.max() - x.min()), rtol=0, atol=0.02)
+        assert torch.equal(Trained(tmp_path, OmegaConf.create({}), None, data, split=stage).shown(x), shown)
+
+
+def test_levels_are_drawn_as_they_are():
+    x = torch.rand(3, 1, 4, 4) * 3 - 1  # a mean may leave [0, 1]
+    assert images().shown(x, "val") is x

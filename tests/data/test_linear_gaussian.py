@@ -83,7 +83,7 @@ def test_a_number_out_of_range_is_named(wrong):
 def test_the_config_ties_the_likelihood_to_the_noise():
     assert composed("data=linear_gaussian", "data.source.noise=0.3").likelihood.scale == 0.3
     assert composed("data=linear_gaussian", "likelihood.scale=0.5").likelihood.scale == 0.5
-    assert composed("data=fake").likelihood.scale == pytest.approx(0.5**0.5)
+    assert composed("data=fake", "likelihood=sse").likelihood.scale == pytest.approx(0.5**0.5)
     data = make(composed("data=linear_gaussian"), "data")
     data.setup("fit")
     assert (data.representation.is_real, data.representation.title) == (True, "real numbers")

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from vae_exp import plots
+from vae_exp import charts
 from vae_exp.chains import BottomUp
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
@@ -265,7 +265,7 @@ def test_verdicts_of_none_and_of_all(tmp_path):
     assert none["verdict"] == "0 of 2 units active"
     assert "nll_without_dead_units_8_images" in none
     every = latents(axes_run(tmp_path, [1.0, 1.0], [1.0, 1.0], num=50), **OPTIONS)
-    assert every["verdict"].startswith("2 of 2 units active: none is idle")
+    assert every["verdict"].startswith("2 of 2 units active: all are in use")
 
 
 def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_path):
@@ -279,7 +279,7 @@ def test_narrow_posteriors_around_means_that_vary_little_have_not_collapsed(tmp_
     assert sum(numbers["kl_per_dim"]) == pytest.approx(closed, rel=1e-4)
     assert numbers["explained_variances"] == pytest.approx([1 / 1.01, 1 / 1.01], abs=0.002)
     assert "collapsed" not in numbers["verdict"]
-    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z says 4.")
+    assert numbers["verdict"].startswith("0 of 2 units active: the posterior means vary little, but z still has 4.")
     assert numbers["nll_without_dead_units_refused"] == "no unit is dead"
 
 
@@ -424,4 +424,5 @@ def test_an_autoencoder_has_a_gap_of_its_error(run):
 @pytest.mark.parametrize("dims", [1, 100])
 def test_the_picture_of_few_and_of_many(dims, tmp_path):
     kl = [2.0 / (1 + d) for d in range(dims)]
-    assert plots.kl_per_dim(kl, [d < 30 for d in range(dims)], "a run", tmp_path / "kl.png").stat().st_size > 5000
+    figure = charts.bars(kl, [f"z{d}" for d in range(dims)], [d < 30 for d in range(dims)], "a run")
+    assert charts.save(figure, tmp_path / "kl.png", "a test").stat().st_size > 5000

@@ -168,7 +168,7 @@ def test_quality_is_refused_where_nothing_can_be_compared(run):
     with pytest.raises(NoMeaningError, match=r"no labels.*quality.inception"):
         evaluated(folder, "metrics=[quality]")
     (folder / "junk.pth").write_text("junk")
-    with pytest.raises(ConfigError, match="no state dict of torchvision's inception_v3"):
+    with pytest.raises(ConfigError, match="not a state dict of torchvision's inception_v3"):
         evaluated(folder, "metrics=[quality]", f"quality.inception={folder / 'junk.pth'}")
 
 

@@ -122,8 +122,8 @@ def test_a_users_picture_is_read_as_the_runs_images_are(run, tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "said"),
     [
-        (np.zeros((9, 8)), "has 8 by 9 pixels, grey; the run's: 8 by 8 pixels, grey"),
-        (np.zeros((8, 8, 3)), r"3 bands \(colours, alpha\); the run's: 8 by 8 pixels, grey"),
+        (np.zeros((9, 8)), "has 8 by 9 pixels, grey; this run needs 8 by 8 pixels, grey"),
+        (np.zeros((8, 8, 3)), r"3 bands \(colours, alpha\); this run needs 8 by 8 pixels, grey"),
         (None, "No such file"),
         (b"junk", "cannot identify image"),
     ],

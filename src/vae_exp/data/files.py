@@ -1,4 +1,4 @@
-"""Pictures in files, of any size and format: cropped, resized, read all at once or when they are needed."""
+"""Pictures in files, of any size and format. They are cropped, resized, and read all at once or when needed."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,13 +26,13 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
     Arguments:
         folder: Where the files are.
         names: Their paths below it, an array of strings.
-        y: Labels, int64 `(N,)`, -1 where there is none.
-        image_shape: `(C, H, W)` to bring them to.
-        in_memory: Whether they are all read before training.
-        workers: Processes that read ahead; as many as there are CPUs at most, 0 for none.
+        y: Labels, int64 `(N,)`, -1 for none.
+        image_shape: `(C, H, W)` after cropping and resizing.
+        in_memory: Whether all are read before training.
+        workers: Number of processes that read ahead, at most the number of CPUs; 0 for none.
     """
 
-    is_fixed = False  # they would have to be kept
+    is_fixed = False  # the bits and noise would need memory
     device = torch.device("cpu")
 
     def __init__(
@@ -58,7 +58,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def checksum(self) -> str:
-        """Of names and sizes of the files, and labels: to read them for a checksum takes as long as an epoch."""
+        """The checksum of file names, file sizes and labels: reading the pixels would take as long as an epoch."""
         sizes = (f"{name} {(self.folder / name).stat().st_size}" for name in self.names)
         files = sha256("\n".join([str(self.image_shape), *sizes]).encode()).digest()
         return sha256(files + self.y.numpy().tobytes()).hexdigest()[:16]
@@ -70,7 +70,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return self.pixels(rows), self.y[rows]
 
     def check(self, name: str, representation: Representation) -> None:
-        """Checks their type alone: they are unread."""
+        """Checks only the type of the pixels, because they are not read yet."""
         representation.check(name, torch.empty(0, dtype=torch.uint8))
 
     def pixels(self, rows: slice | Tensor) -> Tensor:
@@ -91,14 +91,14 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         """All of them in memory, if `in_memory`; else the files, whose bits and noise are drawn batch by batch.
 
         Raises:
-            ValueError: If bits are to be drawn once for all, and there is no room for them.
+            ValueError: If bits must be drawn once and kept, but the pictures are not in memory.
         """
         if self.in_memory:
             return self.read().fixed(representation, generator, in_training)
         if representation.binarize in ("static", "threshold"):
             raise ValueError(
-                f"data.binarize={representation.binarize} fixes the bits of pictures in memory, and these are read "
-                "while training: data.source.in_memory=true, or data.binarize=dynamic"
+                f"data.binarize={representation.binarize} needs all pictures in memory, but these are read during "
+                "training: set data.source.in_memory=true, or data.binarize=dynamic"
             )
         return self
 
@@ -113,14 +113,14 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return Split(torch.from_numpy(pixels), self.y)
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Read ahead of their use on `device`, in the order of `rows`."""
+        """Batches on `device`, read ahead, in the order of `rows`."""
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             self,
             batch_size=None,  # an index is a whole batch
             sampler=rows,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # it draws a seed that nothing uses, and would do so from the run's generator
+            generator=torch.Generator(),  # for a seed that nothing uses; spares the run's generator
         )
         for x, y in loader:
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
@@ -131,7 +131,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
 
 
 def check_channels(image_shape: Sequence[int]) -> None:
-    """Raises ValueError for what is neither grey nor colour."""
+    """Raises ValueError if the image is neither grey nor colour."""
     if len(image_shape) != 3 or image_shape[0] not in (1, 3):
         raise ValueError(f"data.image_shape={list(image_shape)}: pictures are [1, H, W], grey, or [3, H, W], colour")
 
@@ -139,11 +139,11 @@ def check_channels(image_shape: Sequence[int]) -> None:
 def decode(content: bytes, name: str, image_shape: Sequence[int], side: int | None = None) -> npt.NDArray[np.uint8]:
     """A picture file -> uint8 (C, H, W).
 
-    Of its middle (side, side) where that is given, the largest part in the middle that has the shape of the image
-    is resized, bilinear over all the pixels that fall into one (antialiased).
+    If `side` is given, only the (side, side) pixels in the middle are used. The largest central part that has the
+    proportions of the image is cropped and resized, bilinear and antialiased.
 
     Raises:
-        ValueError: If it is no picture, or one of more than 8 bits a channel; with the name.
+        ValueError: If it is not a picture, or has more than 8 bits in each channel; the message names the file.
     """
     from PIL import Image, ImageOps
 
@@ -152,15 +152,15 @@ def decode(content: bytes, name: str, image_shape: Sequence[int], side: int | No
         with Image.open(BytesIO(content)) as image:
             if image.mode.startswith(("I", "F")):  # PIL cuts these off at 255
                 raise ValueError(f"{image.mode}, more than 8 bits a channel")
-            # As its camera was held.
+            # Turn it as the camera was held.
             upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
-    except Exception as error:  # PIL meets junk with errors of any type
+    except Exception as error:  # PIL raises errors of any type for a bad file
         raise ValueError(f"{name} cannot be read as a picture: {error}\n  mend it or take it away") from error
     across, down = (n if side is None else min(n, side) for n in upright.size)
     w = max(1, min(across, round(down * width / height)))
     h = max(1, min(down, round(across * height / width)))
     left, top = round((upright.width - w) / 2), round((upright.height - h) / 2)
-    # Cropped first: `resize(box=...)` looks at pixels around the box, too.
+    # Crop first, because `resize(box=...)` also uses pixels outside the box.
     resized = upright.crop((left, top, left + w, top + h)).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(resized).reshape(height, width, channels).transpose(2, 0, 1)
 
@@ -176,5 +176,5 @@ def fill(pixels: npt.NDArray[np.uint8], read: Callable[[int], npt.NDArray[np.uin
 
 
 def _cpus() -> int:
-    """Those that this process may use."""
+    """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

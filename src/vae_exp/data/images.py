@@ -20,7 +20,7 @@ Stage = Literal["train", "val", "test"]
 
 
 class Images(pl.LightningDataModule):
-    """Images in memory, bytes as such, on the device where it has room, or in their files; batches are floats.
+    """Images in memory (as bytes, on the device if it has enough memory) or in files; batches are floats.
 
     Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
 
@@ -29,22 +29,23 @@ class Images(pl.LightningDataModule):
         root: The folder of the files.
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
-        train_size: Number of images left to train on, checked against the files; None where it is not stated.
-        levels: See `Representation`, as `binarize` and `dequantize`.
-        val_size: Images cut from train to validate on, where the source has no such split of its own.
-        test_size: Images cut from train to test on, where the source has no such split of its own.
+        train_size: Number of images left to train on, checked against the files; None for no check.
+        levels: See `Representation`, also for `binarize` and `dequantize`.
+        val_size: Number of images to cut from train for validation, if the source has no such split.
+        test_size: Number of images to cut from train for the test, if the source has no such split.
         binarize: Whether, and how, grey levels become bits.
         dequantize: Whether levels get noise that makes them real numbers.
-        labelled: Training images that keep their label, as many of each class; the others have y = -1. None: all.
-        labelled_per_batch: Of a training batch, the first ones, drawn from those in turn; the rest have no label.
+        labelled: Number of training images that keep their label, the same number of each class; the others have
+            y = -1. None: all.
+        labelled_per_batch: So many images at the start of each training batch have a label, and the others have none.
             None: the images come as they are.
         batch_size: Images in a training batch of all processes together.
-        eval_batch_size: Likewise to validate and test.
+        eval_batch_size: The same for validation and test.
         seed: Fixes the split, the labels that are kept, the evaluation bits and the dequantisation noise.
         train_seed: Fixes the order of the images, the training bits and the noise of each step.
 
     Raises:
-        ValueError: If an argument is out of its range, or the files are not what the arguments say.
+        ValueError: If an argument is out of its range, or the files do not agree with the arguments.
     """
 
     def __init__(
@@ -86,13 +87,13 @@ class Images(pl.LightningDataModule):
         self.seed = seed
         self.train_seed = train_seed
         self.splits: dict[str, AnySplit] = {}
-        self.device = torch.device("cpu")  # of the batches, where there is no trainer to say it
+        self.device = torch.device("cpu")  # of the batches, if there is no trainer that sets it
         self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
 
     @property
     def checksums(self) -> dict[str, str]:
-        """That of each split read so far; of pictures in files it is of their names and sizes."""
+        """The checksum of each split read so far; for pictures in files, that of their names and sizes."""
         return {name: split.checksum for name, split in self.splits.items()}
 
     def prepare_data(self) -> None:
@@ -100,28 +101,17 @@ class Images(pl.LightningDataModule):
         self.source.fetch(self.root)
 
     def setup(self, stage: str) -> None:
-        """Reads and splits the images; test images are kept for stage `test` alone."""
+        """Reads and splits the images; keeps test images only for the stage `test`."""
         needed: tuple[Stage, ...] = ("test",) if stage == "test" else ("train", "val")
         if all(name in self.splits for name in needed):
             return
-        splits = self.source.load(self.root)
-        for name, split in splits.items():
-            check_split(name, split, self.image_shape, self.num_classes, self.representation)
-        for name, size in (("test", self.test_size), ("val", self.val_size)):
-            if name not in splits:
-                generator = self._generator(0 if name == "test" else 1)
-                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
+        splits = self._load()
         num_train = len(splits["train"].y)
-        if self.train_size not in (None, num_train):
-            raise ValueError(
-                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
-                f"set data.train_size={num_train}, or null"
-            )
         if "train" in needed and self.labelled is not None and self.num_classes is not None:
             splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self._generator(5))
             if self.labelled_per_batch is not None and self.labelled == num_train:
                 raise ValueError(
-                    f"data.labelled_per_batch={self.labelled_per_batch}: every training image has a label, set null"
+                    f"data.labelled_per_batch={self.labelled_per_batch}: every training image has a label, so set null"
                 )
         for name in needed:
             self.splits[name] = self._fixed(splits[name], name)
@@ -129,9 +119,9 @@ class Images(pl.LightningDataModule):
             raise ValueError(f"data.batch_size={self.batch_size} is more than the {num_train} training images")
 
     def check_shares(self, world_size: int) -> None:
-        """Raises ValueError if a training batch cannot be shared out among the processes."""
+        """Raises ValueError if a training batch cannot be divided evenly among the processes."""
         if self.batch_size % world_size:
-            raise ValueError(f"data.batch_size={self.batch_size} cannot be shared out among {world_size} processes")
+            raise ValueError(f"data.batch_size={self.batch_size} cannot be divided evenly among {world_size} processes")
 
     def train_dataloader(self) -> Batches:
         """Shuffled batches; the same ones each epoch with `trainer.overfit_batches`."""
@@ -143,12 +133,12 @@ class Images(pl.LightningDataModule):
         return batches
 
     def training_images(self, whole: bool = False) -> Batches:
-        """Every training image once a pass, as training shows them: what a part is fitted to before it is trained.
+        """Every training image once in each pass, in the form used in training; parts are fitted to them.
 
-        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one at each pass. Needs `setup("fit")`.
+        Batches of `eval_batch_size`, in an order fixed by `train_seed`, another one in each pass. Needs `setup("fit")`.
 
         Arguments:
-            whole: All of them to each process, the same; else its share, which the last batch may not reach.
+            whole: Each process gets all images. Otherwise it gets its share, and the last batch may have none for it.
         """
         batches = self._loader("train", self.eval_batch_size, shuffle=True)
         if whole:
@@ -164,31 +154,31 @@ class Images(pl.LightningDataModule):
         return self._loader("test", self.eval_batch_size)
 
     def batches(self, stage: Stage) -> Batches:
-        """Every image of a split once, in order; of train as training shows them."""
+        """Every image of a split once, in order; for train in the form used in training."""
         return self._loader(stage, self.eval_batch_size)
 
     def represent(self, x: Tensor) -> Tensor:
-        """Bytes of other pictures, `(N, C, H, W)`, as the model is shown those of the test split: floats, or bits."""
+        """Bytes of other pictures, `(N, C, H, W)`, in the form in which the model is given test images."""
         self.representation.check("input", x)
         return floats(self._fixed(Split(x, torch.full((len(x),), -1)), "test").pixels(slice(None)))
 
     def on(self, device: torch.device) -> "Images":
-        """The same images, whose batches lie on `device`; no trainer says where."""
+        """The same images with batches on `device`, without a trainer."""
         data = copy(self)
         data.device, data.trainer = device, None
         return data
 
     def only(self, stage: Stage, chosen: Tensor) -> "Images":
-        """The same images, of one split those of a mask `(N,)` alone. Needs the split to be read."""
+        """The same images, but of one split only those of a mask `(N,)`. The split must have been read."""
         data = copy(self)
         data.splits = {**self.splits, stage: self.splits[stage].only(chosen)}
         return data
 
     def like(self, other: "Images") -> "Images":
-        """These images, as a model of `other` is shown its own; each keeps its label.
+        """These images in the form in which a model of `other` is given its images; all keep their labels.
 
         Raises:
-            ValueError: If they are of another size, or cannot be made the same kind of pixels.
+            ValueError: If they have another size, or cannot be made the same kind of pixels.
         """
         data = copy(self)
         data.representation = self.representation.like(other.representation)
@@ -196,14 +186,14 @@ class Images(pl.LightningDataModule):
         data.device = other.device
         if (data.image_shape, data.representation.support) != (other.image_shape, other.representation.support):
             given, needed = (f"{list(d.image_shape)}, {d.representation.title}" for d in (data, other))
-            raise ValueError(f"its images are {given}, the run's {needed}")
+            raise ValueError(f"its images are {given}, but those of the run are {needed}")
         return data
 
     def shown(self, images: Tensor, stage: Stage) -> Tensor:
-        """Images `(N, C, H, W)`, of the data or the model's, as they are drawn: levels from 0, black, to 1, white.
+        """Images `(N, C, H, W)`, of the data or of the model, for drawing: levels from 0, black, to 1, white.
 
-        Those of real numbers go from the least to the greatest pixel of a hundred images or more, spread over the split
-        `stage`, which must be read.
+        For real numbers, black and white are the smallest and the largest pixel of at least a hundred images (or all)
+        of the split `stage`, which must have been read.
         """
         if not self.representation.is_real:
             return images
@@ -213,7 +203,7 @@ class Images(pl.LightningDataModule):
         return (images - low) / max(high - low, 1e-12)
 
     def with_all_labels(self) -> "Images":
-        """The same images, read again, where every training image keeps its label; itself where they all do."""
+        """The same images, read again, with the labels of all training images; itself if it has them all."""
         if self.labelled is None:
             return self
         data = copy(self)
@@ -222,20 +212,20 @@ class Images(pl.LightningDataModule):
         return data
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and the number of its batches that were trained on."""
+        """The epoch, and the number of its batches that were used for training."""
         if self.trainer is None or self._train_batches is None:
             return self._start
-        # Not what the loader has given: an interrupted step is done again.
+        # Not the number that the loader has given, because an interrupted step is repeated.
         progress = self.trainer.fit_loop.epoch_loop.batch_progress
         epoch = self._train_batches.epoch
-        # `processed`, for at the end of a batch, where a checkpoint may be written, it is not `completed` yet.
+        # `processed`, because a checkpoint can be written at the end of a batch, before it counts as `completed`.
         done: int = progress.current.processed  # type: ignore[attr-defined]
         if progress.is_last_batch and done == progress.current.ready:
             return {"epoch": epoch + 1, "position": 0}
         return {"epoch": epoch, "position": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Makes training continue where the state was taken."""
+        """Makes training continue from the place where the state was saved."""
         self._start = state_dict
 
     def _loader(self, stage: Stage, batch_size: int, shuffle: bool = False, drop_last: bool = False) -> Batches:
@@ -250,6 +240,23 @@ class Images(pl.LightningDataModule):
         view = floats if split.is_fixed and stage != "train" else self.representation.view
         seed = self.train_seed if stage == "train" else self.seed
         return Batches(split.on(device), batch_size, shuffle, seed, rank, world_size, device, view, drop_last)
+
+    def _load(self) -> dict[str, AnySplit]:
+        """Train, val and test, checked and cut."""
+        splits = self.source.load(self.root)
+        for name, split in splits.items():
+            check_split(name, split, self.image_shape, self.num_classes, self.representation)
+        for name, size in (("test", self.test_size), ("val", self.val_size)):
+            if name not in splits:
+                generator = self._generator(0 if name == "test" else 1)
+                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
+        num_train = len(splits["train"].y)
+        if self.train_size not in (None, num_train):
+            raise ValueError(
+                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
+                f"set data.train_size={num_train}, or null"
+            )
+        return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:
         generator = self._generator(("train", "val", "test").index(name) + 2)

@@ -1,4 +1,4 @@
-"""Batches gathered whole from memory, or from files ahead of time, in an order that a resumed run continues."""
+"""Batches of images, from memory or read ahead from files, in an order that a resumed run continues."""
 
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -12,7 +12,7 @@ __all__ = ["Batches"]
 
 
 def _mix(*parts: int | str) -> int:
-    """One seed from several, the same on every machine."""
+    """One seed made from several values, the same on every machine."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -20,31 +20,31 @@ class Batches:
     """Batches of a split, shared out among the processes.
 
     Iterating gives `(x, y)`: x `(B, C, H, W)`, pixels of the split as `view` shows them, and y `(B,)`. A process
-    gets its part of each global batch. In training the images are shuffled anew each epoch and an incomplete last
-    batch is dropped (all steps alike, all processes with the same number); in evaluation every image is given
-    once, in the split's order. Each pass is an epoch; the first begins at `epoch` and `position`, which a resumed
-    run sets.
+    gets its part of each global batch. In training, the images are shuffled again in each epoch, and an incomplete
+    last batch is dropped, so that all steps are alike and all processes make the same number of steps. In evaluation,
+    every image is given once, in the order of the split. Each pass is an epoch; the first begins at `epoch` and
+    `position`, which a resumed run sets.
 
-    Before each batch torch's generators are seeded anew, for `view` and for the step on the batch. Seeding each step
-    by itself, rather than once a run, lets a resumed run draw what the uninterrupted one would have, and gives
-    evaluation the same noise at every epoch and in every command.
+    Before each batch, torch's generators are seeded again, for `view` and for the step on the batch. Because each step
+    has its own seed, a resumed run draws the same numbers as an uninterrupted one, and evaluation has the same noise at
+    every epoch and in every command.
 
     Arguments:
-        split: Images and labels, on the device that batches are wanted on or, where it has no room, on the CPU.
+        split: Images and labels, on the device of the batches, or on the CPU if the device has not enough memory.
         batch_size: Images in a batch of all processes together.
-        shuffle: Whether each epoch has an order, and noise, of its own.
+        shuffle: Whether each epoch has its own order and its own noise.
         seed: Fixes the order and `noise_seed`.
-        rank: This process.
+        rank: The number of this process.
         world_size: Number of processes.
-        device: Where batches are wanted; None for where the split is.
-        view: What the model sees of the pixels of a batch, uint8 or float; all of them if None.
+        device: The device of the batches; None for the device of the split.
+        view: Turns the pixels of a batch, uint8 or float, into what the model is given; None leaves them unchanged.
         drop_last: Whether to leave an incomplete last batch out.
 
     Attributes:
-        labelled_per_batch: The first images of each batch that have a label; the others have none (y = -1). Needs
-            `shuffle` and `drop_last`. The labelled ones, and the others, are gone through in turn, in another order
-            at each turn, over the epochs. None: the images come as they are.
-        is_order_kept: Whether every epoch has the order of the first one; its noise is its own all the same.
+        labelled_per_batch: So many images at the start of each batch have a label, and the others have none (y = -1).
+            Needs `shuffle` and `drop_last`. The labelled and the other images are two lists; each is used up to its end
+            and then shuffled again, independent of epochs. None: the images come as they are.
+        is_order_kept: Whether every epoch has the order of the first one; its noise still differs.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Batches:
 
     @property
     def noise_seed(self) -> int:
-        """A seed for all that is random in the step on the last batch given: each step and rank has its own."""
-        # Evaluation draws the same noise at every epoch, so that its curve moves with the model alone.
+        """A seed for everything random in the step on the last batch given; it differs between steps and ranks."""
+        # Evaluation draws the same noise at every epoch, so that its curve shows only changes of the model.
         epoch = self.epoch if self.shuffle else 0
         return _mix("noise", self.shuffle, self.seed, epoch, self.position, self.rank)
 
@@ -92,7 +92,7 @@ class Batches:
         order = self._order().to(self.split.device)
         batches = self.split.batches(self._shares(order), self.device)
         while self.position < len(self):
-            has_images = len(self._share(order, self.position)) > 0  # the last ones may not reach every process
+            has_images = len(self._share(order, self.position)) > 0  # too few may be left for every process
             self.position += 1
             if has_images:
                 x, y = next(batches)
@@ -100,7 +100,7 @@ class Batches:
                 yield x if self.view is None else self.view(x), y
 
     def _share(self, order: Tensor, position: int) -> Tensor:
-        """This process's rows of a batch."""
+        """The rows of a batch that belong to this process."""
         start = position * self.batch_size
         return order[start + self.rank : start + self.batch_size : self.world_size]
 

@@ -1,4 +1,4 @@
-"""What the pixels of a data set are, and what a model is shown of them."""
+"""The kind of pixels of a data set, and the form in which a model is given them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -21,14 +21,14 @@ class Representation:
     """Pixels as they are in the files, and as a likelihood scores them.
 
     Arguments:
-        levels: Number of values of a pixel in the files, from 2 to 256, where pixels are bytes; `unit` for real numbers
-            in [0, 1], None for any real numbers, float32.
-        binarize: `none`; `threshold` at one half; `static`: one draw of bits, with the grey levels as probabilities;
-            `dynamic`: new bits at each visit in training, fixed ones for validation and test.
-        dequantize: Adds uniform noise, `(level + u) / 256`, which is fixed for validation and test.
+        levels: For bytes, the number of values of a pixel in the files, 2 to 256. `unit`: real numbers in [0, 1].
+            None: any real numbers, float32.
+        binarize: `none`; `threshold` at one half; `static`: bits drawn once, with the grey levels as probabilities;
+            `dynamic`: new bits each time an image is used in training, fixed bits for validation and test.
+        dequantize: Adds uniform noise, `(level + u) / 256`; the noise is fixed for validation and test.
 
     Raises:
-        ValueError: If these do not go together.
+        ValueError: If these cannot be combined.
     """
 
     levels: Levels = 256
@@ -45,22 +45,22 @@ class Representation:
             )
         if self.binarize != "none" and not isinstance(self.levels, int):
             raise ValueError(
-                f"data.binarize={self.binarize} is for grey levels, these pixels are {self._kind}: set it to none"
+                f"data.binarize={self.binarize} is for grey levels, but these pixels are {self._kind}: set it to none"
             )
         if self.dequantize and (self.binarize != "none" or self.levels != 256):
             given = "bits" if self.binarize != "none" else self._kind
-            raise ValueError(f"data.dequantize=true is for 256 grey levels, these pixels are {given}: set it to false")
+            raise ValueError(f"data.dequantize=true is for 256 grey levels, not for {given}: set it to false")
 
     @property
     def _kind(self) -> str:
-        """Of pixels in the files, in words."""
+        """The kind of the pixels in the files, in words."""
         if isinstance(self.levels, int):
             return f"{self.levels} levels"
         return "real numbers in [0, 1]" if self.levels else "real numbers"
 
     @property
     def title(self) -> str:
-        """What the likelihood scores, in words: runs compare where it is the same."""
+        """What the likelihood scores, in words; runs can be compared if it is the same."""
         if self.binarize != "none":
             return f"bits, {self.binarize}"
         if self.levels == 2:
@@ -69,7 +69,7 @@ class Representation:
 
     @property
     def support(self) -> Constraint:
-        """The set in which the values of a pixel lie."""
+        """The set of possible values of a pixel."""
         if self.levels is None:
             return constraints.real
         if self.binarize != "none" or self.levels == 2:
@@ -83,12 +83,12 @@ class Representation:
 
     @property
     def is_real(self) -> bool:
-        """Whether a pixel may lie outside [0, 1]."""
+        """Whether a pixel may be outside [0, 1]."""
         return self.support is constraints.real
 
     @property
     def examples(self) -> Tensor:
-        """Values of a pixel `(N,)`: the ends of `support`, or numbers far from 0, and some between them."""
+        """Example values of a pixel `(N,)`: the ends of `support`, or numbers far from 0, and some between them."""
         if self.is_bits:
             return torch.tensor([0.0, 1.0])
         if self.support is all_levels:
@@ -111,11 +111,11 @@ class Representation:
         given = "null" if self.levels is None else self.levels
         if x.dtype != (torch.float32 if is_real else torch.uint8):
             ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
-            raise ValueError(f"data.levels={given} is for {self._kind}, the pixels are {x.dtype}: set {ways}")
+            raise ValueError(f"data.levels={given} is for {self._kind}, but the pixels are {x.dtype}: set {ways}")
         if self.levels == 2 and ((x != 0) & (x != 255)).any():
-            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, and there are others: set 256")
+            raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, but there are other values: set 256")
         if is_real and not x.isfinite().all():
-            raise ValueError(f"data.levels={given}: some pixels of {name} are no numbers")
+            raise ValueError(f"data.levels={given}: some pixels of {name} are nan or infinite")
         if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(
                 f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
@@ -123,7 +123,7 @@ class Representation:
             )
 
     def fix(self, x: Tensor, generator: torch.Generator, in_training: bool) -> Tensor:
-        """Pixels of a split as they are kept in memory, with all bits and noise that do not change between visits."""
+        """Pixels of a split as they are kept in memory, with all bits and noise that are drawn only once."""
         if self.binarize == "threshold":
             return (x > 127).byte() * 255
         if self.binarize == "static" or (self.binarize == "dynamic" and not in_training):
@@ -133,13 +133,13 @@ class Representation:
         return x
 
     def view(self, x: Tensor) -> Tensor:
-        """Pixels of a batch as the model is shown them in training: draws new bits, or noise."""
+        """Pixels of a batch as the model is given them in training, with new bits or noise."""
         if self.binarize == "dynamic":
             return bits(x).float()
         return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
 
     def bits_offset(self, is_mass: bool) -> float:
-        """What bits per dim are above the bits of the density, or mass, of a pixel.
+        """The number to add to the bits of the density, or mass, of a pixel to get bits per dim.
 
         Raises:
             ValueError: If the density has no meaning in bits; it says why.
@@ -147,16 +147,16 @@ class Representation:
         if is_mass:
             return 0.0
         if self.dequantize:
-            return 8.0  # x = (level + u) / 256: a density of x is 256 times one of the level
+            return 8.0  # x = (level + u) / 256: the density of x is 256 times that of level + u
         if self.support.is_discrete:
             raise ValueError("a density at levels has no bound: data.dequantize=true, or a likelihood of levels")
         raise ValueError("a density of real numbers has no bits: it changes with their unit")
 
     def like(self, other: "Representation") -> "Representation":
-        """These pixels, made bits or given noise as `other` does with its own.
+        """These pixels, made bits or given noise in the same way as those of `other`.
 
         Raises:
-            ValueError: If these pixels cannot be.
+            ValueError: If these pixels do not allow that.
         """
         is_made_bits = other.levels == 2 and other.binarize == "none" and self.levels != 2
         return replace(self, binarize="static" if is_made_bits else other.binarize, dequantize=other.dequantize)
@@ -168,7 +168,7 @@ def floats(x: Tensor) -> Tensor:
 
 
 def bits(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Of 255 equally likely numbers, k are below the level k: bits of probability k / 255, exactly.
+    """Bits with probability exactly k / 255 for the level k: of 255 equally likely numbers, k are below k.
 
     On a CPU this is faster than `bernoulli`, and bytes become floats faster than bools.
     """

@@ -14,15 +14,15 @@ __all__ = ["AnySplit", "Source", "Split", "check_split"]
 
 
 class AnySplit(Protocol):
-    """N images and labels, in the distributor's order, in memory (`Split`) or in files (`InFiles`)."""
+    """N images and labels, in the order of the distributor, in memory (`Split`) or in files (`InFiles`)."""
 
     @property
     def is_fixed(self) -> bool:
-        """Whether `fixed` has drawn what is random in validation and test; else each batch draws it."""
+        """Whether `fixed` has drawn the random bits and noise of validation and test; if not, each batch draws them."""
 
     @property
     def y(self) -> Tensor:
-        """Labels, int64 `(N,)`, -1 where there is none."""
+        """Labels, int64 `(N,)`, -1 for none."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -34,13 +34,13 @@ class AnySplit(Protocol):
 
     @property
     def checksum(self) -> str:
-        """The first 16 digits of a sha256, which changes with the images."""
+        """The first 16 digits of a sha256; other images give another one."""
 
     def check(self, name: str, representation: Representation) -> None:
-        """Raises ValueError if the pixels are not what the representation says; `name` is the split's."""
+        """Raises ValueError if the pixels do not agree with the representation; `name` is the name of the split."""
 
     def pixels(self, rows: slice | Tensor) -> Tensor:
-        """Pixels of some images, as they are kept: `(n, C, H, W)`, uint8 or float32."""
+        """Pixels of some images, as they are stored: `(n, C, H, W)`, uint8 or float32."""
 
     def only(self, chosen: Tensor) -> "AnySplit":
         """The images of a mask `(N,)`."""
@@ -49,10 +49,10 @@ class AnySplit(Protocol):
         """The same images with other labels `(N,)`."""
 
     def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "AnySplit":
-        """The split after `Representation.fix`, where it can be kept.
+        """The split after `Representation.fix`, if there is memory for the result.
 
         Raises:
-            ValueError: If it cannot be kept, and has to be.
+            ValueError: If there is no memory for it, but it is needed.
         """
 
     def on(self, device: torch.device) -> "AnySplit":
@@ -70,7 +70,7 @@ class Split(NamedTuple):
 
     @property
     def is_fixed(self) -> bool:
-        """True: there is room to keep it."""
+        """True, because the result stays in memory."""
         return True
 
     @property
@@ -85,7 +85,7 @@ class Split(NamedTuple):
 
     @property
     def checksum(self) -> str:
-        """Of all pixels and labels, with evaluation bits and noise."""
+        """The checksum of all pixels and labels, including the bits and noise of evaluation."""
         digest = sha256(self.x.contiguous().numpy().data)
         digest.update(self.y.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -120,7 +120,7 @@ class Split(NamedTuple):
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Gathered one by one."""
         for chosen in rows:
-            # On a CPU several times as fast as `x[chosen]`.
+            # On a CPU this is several times as fast as `x[chosen]`.
             yield self.x.index_select(0, chosen).to(device), self.y.index_select(0, chosen).to(device)
 
 
@@ -140,13 +140,13 @@ class Source(Protocol):
     """One data set. Its constructor touches no file."""
 
     def fetch(self, root: Path) -> None:
-        """Make sure the files are there, downloading what is missing; call it on one process.
+        """Make sure that the files are there, and download missing ones; call it on one process.
 
-        Raises FileNotFoundError where they are missing and cannot be downloaded.
+        Raises FileNotFoundError if files are missing and cannot be downloaded.
         """
 
     def load(self, root: Path) -> "dict[str, AnySplit]":
-        """Read the split "train" and, only where the distributor defines them, "val" and "test".
+        """Read the split "train" and, only if the distributor defines them, "val" and "test".
 
-        Raises ValueError where a file is corrupt.
+        Raises ValueError if a file is corrupt.
         """

@@ -1,4 +1,4 @@
-"""-log p(x) by annealed importance sampling, and how far it is off, by bidirectional Monte Carlo.
+"""-log p(x) by annealed importance sampling, and the size of its error by bidirectional Monte Carlo.
 
 Log-likelihoods of decoders: arXiv:1611.04273. Bidirectional Monte Carlo: arXiv:1511.02543.
 """
@@ -19,7 +19,7 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["ais"]
 
-FAR = 0.15  # from the target: an acceptance that is worth a warning
+FAR = 0.15  # distance of the acceptance from its target that causes a warning
 logger = logging.getLogger("vae_exp")
 
 
@@ -31,17 +31,17 @@ def ais(
 
     Arguments:
         trained: The run.
-        num_samples: K, latents an image of the importance sampling it is compared with.
-        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
-        chains: M, for each image.
+        num_samples: K, latents for each image in the importance sampling that it is compared with.
+        num_images: N, drawn at random with `seed`, see `Trained.subset`.
+        chains: M, chains for each image.
         temperatures: T, steps from the prior to the posterior.
-        leapfrog: Steps of a proposal.
+        leapfrog: Leapfrog steps in each proposal.
 
     Returns:
-        `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, of the same images by importance sampling,
-        with their errors and effective sample sizes; the acceptance, mean and least over images; and of as many images
-        that the model made itself `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x) lies on average,
-        and `bdmc_gap`, nats (Grosse et al., 2015).
+        `nll_ais_N_images`, an upper bound on average, and `nll_is_N_images`, for the same images by importance
+        sampling, with their errors and effective sample sizes; the mean and minimum of the acceptance over images. For
+        the same number of images made by the model: `bdmc_lower` and `bdmc_upper`, between which the mean of log p(x)
+        is on average, and `bdmc_gap`, in nats (Grosse et al., 2015).
 
     Raises:
         ValueError: If an option is out of its range.
@@ -52,7 +52,7 @@ def ais(
     x, y = trained.images(num_images)
     first = _draw(trained, x[:1], y[:1])
     trained.reseed("ais")
-    # Memory does not grow with the number of images; most models take all of them at once.
+    # Memory does not grow with the number of images; for most models one part holds all of them.
     together = max(1, CHUNK // (chains * widest(first)))
     betas = schedule(temperatures)
     annealed: list[Marginal] = []
@@ -84,8 +84,8 @@ def ais(
     acceptance = torch.cat(rates)
     if abs(acceptance.mean() - TARGET) > FAR:
         logger.warning(
-            "ais: %.0f %% of the proposals are accepted, %.0f %% are aimed at: the bounds are loose, and more "
-            "ais.temperatures make them tighter",
+            "ais: %.0f %% of the proposals are accepted, but the target is %.0f %%: the bounds are loose; a larger "
+            "ais.temperatures makes them tighter",
             100 * acceptance.mean(),
             100 * TARGET,
         )
@@ -107,5 +107,5 @@ def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
     trained.model.require("slope", "metrics=nll" if trained.model.has("density") else "")
     draw = trained.model.draw(x, y)
     if not draw.q.has_rsample:
-        raise NoMeaningError("ais moves latents along slopes, and these are discrete: choose metrics=nll")
+        raise NoMeaningError("ais moves latents along gradients, but these latents are discrete: choose metrics=nll")
     return draw

@@ -1,4 +1,4 @@
-"""What is lost by inferring z with one network for all images (arXiv:1801.03558)."""
+"""How much is lost because one network infers z for all images (arXiv:1801.03558)."""
 
 from collections.abc import Callable
 from math import isfinite, log, sqrt
@@ -23,28 +23,28 @@ def amortisation(
 ) -> dict[str, Any]:
     """The two gaps between ELBO and log p(x) (Cremer et al., 2018), of N images of the split.
 
-    `amortisation_gap_N_images` is what the ELBO gains when each image's posterior is refined by itself, see `refine`;
-    `approximation_gap_N_images` what it then lacks to log p(x), estimated by importance sampling from the refined
-    posterior: what the family cannot do. All are scored with latents that the refinement has not seen, the same noise
-    before and after.
+    `amortisation_gap_N_images` is the gain of the ELBO when the posterior of each image is refined separately, see
+    `refine`. `approximation_gap_N_images` is the rest, from there to log p(x), which is estimated by importance
+    sampling from the refined posterior: it shows the limits of the family of posteriors. All are scored with latents
+    that were not used in the refinement, with the same noise before and after.
 
     Arguments:
         trained: The run.
-        num_images: N, drawn at random by the run's `seed`, see `Trained.subset`.
-        steps: Of the refinement.
-        lr: Of the refinement, at first.
-        num_latents: Latents an image and step.
-        num_samples: Latents an image to score with.
+        num_images: N, drawn at random with `seed`, see `Trained.subset`.
+        steps: Steps of the refinement.
+        lr: Learning rate at the start of the refinement.
+        num_latents: Latents for each image in each step.
+        num_samples: Latents for each image to score with.
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If there is no elbo, or no gradient to refine a posterior by.
+        NoMeaningError: If there is no elbo, or no gradient to refine a posterior with.
     """
     at_least(1, steps=steps, num_latents=num_latents, num_samples=num_samples)
     at_least(2, num_images=num_images)
     at_least(0, lr=lr)
     if lr == 0:
-        raise ValueError("lr=0: nothing would be refined, a learning rate is positive")
+        raise ValueError("lr=0: nothing would be refined, a learning rate must be positive")
     model = trained.model
     model.require("slope")
     if min(num_samples, trained.num_images()) < 2:
@@ -58,7 +58,7 @@ def amortisation(
                 draw = model.draw(x, y)
                 h = at_least_float32(model.encoder(x, model.context(y)))
             if not draw.q.has_rsample:
-                raise NoMeaningError("samples of a discrete posterior have no pathwise gradient to refine it by")
+                raise NoMeaningError("samples of a discrete posterior have no pathwise gradient to refine it with")
             q = refine(draw, model.posterior, h, steps, lr, num_latents, bar.update)
             for scores, each in ((before, draw.q), (after, q)):
                 trained.reseed("amortisation", i)
@@ -68,7 +68,7 @@ def amortisation(
     numbers = {f"elbo_refined_{num_images}_images": float(refined.mean())}
     for gap, values in (
         ("amortisation_gap", refined - log_w),
-        # Its mean over draws is log_px - refined; the log of a mean varies, to first order, as the mean over itself.
+        # Its mean over draws is log_px - refined. To first order, the log of a mean varies as the mean / its value.
         ("approximation_gap", (refined - log_px).exp() - 1 + log_px - refined),
     ):
         name, of_images = f"{gap}_{num_images}_images", values.mean(dim=0)
@@ -76,7 +76,7 @@ def amortisation(
         numbers[f"{name}_se_images"] = float(of_images.std()) / sqrt(num_images)
         numbers[f"{name}_se_draws"] = float((values.var(dim=0) / num_samples).sum().sqrt()) / num_images
     if not all(map(isfinite, numbers.values())):
-        raise NoMeaningError(f"amortisation.lr={lr}: the refined posteriors give no finite elbo, choose a smaller one")
+        raise NoMeaningError(f"amortisation.lr={lr}: the refined posteriors give no finite elbo, choose a smaller lr")
     return numbers
 
 
@@ -89,19 +89,19 @@ def refine(
     num_latents: int,
     progress: Callable[[int], object] = lambda num: None,
 ) -> Distribution:
-    """Follows the gradient of each image's ELBO in the features that its posterior is made of, from the encoder's on.
+    """Follows the gradient of each image's ELBO with respect to its features h, starting from those of the encoder.
 
-    It goes through every posterior that h parametrises, and no farther: with fewer features than parameters a gap is
-    that of the posteriors that some features give. Adam takes each number by itself, so that images do not mix.
+    It can reach only posteriors that some h gives: if there are fewer features than parameters of the posterior,
+    the gap is that of this smaller family. Adam treats each number separately, so images do not affect each other.
 
     Arguments:
-        draw: Of the images, with prior and decoder, whose parameters are to stay.
+        draw: A draw for the images; the parameters of its prior and decoder do not change.
         posterior: `(B, F) -> q(z | x, c)`.
         h: Features, `(B, F)`.
-        steps: Of Adam.
-        lr: Its learning rate, from which it goes to 0 as a cosine.
-        num_latents: Latents an image and step.
-        progress: Told, at each step, how many images made it.
+        steps: Steps of Adam.
+        lr: Its first learning rate, which goes to 0 as a cosine.
+        num_latents: Latents for each image in each step.
+        progress: Called at each step, with the number of images.
 
     Returns:
         The posteriors of the refined features, batch `(B,)`.
@@ -123,7 +123,7 @@ def refine(
 
 @torch.no_grad()
 def _log_w(draw: Draw, q: Distribution, num_samples: int) -> Tensor:
-    """`log p(x, z | c) - log q(z | x, c)` of fresh latents of q, `(num_samples, B)`."""
+    """`log p(x, z | c) - log q(z | x, c)` of new latents of q, `(num_samples, B)`."""
     draw = Draw(draw.x, draw.z, q, draw.p, draw.decode)
     chunk = max(1, CHUNK // (widest(draw) * len(draw.x)))
     sizes = [min(chunk, num_samples - done) for done in range(0, num_samples, chunk)]

@@ -15,24 +15,25 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["elbo", "train_gap"]
 
-REPEATS = 8  # further draws an image, for the error over draws
+REPEATS = 8  # further draws for each image, for the error over draws
 
 
 @torch.no_grad()
 def elbo(trained: Trained) -> dict[str, Any]:
-    """elbo, recon, kl and what else the objective logs, on the draws that training's own test is made with.
+    """elbo, recon, kl and what else the objective logs, with the same noise as the test at the end of training.
 
-    `iwae`, where the objective logs it, comes with `iwae_samples`, the latents of each bound.
+    If the objective logs `iwae`, `iwae_samples` says how many latents each bound uses.
 
-    Each of the three has two standard errors: `_se_images`, of the mean over images, these being a sample of all there
-    could be, and `_se_draws`, of the same mean, the images being given and the latents a sample of the posterior's.
+    elbo, recon and kl have two standard errors each. `_se_images` is the error of the mean because the images are a
+    sample of all possible images. `_se_draws` is the error because the latents are a sample of the posterior, with the
+    images held fixed.
 
     Raises:
         ConfigError: If the loss is not a finite number.
     """
     ledger, means, spreads = Ledger(trained.split), [], []
     with trained.bar(trained.num_images(), "elbo") as bar:
-        # Not `trained.batches`, which reseeds: the noise is to be that of the test after training.
+        # Not `trained.batches`, which seeds again: the noise must be the same as in the test after training.
         for x, y in trained.data.batches(trained.split):  # type: ignore[arg-type]
             loss, draw = trained.model.objective(trained.model, x, y, trained.model.step)
             ledger.note(draw.terms, loss, f"image {bar.n} to {bar.n + len(x) - 1}")
@@ -55,18 +56,18 @@ def elbo(trained: Trained) -> dict[str, Any]:
 
 @torch.no_grad()
 def train_gap(trained: Trained) -> dict[str, Any]:
-    """`elbo_train`, of as many training images as the split has, drawn at random, and `elbo_gap`, by how much it is
-    above the split's; of an autoencoder `recon_train` and `recon_gap`, by how much it is below. Scored as `elbo` is.
+    """`elbo_train`, over as many random training images as the split has images, and `elbo_gap`, how far it is above
+    the ELBO of the split. For an autoencoder: `recon_train`, and `recon_gap`, how far it is below. Scored like `elbo`.
 
     Raises:
         NoMeaningError: If the split is train.
     """
     if trained.split == "train":
-        raise NoMeaningError("split=train: the gap is that between train and another split, choose test or val")
+        raise NoMeaningError("split=train: the gap is between train and another split, choose test or val")
     name, sign = ("elbo", 1) if trained.model.has("density") else ("recon", -1)
     num_train = min(trained.num_images(), trained.num_images("train"))
     means: list[float] = []
-    variances: list[float | None] = []  # None of one image
+    variances: list[float | None] = []  # None for a single image
     with trained.bar(num_train + trained.num_images(), "train gap") as bar:
         for split, num in (("train", num_train), (trained.split, None)):
             each: list[Tensor] = []

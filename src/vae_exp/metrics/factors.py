@@ -1,4 +1,4 @@
-"""Disentanglement against the known factors of the images."""
+"""Disentanglement scores, for images with known factors."""
 
 from typing import Any
 
@@ -17,24 +17,24 @@ __all__ = ["factors"]
 
 @torch.no_grad()
 def factors(trained: Trained, num_images: int) -> dict[str, Any]:
-    """The scores of `vae_exp.metrics.disentanglement`, of the posterior means of images of the split.
+    """The scores of `vae_exp.metrics.disentanglement`, for the posterior means of images of the split.
 
-    Of `num_images`, drawn at random by the run's `seed`, where the split has more.
+    If the split has more than `num_images`, that many are drawn at random with `seed`.
 
     The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
-    values have no order. A posterior that does not know its mean (a flow, several layers) gives one sample of it, of
-    m2 the mean of one a class.
+    values have no order. If the posterior mean has no formula (a flow, several layers), the code is one sample of the
+    posterior; for m2 it is the mean of one sample for each class.
 
-    A latent in which the image accounts for at most 1 % of the variance of the codes is taken as constant in all
-    scores, as Kim & Mnih (2018) do in theirs: in bins of its own range what is left of it would tell something. How far
-    its mean varies, absolutely, does not matter. A factor without two values that ten images have, of which no groups
-    can be drawn, is left out of all scores.
+    If the image explains at most 1 % of the variance of a latent, the latent is treated as constant in all scores, as
+    Kim & Mnih (2018) do in their score. Otherwise, with bins over its own range, its small rest would still contain
+    information. The absolute range of its mean does not matter. A factor is left out of all scores if fewer than two of
+    its values have ten images, because then no groups can be drawn.
 
     Returns:
         `mig`, `dci_disentanglement`, `dci_completeness`, `dci_informativeness`, `sap`, `modularity`,
-        `factor_vae_score`, `beta_vae_score`; under `factors` what they are of, with the mutual information of each
-        factor and latent, nats, and its mean over latents where factors are shuffled, which is chance. The picture
-        `images/factors.png` shows it.
+        `factor_vae_score`, `beta_vae_score`; under `factors`, what they were computed from, the mutual information of
+        each factor and latent in nats, and its mean over latents for shuffled factors, which is chance. The picture
+        `images/factors.png` shows this information.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -55,8 +55,8 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     names = [source.factor_names[k] for k in scored]
     if len(names) < 2:
         raise NoMeaningError(
-            f"{len(codes)} images are too few: two factors are needed of which two values have ten images. "
-            "Ways out: split=train, more of factors.num_images"
+            f"{len(codes)} images are too few: two factors are needed that each have two values with ten images. "
+            "Ways out: split=train, a larger factors.num_images"
         )
     values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
     is_used = explained(torch.from_numpy(codes.var(axis=0)), within).numpy() > DEAD
@@ -90,7 +90,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         label="mutual information I(z; factor), nats",
         xlabel="latent",
         title=f"{trained.cfg.name}, {trained.described(len(codes))}\n"
-        "what each latent tells of a factor, of its entropy H",
+        "information of each latent about a factor, out of its entropy H",
     )
     charts.save(
         drawn,
@@ -111,9 +111,9 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
 
 
 def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, torch.Tensor, str]:
-    """`(N, D)` float64, the mean variance of each around it `(D,)`, and whether they are means or samples.
+    """Codes `(N, D)` float64, the mean posterior variance around them `(D,)`, and whether they are means or samples.
 
-    Nothing varies around samples, nor around codes that have no density.
+    The variance is 0 for samples, and for codes that have no density.
     """
     codes, variances, kind = [], [], "mean"
     with trained.bar(min(num_images, trained.num_images()), "codes") as bar:

@@ -1,4 +1,4 @@
-"""Networks whose features sample quality is measured on: a small classifier of the same data, or a user's Inception."""
+"""Networks whose features measure sample quality: a small classifier of the same data, or Inception from a file."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -14,18 +14,18 @@ from vae_exp.runs.trained import Trained
 __all__ = ["Classifier", "Inception", "classifier"]
 
 WIDTH = 64
-NUM_IMAGES, EPOCHS, BATCH, RATE = 20000, 8, 100, 2e-3  # of fewer images more epochs, up to 40
+NUM_IMAGES, EPOCHS, BATCH, RATE = 20000, 8, 100, 2e-3  # with fewer images, more epochs, up to 40
 
 
 class Classifier(nn.Module):
-    """Two convolutions that halve the image (fewer of a tiny one) and a layer of 64 features, from which it classifies.
+    """A classifier: two convolutions that halve the image (fewer if it is tiny) and a layer of 64 features.
 
     Arguments:
         image_shape: `(C, H, W)`.
         num_classes: Y.
 
     Attributes:
-        accuracy: Of validation images.
+        accuracy: Its accuracy on validation images.
     """
 
     mean: Tensor
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
     def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         halvings = min(2, min(image_shape[1:]).bit_length() - 1)
-        # Features of mean 0 and variance 1: each counts, and the kernel distance has the scale it has elsewhere.
+        # Features with mean 0 and variance 1: each one counts, and the kernel distance has its usual scale.
         self.norm = nn.BatchNorm1d(WIDTH, affine=False)
         self.convolutions = Conv(image_shape, channels=(16, 32)[:halvings], out_features=WIDTH, activation="GELU")
         self.head = nn.Linear(WIDTH, num_classes)
@@ -48,18 +48,18 @@ class Classifier(nn.Module):
         return self.norm(self.convolve(x))
 
     def convolve(self, x: Tensor) -> Tensor:
-        """Features before they are given mean 0 and variance 1."""
+        """Features before they are scaled to mean 0 and variance 1."""
         return self.convolutions((x - self.mean) / self.std)
 
 
 class Inception(nn.Module):
-    """Inception v3 of torchvision with weights from a file; its features are the 2048 that its last layer reads.
+    """Inception v3 of torchvision with weights from a file; its features are the 2048 inputs of its last layer.
 
     Arguments:
         path: A state dict of `torchvision.models.inception_v3`, as torchvision distributes it.
 
     Raises:
-        ConfigError: If the file is none.
+        ConfigError: If the file is not such a state dict.
     """
 
     mean: Tensor
@@ -74,10 +74,10 @@ class Inception(nn.Module):
             self.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # a corrupt file can fail in any way
             reason = str(error).splitlines()[0]
-            what = "no state dict of torchvision's inception_v3"
+            what = "not a state dict of torchvision's inception_v3"
             raise ConfigError(f"quality.inception={path} is {what}: {reason}") from error
         self.network.fc = nn.Identity()
-        # Of ImageNet, as these weights were trained.
+        # Mean and standard deviation of ImageNet, because the weights were trained with these.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None])
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
 
@@ -88,21 +88,21 @@ class Inception(nn.Module):
 
 
 def classifier(trained: Trained) -> Classifier:
-    """A classifier of the training images, always the same: the weights follow the data alone.
+    """A classifier of the training images, always the same one: its weights depend only on the data.
 
-    It is trained once, on the CPU, and kept in the run folder; runs beside this one, of the same data, take theirs from
-    there.
+    It is trained once, on the CPU, and saved in the run folder. Other runs next to this folder that use the same data
+    load it from there.
 
     Raises:
         NoMeaningError: If the data have no labels.
     """
     if trained.data.num_classes is None:
         raise NoMeaningError(
-            "the data have no labels, so there is no classifier whose features could be compared: "
-            "quality.inception=<file> compares those of Inception"
+            "the data have no labels to train a classifier with, so there are no features to compare: "
+            "quality.inception=<file> uses those of Inception"
         )
     trained.setup("train")
-    data = trained.with_all_labels().data.on(torch.device("cpu"))  # the same weights beside every accelerator
+    data = trained.with_all_labels().data.on(torch.device("cpu"))  # same weights for any accelerator
     whole = replace(trained, data=data, seed=0)
     whole.reseed("classifier")
     network = Classifier(data.image_shape, trained.data.num_classes)
@@ -121,7 +121,7 @@ def classifier(trained: Trained) -> Classifier:
 
 @torch.enable_grad()
 def _train(network: Classifier, trained: Trained) -> None:
-    x, y = trained.images(NUM_IMAGES, "train")  # this seeds torch, too
+    x, y = trained.images(NUM_IMAGES, "train")  # this also seeds torch
     network.mean, network.std = x.mean(), x.std().clamp(min=1e-6)
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     epochs = min(5 * EPOCHS, EPOCHS * NUM_IMAGES // len(x))
@@ -134,7 +134,7 @@ def _train(network: Classifier, trained: Trained) -> None:
                 loss.backward()
                 optimizer.step()
                 bar.update(len(rows))
-    # Mean and variance of the features under the last weights, not under those of the last steps.
+    # Mean and variance of the features with the final weights, not with those of the last steps.
     network.norm.reset_running_stats()
     network.norm.momentum = 1.0
     with torch.no_grad():

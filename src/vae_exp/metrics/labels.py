@@ -1,4 +1,4 @@
-"""What the latents, or the model itself, know of the label."""
+"""How well the label is known from the latents, or from the model itself."""
 
 from math import sqrt
 from typing import Any
@@ -15,17 +15,17 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["bayes", "labels", "probes"]
 
-DRAWS = 16  # whose mean stands for the posterior's, where it does not know it
+DRAWS = 16  # samples whose mean replaces a posterior mean that has no formula
 
 
 def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) -> dict[str, Any]:
-    """How well the label is found: from the posterior means, or, by a model that is told it, with Bayes' rule.
+    """How well the label is predicted: from the posterior means or, if the model is given the label, by Bayes' rule.
 
     Arguments:
         trained: The run.
-        num_train: Labelled training images, at most, that probes learn from, drawn at random.
-        neighbours: Of k-nearest neighbours.
-        num_samples: Latents an image and class, of Bayes' rule.
+        num_train: The largest number of labelled training images that probes learn from, drawn at random.
+        neighbours: k of the k nearest neighbours.
+        num_samples: Latents for each image and class, for Bayes' rule.
 
     Returns:
         See `probes` and `bayes`.
@@ -38,7 +38,7 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
     at_least(1, num_train=num_train, neighbours=neighbours, num_samples=num_samples)
     if trained.data.num_classes is None:
         raise NoMeaningError("the data have no labels (data.num_classes=null)")
-    if trained.model.needs_labels:  # its posterior is told the label: a probe would find it there
+    if trained.model.needs_labels:  # its posterior is given the label, so a probe would find it there
         return bayes(trained, num_samples)
     if trained.split == "train":
         raise NoMeaningError("split=train: probes would be scored on the images they learn from, choose test or val")
@@ -47,17 +47,17 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
     trained.reseed("labels")
     chosen = known[torch.randperm(len(known))[:num_train]].sort().values
     if len(y_train[chosen].unique()) < 2:
-        raise NoMeaningError("the labelled training images are of one class: there is nothing to tell apart")
+        raise NoMeaningError("the labelled training images are all of one class: there is nothing to predict")
     has_label = y >= 0
     return probes(z_train[chosen], y_train[chosen], z[has_label], y[has_label], neighbours)
 
 
 def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int) -> dict[str, Any]:
-    """Classifiers of codes `(N, D)` with labels `(N,)`, learned on training codes.
+    """Classifiers of codes `(N, D)` with labels `(N,)`, trained on the codes of training images.
 
     Returns:
-        `probe_accuracy`, of a logistic regression on standardised codes, and `knn_accuracy`, of the vote of the nearest
-        neighbours, with standard errors over images; `probe_train_images`.
+        `probe_accuracy`, for a logistic regression on standardised codes, and `knn_accuracy`, for the vote of the
+        nearest neighbours, with standard errors over images; `probe_train_images`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
@@ -66,7 +66,7 @@ def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: i
 
     classifiers = {
         "probe": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        # Not standardised: a dead dimension would become as large as one that is used.
+        # Not standardised, because a dead dimension would become as large as one that is used.
         "knn": KNeighborsClassifier(min(neighbours, len(z_train))),
     }
     numbers: dict[str, Any] = {"probe_train_images": len(z_train)}
@@ -85,8 +85,9 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
 
     Returns:
         `bayes_accuracy`; `nll_given_label`, `-log p(x | y)` of the true label; `nll_marginal`,
-        `-log sum_y p(y) p(x | y)`, the one that compares with the nll of a model that is told no label: upper bounds on
-        average, with standard errors over images and over draws; `bayes_samples`, latents an image and class.
+        `-log sum_y p(y) p(x | y)`, which can be compared with the nll of a model that is given no label. Both are upper
+        bounds on average, with standard errors over images and over draws. `bayes_samples`, latents for each image and
+        class.
     """
     model, num_classes = trained.model, trained.model.num_classes
     trained.setup("train")
@@ -104,7 +105,7 @@ def bayes(trained: Trained, num_samples: int) -> dict[str, Any]:
             variance = torch.stack([part.variance for part in parts], dim=1).clamp(min=0)
             log_joint = log_px + log_py.to(log_px)
             marginal.append(log_joint.logsumexp(dim=1))
-            # To first order: the log of the sum moves by p(y | x) times what log p(x | y) moves by.
+            # To first order, the log of the sum changes by p(y | x) times the change of log p(x | y).
             spread.append((log_joint.softmax(dim=1).square() * variance).sum(dim=1))
             right.append(on_cpu(log_joint.argmax(dim=1) == y))
             given.append(log_px.gather(1, y[:, None])[:, 0])
@@ -121,7 +122,7 @@ def _accuracy(name: str, share: float, num_images: int) -> dict[str, float]:
 
 @torch.no_grad()
 def _means(trained: Trained, split: str) -> tuple[Tensor, Tensor]:
-    """`E_q z`, `(N, D)`, and labels `(N,)`, -1 where there is none."""
+    """`E_q z`, `(N, D)`, and labels `(N,)`, -1 for none."""
     z, labels = [], []
     with trained.bar(trained.num_images(split), f"{split} codes") as bar:
         for x, y in trained.batches(split):

@@ -1,4 +1,4 @@
-"""What the latents are used for."""
+"""How the latents are used."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -20,30 +20,30 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["Posteriors", "Pruned", "elbo_surgery", "explained", "latents", "units"]
 
-DEAD = 0.01  # of a unit's variance that the image accounts for; a unit below it says nothing of the image
-SATURATED = 0.5  # nats from its bound, where a mutual information says how many images there are, and little else
-HALF = 50  # latents for each of the two estimates of a posterior mean that is not known
-WIDTH = 128  # numbers that scoring one latent by one image takes at least: a flow has hidden layers
+DEAD = 0.01  # share of a unit's variance explained by the image; below it the unit is dead
+SATURATED = 0.5  # nats; an information this near to its bound says little but how many images there are
+HALF = 50  # latents for each of the two estimates of a posterior mean that has no formula
+WIDTH = 128  # least memory, in numbers, to score one latent with one image: a flow has hidden layers
 logger = logging.getLogger("vae_exp")
 
 
 def latents(
     trained: Trained, threshold: float, num_images: int, num_latents: int, nll_images: int, num_samples: int
 ) -> dict[str, Any]:
-    """Which dimensions are used, what z knows of the image, how well q(z) fits the prior; writes `kl_per_dim.png`.
+    """Which dimensions are used, the information of z about the image, how well q(z) fits the prior; `kl_per_dim.png`.
 
     Arguments:
         trained: The run.
-        threshold: Variance of the posterior mean over the images, above which a unit is active.
-        num_images: N of the aggregate posterior q(z), drawn at random by the run's `seed`, see `Trained.subset`.
-        num_latents: Draws that its densities are averaged over.
-        nll_images: How many, likewise, are scored with and without the dead units: those in which the image accounts
-            for at most 1 % of the variance.
-        num_samples: Latents for each of these.
+        threshold: A unit is active if the variance of its posterior mean over the images is above this.
+        num_images: N, the images of the aggregate posterior q(z), drawn at random with `seed`, see `Trained.subset`.
+        num_latents: Number of latents over which its log densities are averaged.
+        nll_images: Number of images, drawn in the same way, that are scored with and without the dead units. A unit is
+            dead if the image explains at most 1 % of its variance.
+        num_samples: Latents for each image that is scored.
 
     Returns:
-        Those of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
-        `nll_without_dead_units_N_images`. What is not defined is None, and `..._refused` beside it says why.
+        The results of `units` and of `elbo_surgery`, `verdict`, and, for N images, `nll_N_images` and
+        `nll_without_dead_units_N_images`. If a number is not defined, it is None and `..._refused` gives the reason.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -70,15 +70,15 @@ def latents(
 
 @torch.no_grad()
 def units(trained: Trained, threshold: float) -> dict[str, Any]:
-    """What each latent dimension carries.
+    """How much each latent dimension is used.
 
     Returns:
-        `active_units`, the dimensions whose posterior mean has a variance over the images above `threshold` (Burda et
-        al., 2016), of `num_units`; these `mean_variances`; `explained_variances`, see `explained`; `kl_per_dim`. The
-        last two are None if they are not known.
+        `active_units`, the number of dimensions (of `num_units`) whose posterior mean has a variance over the images
+        above `threshold` (Burda et al., 2016); `mean_variances`, these variances; `explained_variances`, see
+        `explained`; `kl_per_dim`. The last two are None if they are not known.
 
-    Where the posterior does not know its mean (a flow, a chain), the variance is the covariance of two estimates from
-    different latents: their noise adds nothing to it on average.
+    If the posterior mean has no formula (a flow, a chain), its variance is estimated by the covariance of two estimates
+    of the mean from different latents: on average, their noise adds nothing to it.
     """
     num, moments, spreads, kl = trained.num_images(), [], [], []
     with trained.bar(num, "active units") as bar:
@@ -104,10 +104,10 @@ def units(trained: Trained, threshold: float) -> dict[str, Any]:
 
 
 def explained(of_means: Tensor, within: Tensor) -> Tensor:
-    """Var E[z | x] / Var z, `(D,)`: what the image accounts for of the variance of the codes, from 0 to 1.
+    """Var E[z | x] / Var z, `(D,)`: the share of the variance of the codes that the image explains, from 0 to 1.
 
-    It does not depend on the scale of z: narrow posteriors around means that vary little can say much of the image.
-    Between normals it is `1 - exp(-2 I)`, with I the mutual information in nats.
+    It does not depend on the scale of z: if means vary little but the posteriors are even narrower, z still contains
+    much information about the image. For normals it is `1 - exp(-2 I)`, where I is the mutual information in nats.
 
     Arguments:
         of_means: The variance over the images of the posterior means, `(D,)`.
@@ -120,14 +120,14 @@ def _verdict(numbers: dict[str, Any]) -> str:
     active, dims, information = numbers["active_units"], numbers["num_units"], numbers["mutual_information"]
     text = f"{active} of {dims} units active"
     if active == dims:
-        text += ": none is idle, a larger latent_dim may give a better elbo"
+        text += ": all are in use, so a larger latent_dim may give a better elbo"
     elif active == 0 and information is not None and information >= UNUSED:
-        text += f": the posterior means vary little, but z says {information:.2f} nats of the image all the same"
+        text += f": the posterior means vary little, but z still has {information:.2f} nats of information on the image"
     return text
 
 
 class Posteriors(NamedTuple):
-    """Those of B images, and K latents of each."""
+    """The posteriors of B images, and K latents of each."""
 
     q: Distribution  # batch (B,), event (D,)
     z: Tensor  # (K, B, D)
@@ -140,26 +140,28 @@ class Posteriors(NamedTuple):
 def elbo_surgery(
     parts: Sequence[Posteriors], num_latents: int, progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, Any]:
-    """Takes the mean KL of N images apart (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
+    """Splits the mean KL of N images (Hoffman & Johnson, 2016): `mean_kl = mutual_information + marginal_kl`.
 
-    With `q(z) = 1/N sum_n q(z | x_n)` these are `E log q(z | x_n) / q(z)`, the mutual information of z and the image,
-    which is at most `log N`, and `E log q(z) / p(z)`, the KL of q(z) and the prior; E is over n and `q(z | x_n)`. It is
-    estimated, the three from the same draws, n going through the images evenly; the sum in q(z) is over all N.
+    With `q(z) = 1/N sum_n q(z | x_n)`, the first is `E log q(z | x_n) / q(z)`, the mutual information of z and the
+    image, at most `log N`. The second is `E log q(z) / p(z)`, the KL of q(z) and the prior. E is over n and
+    `q(z | x_n)`. All three are estimated from the same draws, with the same number of latents for each image (up to
+    one); the sum in q(z) is over all N images.
 
-    With a context all this holds for the images of each label: the mean over them of `I(x; z | y)`, at most that of
-    `log N_y`, and of `KL(q(z | y) || p(z | y))`, where `q(z | y)` is the mean over the N_y images of label y.
+    With a context, all this is computed for the images of each label, and averaged over the images: `I(x; z | y)`,
+    whose bound is `log N_y`, and `KL(q(z | y) || p(z | y))`. `q(z | y)` is the mean over the N_y images of label y.
 
     Arguments:
-        parts: The images, in batches, with as many latents each that there are `num_latents` in all.
-        num_latents: Draws, two at least.
-        progress: Told, again and again, how many of them were scored since.
+        parts: The images in batches, with enough latents for each image that there are `num_latents` in total.
+        num_latents: Number of draws, at least two.
+        progress: Called many times, with the number of draws scored since the last call.
 
     Returns:
-        The three with their errors over draws, `mutual_information_bound`, and whether it is within 0.5 nats of that.
+        The three numbers with their errors over draws, `mutual_information_bound`, and whether the mutual information
+        is within 0.5 nats of that bound.
     """
 
     def drawn(name: str) -> Tensor:
-        each = torch.cat([getattr(part, name).transpose(0, 1).flatten(0, 1) for part in parts])  # image by image
+        each = torch.cat([getattr(part, name).transpose(0, 1).flatten(0, 1) for part in parts])  # image after image
         return each[torch.arange(num_latents, device=each.device) * len(each) // num_latents]
 
     z, log_qz, log_pz = drawn("z"), drawn("log_qz").to(exact(parts[0].z)), drawn("log_pz").to(exact(parts[0].z))
@@ -189,7 +191,7 @@ def elbo_surgery(
 
 
 def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progress: Callable[[int], object]) -> Tensor:
-    """`log q(z)`, or `log q(z | y)`, of latents `(S, D)` that belong to groups `(S,)`; `(S,)`."""
+    """`log q(z)`, or `log q(z | y)`, `(S,)`, of latents `(S, D)` that belong to groups `(S,)`."""
     total = torch.full((len(z),), -torch.inf, dtype=exact(z), device=z.device)
     size = torch.zeros_like(group)
     for part in parts:
@@ -203,7 +205,7 @@ def _log_aggregate(parts: Sequence[Posteriors], z: Tensor, group: Tensor, progre
 
 def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str, Any]:
     if trained.model.infers_labels:
-        reason = "model=m2 infers the label too: its KL is that of z and y, and q(z, y) is not summed here"
+        reason = "model=m2 also infers the label: its KL is for z and y together, and q(z, y) is not computed here"
         return {"mutual_information": None, "mutual_information_refused": reason}
     num_images = min(num_images, trained.num_images())
     parts = []
@@ -215,8 +217,8 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
         numbers = elbo_surgery(parts, num_latents, bar.update)
     if numbers["mutual_information_saturated"]:
         logger.warning(
-            "mutual information: of its bound, the log of the number of images, there is no more than %.1f nats left. "
-            "It says that z tells these %d images apart; with more latents.num_images it may grow",
+            "mutual information: it is within %.1f nats of its bound, the log of the number of images. "
+            "It shows that z tells these %d images apart; with a larger latents.num_images it may grow",
             SATURATED,
             num_images,
         )
@@ -224,14 +226,14 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
 
 
 class Pruned(Distribution):
-    """`q(z_active | x) p(z_dead)`: a posterior that knows nothing of the image in its dead dimensions.
+    """`q(z_active | x) p(z_dead)`: a posterior without information about the image in its dead dimensions.
 
-    Weights `p(x, z) / q(z)` then do not hang on the densities of these, and their mean is p(x) as ever.
+    The weights `p(x, z) / q(z)` then do not depend on the densities of these dimensions, and their mean is still p(x).
 
     Arguments:
-        q: Batch `(B,)`, event `(D,)`, a product over the dimensions.
-        p: Batch `()` or `(B,)`, likewise.
-        dead: `(D,)`.
+        q: The posterior, batch `(B,)`, event `(D,)`, a product over the dimensions.
+        p: The prior, batch `()` or `(B,)`, event `(D,)`, a product over the dimensions.
+        dead: For each dimension, whether it is dead, `(D,)`.
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch's name for it)
@@ -255,7 +257,7 @@ def _without_dead_units(
 ) -> dict[str, Any]:
     reason = None
     if not factorises:
-        reason = "posterior and prior do not both factorise, so that no dimension can be taken out by itself"
+        reason = "posterior and prior do not both factorise, so a single dimension cannot be removed"
     elif not any(dead):
         reason = "no unit is dead"
     if reason is not None:

@@ -15,18 +15,18 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["bits_per_dim", "nll", "nll_numbers", "with_errors"]
 
-FEW = 10  # effective latents, under which an estimate says little
+FEW = 10  # effective latents; an estimate with fewer says little
 logger = logging.getLogger("vae_exp")
 
 
 @torch.no_grad()
 def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
-    """`-log p(x)` (of a CVAE `-log p(x | y)`) by importance sampling with K latents an image (Burda et al., 2016).
+    """`-log p(x)` (of a CVAE `-log p(x | y)`) by importance sampling, K latents for each image (Burda et al., 2016).
 
     Returns:
         `nll`, an upper bound on average, with its standard errors over images and over draws; `nll_curve`, the bounds
-        of 1, 10, 100, ... latents; the effective sample size, mean, median and least over images, and the share of
-        images where it is under 10; `bits_per_dim` where it is defined.
+        of 1, 10, 100, ... latents; the effective sample size: its mean, median and minimum over images, and the
+        share of images for which it is under 10; `bits_per_dim` if it is defined.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -43,7 +43,7 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
     if numbers["share_with_ess_under_10"] > 0:
         logger.warning(
             "nll: the effective sample size is under %d for %.1f %% of the images, for which the bound may be loose: "
-            "give more num_samples, or a second opinion, metrics=[nll,ais]",
+            "set a larger num_samples, or compare with a second estimate, metrics=[nll,ais]",
             FEW,
             100 * numbers["share_with_ess_under_10"],
         )
@@ -51,7 +51,7 @@ def nll(trained: Trained, num_samples: int) -> dict[str, Any]:
 
 
 def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
-    """The numbers of all images from those of the batches."""
+    """The numbers for all images, computed from those of the batches."""
     log_px = torch.cat([part.log_px for part in parts]).cpu()
     ess = torch.cat([part.ess for part in parts]).cpu()
     variances = torch.cat([part.variance for part in parts])
@@ -68,12 +68,12 @@ def nll_numbers(parts: list[Marginal]) -> dict[str, Any]:
 
 
 def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict[str, float | None]:
-    """The mean over images `(B,)` with its standard errors; None for one that is not to be had.
+    """The mean over images with its standard errors; an error that cannot be computed is None.
 
     Arguments:
-        name: Of the mean; `_se_images` and `_se_draws` are added for the errors.
-        each: The number of each image.
-        variance: That of each image's number over draws, `(B,)`; nan where there is but one draw.
+        name: The name of the mean; its errors get `_se_images` and `_se_draws` after this name.
+        each: The number of each image, `(B,)`.
+        variance: The variance over draws of the number of each image, `(B,)`; nan if there is only one draw.
     """
     each = on_cpu(each)
     error = None if variance is None else float(on_cpu(variance).sum().sqrt()) / len(each)
@@ -85,14 +85,14 @@ def with_errors(name: str, each: Tensor, variance: Tensor | None = None) -> dict
 
 
 def bits_per_dim(trained: Trained, nats: float) -> dict[str, Any]:
-    """`bits_per_dim`, of pixels with finitely many values; of dequantised ones the upper bound of Theis et al. (2016).
+    """`bits_per_dim` of pixels with finitely many values; for dequantised ones the upper bound of Theis et al. (2016).
 
-    Else its place holds None, and `bits_per_dim_refused` the reason.
+    For other pixels, it is None and `bits_per_dim_refused` gives the reason.
     """
     data = trained.data
     what, dims = bound(trained.model, data), log(2) * torch.Size(data.image_shape).numel()
     if not what["is_bound"]:
-        reason = "the likelihood is no probability of these pixels (likelihood.allow_grey=true)"
+        reason = "the likelihood is not a probability of these pixels (likelihood.allow_grey=true)"
         return {"bits_per_dim": None, "bits_per_dim_refused": reason}
     try:
         return {"bits_per_dim": nats / dims + data.representation.bits_offset(what["kind"] == "mass")}

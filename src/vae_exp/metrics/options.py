@@ -1,4 +1,4 @@
-"""Ranges of options, which a metric checks before it asks the run for anything."""
+"""Ranges of options, which a metric checks before it uses the run."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["at_least"]
 
 
 def at_least(least: float, **options: Any) -> None:
-    """Checks that options are numbers that are large enough.
+    """Checks that options are numbers and large enough.
 
     Raises:
         ValueError: If one is not; the message names it.

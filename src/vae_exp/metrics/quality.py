@@ -1,4 +1,4 @@
-"""How near a model's own images come to real ones, on the features of a network.
+"""How close the images of a model are to real images, measured on the features of a network.
 
 FID: arXiv:1706.08500. KID: arXiv:1801.01401. Precision and recall: arXiv:1904.06991. Density and coverage:
 arXiv:2002.09797.
@@ -25,7 +25,7 @@ from vae_exp.supports import support_of
 
 __all__ = ["distances", "manifolds", "quality"]
 
-# Neighbours: 3 of precision and recall, 5 of density and coverage, as in the papers; 100 subsets of 1000, likewise.
+# As in the papers: 3 neighbours for precision and recall, 5 for density and coverage, 100 subsets of 1000 images.
 NEAREST, NEAREST_OF_DENSITY = 3, 5
 LEAST = 2 * NEAREST_OF_DENSITY  # images
 SUBSETS, SUBSET_SIZE = 100, 1000
@@ -33,27 +33,27 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 
 @torch.no_grad()
 def quality(trained: Trained, num_images: int, sampler: str, inception: str | None) -> dict[str, Any]:
-    """Compares images of the model with as many of the split, on features.
+    """Compares images of the model with the same number of images of the split, on features.
 
-    The model's images are sampled pixels where data and likelihood are bits, else means of p(x | z), as is customary. A
-    conditional model is given the labels of the split's images.
+    The images of the model are sampled pixels if data and likelihood are bits, else means of p(x | z), as in most
+    papers. A conditional model is given the labels of the images of the split.
 
     Arguments:
         trained: The run.
-        num_images: At most so many of the split, drawn at random.
-        sampler: Where latents come from: prior, gmm or flow, see `vae_exp.samplers`.
-        inception: File with weights of torchvision's Inception v3; None for the features of a small classifier of the
-            same data, trained here.
+        num_images: At most this many images of the split, drawn at random.
+        sampler: The source of the latents: prior, gmm or flow, see `vae_exp.samplers`.
+        inception: File with weights of torchvision's Inception v3. None: the features of a small classifier that is
+            trained here, on the same data.
 
     Returns:
-        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (of Inception `inception_fid`, ...;
-        of another sampler than the prior `feature_fid_gmm`, ...), the same `_of_train`, of as many training images,
-        and `feature_accuracy`, the classifier's on validation images.
+        `feature_fid`, `_kid`, `_precision`, `_recall`, `_density` and `_coverage` (`inception_fid`, ... with Inception;
+        `feature_fid_gmm`, ... with another sampler than the prior); the same numbers with `_of_train`, for as many
+        training images; and `feature_accuracy`, the accuracy of the classifier on validation images.
 
     Raises:
         ValueError: If an option is out of its range.
         ConfigError: If the file holds no weights.
-        NoMeaningError: If there are no labels to train a classifier, no prior to sample, or too few images.
+        NoMeaningError: If there are no labels to train a classifier with, no prior to sample from, or too few images.
     """
     _check(num_images, sampler, inception)
     if trained.num_images() < LEAST:
@@ -101,7 +101,7 @@ def _check(num_images: int, sampler: str, inception: str | None) -> None:
 def _made(trained: Trained, latents: samplers.Sampler, y: Tensor, is_bits: bool) -> Iterator[Tensor]:
     """An image of the model for each label, in batches."""
     model = trained.model
-    if model.num_classes:  # few labels: those that are missing in turn
+    if model.num_classes:  # where a label is missing, take the classes in turn
         y = torch.where(y < 0, model.example_y(len(y)), y)
     for i, labels in enumerate(y.split(trained.data.eval_batch_size)):
         trained.reseed("images of the model", i)
@@ -112,7 +112,7 @@ def _made(trained: Trained, latents: samplers.Sampler, y: Tensor, is_bits: bool)
 
 
 class _Identity(nn.Identity):
-    """What torchmetrics is given for a network: the features are there already."""
+    """The network that torchmetrics needs; it returns its input, because the features are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -120,18 +120,19 @@ class _Identity(nn.Identity):
 
 
 def distances(real: Tensor, made: Tensor) -> dict[str, float]:
-    """Of features `(N, F)` and `(M, F)`, float64.
+    """Distances between features `(N, F)` and `(M, F)`, float64.
 
     Returns:
-        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the squared MMD with kernel
-        `(a.b / F + 1)^3`, unbiased (Binkowski et al., 2018), its mean over random subsets, and `kid_std` over them.
+        `fid`, the squared Frechet distance of two normals (Heusel et al., 2017); `kid`, the unbiased squared MMD with
+        kernel `(a.b / F + 1)^3` (Binkowski et al., 2018), as its mean over random subsets; `kid_std`, its standard
+        deviation over these subsets.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance
 
     size = min(SUBSET_SIZE, min(len(real), len(made)) // 2)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # that it keeps the features
+        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance`")  # it warns that it keeps the features
         metrics = (
             FrechetInceptionDistance(_Identity(real.shape[1])),
             KernelInceptionDistance(_Identity(real.shape[1]), subsets=SUBSETS, subset_size=size),
@@ -146,18 +147,20 @@ def distances(real: Tensor, made: Tensor) -> dict[str, float]:
 def manifolds(
     real: npt.NDArray[Any], made: npt.NDArray[Any], progress: Callable[[int], object] = lambda num: None
 ) -> dict[str, float]:
-    """Which points of `(N, F)` and `(M, F)` lie in balls around those of the other; a radius reaches a k-th neighbour.
+    """Compares real points `(N, F)` and made points `(M, F)` by the balls around them.
+
+    The radius of the ball around a point is the distance to its k-th neighbour among its own kind.
 
     Returns:
-        `precision`, the share of made ones in any ball of a real one, and `recall`, the reverse (Kynkaanniemi et al.,
-        2019), k = 3; `density`, the balls of real ones that a made one lies in, over k, and `coverage`, the share of
-        real ones with a made one in their ball (Naeem et al., 2020), k = 5.
+        `precision`, the share of made points in the ball of any real point, and `recall`, the reverse (Kynkaanniemi et
+        al., 2019), k = 3; `density`, the mean number of balls of real points that contain a made point, divided by k,
+        and `coverage`, the share of real points with a made point in their ball (Naeem et al., 2020), k = 5.
     """
     from sklearn.metrics import pairwise_distances_chunked
     from sklearn.neighbors import NearestNeighbors
 
     def radii(points: npt.NDArray[Any], k: int) -> npt.NDArray[Any]:
-        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # of each, itself left out
+        return NearestNeighbors(n_neighbors=k).fit(points).kneighbors()[0][:, -1]  # a point is not its own neighbour
 
     near, far, near_made = radii(real, NEAREST), radii(real, NEAREST_OF_DENSITY), radii(made, NEAREST)
     is_precise, count = np.zeros(len(made), dtype=bool), np.zeros(len(made))

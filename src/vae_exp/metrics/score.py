@@ -19,13 +19,13 @@ from vae_exp.runs.trained import Trained, each_run
 
 __all__ = ["ABOUT", "Metric", "chosen", "score", "score_runs"]
 
-# What an evaluation says beside its numbers.
+# The keys of an evaluation that are not numbers.
 ABOUT = ("split", "num_images", "checkpoint", "weights", "bound", "data", "settings", "headline", "refused")
 log = logging.getLogger("vae_exp")
 
 
 class Metric(NamedTuple):
-    """A file of `conf/metrics/`."""
+    """A metric, as a file of `conf/metrics/` describes it."""
 
     function: Callable[..., dict[str, Any]]  # (trained, options) -> numbers by name
     options: dict[str, Any]
@@ -33,7 +33,7 @@ class Metric(NamedTuple):
 
 
 class _RunNeededError(BaseException):
-    """A metric asks for the run: it has found no fault with its options."""
+    """Raised when a metric uses the run: by then it has accepted its options."""
 
 
 class _NoRun:
@@ -42,13 +42,13 @@ class _NoRun:
 
 
 def score_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
-    """Scores every run of `cfg.run` and prints their numbers, those of several runs in tables with one row a run.
+    """Scores every run of `cfg.run` and prints the numbers; for several runs, in tables with one row for each run.
 
     Arguments:
-        cfg: As `conf/evaluate.yaml`.
+        cfg: A config with the keys of `conf/evaluate.yaml`.
 
     Returns:
-        The numbers of each, as `score` gives them.
+        The numbers of each run, as `score` gives them.
 
     Raises:
         ConfigError: If an option is out of its range, there is no such run, or one cannot be scored.
@@ -67,16 +67,16 @@ def score_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     try:
         each_run(cfg, work)
     finally:
-        for line in tables(results):  # those that were scored, if others failed
+        for line in tables(results):  # the runs that were scored, even if others failed
             log.info(line)
     return {folder: numbers for folder, (_, numbers) in results.items()}
 
 
 def chosen(cfg: DictConfig) -> dict[str, Metric]:
-    """The metrics of a config by name: each block that names a function under `metric`. Their options are checked.
+    """The metrics of a config by name: each block with a function under `metric`. Their options are checked.
 
-    Before anything is computed, each function is called without a run: it refuses its options, or asks the run for
-    something, which ends the call. So an hour's work on one metric is not lost to a wrong option of the next.
+    Before anything is computed, each function is called without a run. It either refuses its options, or it uses the
+    run, which ends the call. So a wrong option of one metric is found before an hour is spent on another metric.
 
     Raises:
         ConfigError: If no metric is chosen, there is no such function, or it refuses its options.
@@ -104,15 +104,15 @@ def chosen(cfg: DictConfig) -> dict[str, Metric]:
 def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False) -> dict[str, Any]:
     """Scores a split and writes the numbers to `evaluation.json` in the run folder (`evaluation_val.json`, ...).
 
-    Numbers of the same weights and images that the file holds already, of other metrics, stay there.
+    Numbers of other metrics that are already in the file stay there if they are of the same weights and images.
 
     Arguments:
         trained: The run.
-        metrics: By name, as `chosen` gives them.
-        leave_out: Whether a metric without meaning for the run is left out; its reason is then written down.
+        metrics: The metrics by name, as `chosen` gives them.
+        leave_out: Whether to leave out a metric that has no meaning for the run; the reason is written to the file.
 
     Returns:
-        Numbers by name, in nats per image unless said otherwise.
+        Numbers by name, in nats per image unless the metric says otherwise.
 
     Raises:
         NoMeaningError: If a metric has no meaning for the run.
@@ -133,10 +133,10 @@ def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False)
             if not leave_out:
                 raise
             refused[name] = str(error)
-        # Numbers of several calls stand side by side: each metric with what it was asked for.
+        # The file can hold numbers of several calls, so the options of each metric are written with them.
         settings[name] = {"seed": trained.seed, **metric.options}
         headline |= metric.headline
-        # After each: what was computed is kept if the next one is interrupted.
+        # Write after each metric, so that an interruption of the next one loses nothing.
         beside = {"settings": settings, "headline": headline, "refused": refused}
         write_json(path, {**earlier, **facts, **numbers, **beside})
     for name in [name for name in metrics if name in refused]:
@@ -149,7 +149,7 @@ def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False)
 
 
 def about(trained: Trained) -> dict[str, Any]:
-    """What the numbers are of: images and weights, and what a bound of theirs bounds."""
+    """What the numbers describe: the images, the weights, and what a bound bounds."""
     trained.setup(trained.split)
     weights = checkpoint(trained.folder, trained.checkpoint)
     return {

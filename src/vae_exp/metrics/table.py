@@ -10,17 +10,18 @@ ERRORS = ("images", "draws")
 
 
 def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Iterator[str]:
-    """Lines: a table for all runs whose numbers compare, with a row a run; of one run alone a line a number.
+    """The lines of tables: runs whose numbers can be compared share a table, one row for each run. A run that is alone
+    has one line for each number.
 
-    Numbers compare where they are of the same bound and of the same images. A number that depends on how many latents
-    it was computed with, which its metric says as `<name>_samples`, has a column for each such number.
+    Numbers can be compared if they are for the same bound and the same images. If a number depends on the number of
+    latents, its metric gives that as `<name>_samples`, and there is a column for each number of latents.
 
     Arguments:
-        results: By run folder, what an evaluation is of, see `vae_exp.metrics.score.about`, and its numbers.
+        results: By run folder: what the evaluation describes, see `vae_exp.metrics.score.about`, and its numbers.
     """
     groups: dict[str, dict[Path, dict[str, str]]] = {}
     for folder, (facts, numbers) in results.items():
-        # What was minimised compares with nothing: objectives and their weights differ from run to run.
+        # Losses cannot be compared: objectives and their weights differ from run to run.
         shown = {name: value for name, value in numbers.items() if name != "loss" or len(results) == 1}
         groups.setdefault(_title(facts), {})[folder] = _cells(facts["split"], shown)
     if any("±" in cell for rows in groups.values() for cells in rows.values() for cell in cells.values()):
@@ -34,20 +35,20 @@ def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Ite
 
 
 def _title(facts: dict[str, Any]) -> str:
-    """The same for two runs where their numbers compare."""
+    """A description that is the same for two runs if their numbers can be compared."""
     bound, split = facts["bound"], facts["split"]
     if bound["of"] is None:
         what = "no density, no bound"
     elif bound["is_bound"]:
         what = f"{bound['of']}, a {bound['kind']}"
     else:
-        what = f"a score that bounds no {bound['of']}"
+        what = f"a score that is no bound on {bound['of']}"
     images = f"{facts['num_images']:,} {split} images, {bound['representation']}, checksum {facts['data'][split]}"
     return f"{what}; {images}"
 
 
 def _cells(split: str, numbers: dict[str, Any]) -> dict[str, str]:
-    """Numbers with their errors, by column."""
+    """The numbers with their errors as text, by column."""
     cells = {}
     for name, value in numbers.items():
         is_count = isinstance(value, int) and name != "active_units"

@@ -131,6 +131,8 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
             model.decoder.compile()
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
         _check_support(model, data)
+        if getattr(model.likelihood, "mean", "identity") == "sigmoid":
+            _check_sigmoid(model, data)
         if cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: for this model choose one of {', '.join(monitors)}")
     except ValueError as error:
@@ -144,16 +146,30 @@ def _check_support(model: VAE, data: Images) -> None:
     if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
         return
     if pixels.is_real:
-        ways = "likelihood=sse (gaussian, gaussian_shared, laplace, sigma_vae)"
+        ways = "likelihood=gaussian_shared (gaussian, laplace, sigma_vae, sse)"
     elif not pixels.support.is_discrete:
-        ways = "likelihood=continuous_bernoulli, or a density on all real numbers such as likelihood=sse"
+        ways = "likelihood=gaussian_shared (gaussian, sigma_vae, continuous_bernoulli, laplace, sse)"
     else:
         ways = (
-            "data.binarize=dynamic (static, threshold); likelihood=sse; or likelihood.allow_grey=true,\n"
+            "data.binarize=dynamic (static, threshold); likelihood=gaussian_shared; or likelihood.allow_grey=true,\n"
             "the usual bce of grey pixels, which is not a probability: the ELBO is then recorded as not a bound"
         )
     name = type(model.likelihood).__name__
     raise ValueError(f"{name} scores pixels in {support}, but the data are {pixels.title}.\nWays out: {ways}")
+
+
+def _check_sigmoid(model: VAE, data: Images) -> None:
+    """Refuses what a likelihood whose mean is a sigmoid of the decoder's number would silently do badly."""
+    if data.representation.is_real:
+        raise ValueError(
+            "likelihood.mean=sigmoid lies in [0, 1], and the data are any real numbers (data.levels=null): "
+            "choose likelihood.mean=identity"
+        )
+    if getattr(model.decoder, "output_bias", "default") == "mean":
+        raise ValueError(
+            "decoder.output_bias=mean: the mean of the likelihood is a sigmoid of what the decoder gives, "
+            "choose decoder.output_bias=mean_logit, or likelihood.mean=identity"
+        )
 
 
 def prepare(data: Images, world_size: int = 1) -> None:

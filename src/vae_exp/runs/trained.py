@@ -1,4 +1,4 @@
-"""A trained run, read back from its folder alone: what evaluate, generate, report and export work on."""
+"""A trained run, loaded from its folder alone; evaluate, generate, report and export use it."""
 
 import json
 import logging
@@ -30,17 +30,17 @@ log = logging.getLogger("vae_exp")
 
 @dataclass
 class Trained:
-    """A run that was read back.
+    """A run that was loaded from its folder.
 
     Attributes:
         folder: The run folder.
-        cfg: The run's config, with the data where they are now.
-        model: In evaluation mode, on the device that is worked on, without gradients for its parameters.
-        data: Its batches lie on that device.
-        checkpoint: Which weights, best or last.
-        split: Which images a command is about, test, val or train.
-        seed: Of everything random in a command.
-        progress: Whether bars are shown.
+        cfg: The config of the run, with the present place of the data.
+        model: The model in evaluation mode, on the chosen device, without gradients for its parameters.
+        data: The data; its batches are on that device.
+        checkpoint: Which weights to use, best or last.
+        split: Which images a command uses, test, val or train.
+        seed: Fixes everything random in a command.
+        progress: Whether to show progress bars.
     """
 
     folder: Path
@@ -54,11 +54,11 @@ class Trained:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `run.json` holds."""
+        """The content of `run.json`."""
         return json.loads((self.folder / "run.json").read_text())
 
     def setup(self, split: str) -> None:
-        """Reads a split, unless it was read.
+        """Reads a split if it has not been read yet.
 
         Raises:
             ConfigError: If files are missing or corrupt.
@@ -75,18 +75,18 @@ class Trained:
             log.warning("the %s images are not those of the run (checksum %s)", split, known)
 
     def num_images(self, split: str | None = None) -> int:
-        """The number of images of a split, by default of the command's."""
+        """The number of images of a split, by default of the split of the command."""
         self.setup(split or self.split)
         return len(self.data.splits[split or self.split].y)
 
     def batches(self, split: str | None = None, num_images: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images of a split in order, `(x, y)`, x as the model is shown them to evaluate.
+        """The images of a split in order, `(x, y)`, x in the form in which the model is given them in evaluation.
 
-        What is random in the work on a batch follows `seed`, the split and the place of the batch.
+        The random numbers used for a batch depend only on `seed`, the split and the place of the batch.
 
         Arguments:
-            split: By default the command's.
-            num_images: Of these only so many, those of `subset`; None for all.
+            split: By default the split of the command.
+            num_images: Only this many images, those of `subset`; None for all.
         """
         split = split or self.split
         for i, (x, y) in enumerate(self.subset(split, num_images).data.batches(split)):  # type: ignore[arg-type]
@@ -96,7 +96,7 @@ class Trained:
     def chosen(self, num_images: int | None, split: str | None = None) -> Tensor:
         """Which images of a split `subset` keeps: their numbers `(N,)`, ascending.
 
-        The first images of a data set need be no sample of it: the first half of MNIST's test images is easier.
+        Not the first images, because they may not be typical: the first half of MNIST's test images is easier.
         """
         total = self.num_images(split)
         if num_images is None or num_images >= total:
@@ -106,8 +106,8 @@ class Trained:
     def subset(self, split: str, num_images: int | None) -> "Trained":
         """The run with `num_images` images of a split, drawn at random by `seed` and kept in their order.
 
-        They are the same for every command with this seed, and fewer are among those of more. Itself where the split
-        has no more, or `num_images` is None.
+        They are the same for every command with this seed, and a smaller subset is part of a larger one. Returns the
+        run itself if the split has no more images, or `num_images` is None.
         """
         chosen = self.chosen(num_images, split)
         if len(chosen) == self.num_images(split):
@@ -124,7 +124,7 @@ class Trained:
         return f"{num_images} {self.split} images drawn at random"
 
     def with_all_labels(self) -> "Trained":
-        """The run with the labels of all training images, also where it was trained with a few (`data.labelled`)."""
+        """The run with the labels of all training images, even if it was trained with few labels (`data.labelled`)."""
         return replace(self, data=self.data.with_all_labels())
 
     def images(self, num_images: int, split: str | None = None) -> tuple[Tensor, Tensor]:
@@ -133,10 +133,10 @@ class Trained:
         return torch.cat(x), torch.cat(y)
 
     def read(self, paths: str | Sequence[str]) -> Tensor:
-        """Pictures of a user's own, `(N, C, H, W)`, as the model is shown those of the test split.
+        """Pictures from the user's files, `(N, C, H, W)`, in the form in which the model is given test images.
 
         Raises:
-            ConfigError: If a file is missing or no picture, or not of the run's size, colours and range.
+            ConfigError: If a file is missing or not a picture, or its size, colours or range are not those of the run.
         """
         pixels = []
         channels, height, width = self.data.image_shape
@@ -150,32 +150,32 @@ class Trained:
             if size != (width, height) or (channels == 1 and bands > 2):
                 found = {1: "grey", 2: "grey with alpha"}.get(bands, f"{bands} bands (colours, alpha)")
                 needed = f"{width} by {height} pixels, {'grey' if channels == 1 else 'RGB'}"
-                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {found}; the run's: {needed}")
+                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {found}; this run needs {needed}")
         try:
             return self.data.represent(torch.stack(pixels)).to(self.data.device)
         except ValueError as error:
             if self.data.representation.levels == 2:
-                way = "the images of this run are bits: give files of black and white pixels (0 and 255) alone"
+                way = "the images of this run are bits: give files with only black and white pixels (0 and 255)"
                 raise ConfigError(f"input: {way}") from error
             raise ConfigError(f"input: {error}") from error
 
     def reseed(self, *purpose: Any) -> None:
-        """Seeds torch for a purpose: results do not hang on what was done before."""
+        """Seeds torch for a purpose, so that results do not depend on what was done before."""
         digest = blake2b(repr((self.seed, *purpose)).encode(), digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest, "big") >> 1)
 
     def shown(self, images: Tensor) -> Tensor:
-        """See `Images.shown`; real numbers by the range of the command's split."""
+        """See `Images.shown`; for real numbers, with the range of the split of the command."""
         self.setup(self.split)
         return self.data.shown(images, self.split)  # type: ignore[arg-type]
 
     def bar(self, total: int, title: str, unit: str = "images") -> "tqdm[Any]":
         """A progress bar, to be used in a `with`."""
-        # Not shown where nobody looks: a log file.
+        # Not shown in a log file.
         return tqdm(total=total, desc=title, unit=f" {unit}", leave=False, disable=None if self.progress else True)
 
     def log_wandb(self, numbers: dict[str, Any], pictures: list[Path]) -> None:
-        """Adds to the run's record in W&B: numbers to its summary, pictures and pages by their names."""
+        """Adds results to the run in W&B: numbers to its summary, pictures and pages by their names."""
         import wandb
 
         stated = self.cfg.logger.get("wandb") or {"project": "vae_exp", "name": self.cfg.name}
@@ -199,10 +199,10 @@ def restore(
     data_root: str | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Rebuilds model and data of a run; no data are read yet.
+    """Makes the model and the data of a run again; no data are read yet.
 
     Raises:
-        ConfigError: If the folder holds no run, a choice is none, or the machine lacks the accelerator.
+        ConfigError: If the folder holds no run, an option has a wrong value, or the machine lacks the accelerator.
     """
     for key, choice, choices in (
         ("checkpoint", checkpoint_name, ("best", "last")),
@@ -226,12 +226,12 @@ def restore(
 
 
 def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Trained:
-    """The run that a trainer is at, with its model and data as they are, about validation images.
+    """The present run of a trainer, with its model and data, for validation images.
 
     Arguments:
-        trainer: In training or after it.
-        name: In place of the run's, above pictures.
-        checkpoint_name: Which checkpoint holds these weights; empty for none.
+        trainer: The trainer, during training or after it.
+        name: The name above pictures, in place of the name of the run.
+        checkpoint_name: The checkpoint that has these weights; empty for none.
     """
     folder = Path(trainer.default_root_dir)
     cfg = load_config(folder)
@@ -241,17 +241,17 @@ def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Tr
 
 
 def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:
-    """Does the work of a command on every run that `cfg.run` names; one that fails stops no other.
+    """Calls `work` on every run that `cfg.run` names; if one fails, the others are still done.
 
     Arguments:
-        cfg: With the keys of `conf/trained.yaml`.
-        work: What is done.
+        cfg: A config with the keys of `conf/trained.yaml`.
+        work: A function of one run.
 
     Returns:
-        What it gave, by run folder.
+        The results of `work`, by run folder.
 
     Raises:
-        ConfigError: As `each_folder`.
+        ConfigError: The same as for `each_folder`.
     """
 
     def restored(folder: Path) -> Any:

@@ -70,16 +70,7 @@ def anomalies(
         NoMeaningError: If the model has no density.
         ConfigError: If an option has no such value, or the background or the other data do not fit the run.
     """
-    if score not in SCORES:
-        raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
-    if num_samples < 1 or (num_images is not None and num_images < 1):
-        raise ConfigError(
-            f"num_samples={num_samples} num_images={num_images}: at least 1 of each, or null for all images"
-        )
-    if score != "recon":
-        trained.model.require("density", "score=recon")
-    if (background is None) == (score == "likelihood_ratio"):
-        raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
+    _check(trained, score, num_samples, num_images, background)
     models = [trained.model, *([] if background is None else [_background(trained, background)])]
 
     def score_of(x: Tensor, *purpose: Any) -> Tensor:
@@ -112,14 +103,25 @@ def anomalies(
             for name, value in files.items()
         }
     _write(out, sets, files)
-    marked = {Path(path).name: value for path, value in files.items()}
     unit = f"{SCORES[score]}, nats per image"
+    marked = {Path(path).name: value for path, value in files.items()}
     plots.histogram({name: one.scores for name, one in sets.items()}, unit, title, out / "anomalies.png", marked)
-    lowest = own.scores.argsort()[: len(own.worst)].tolist()
-    captions = [f"image {own.numbers[i]}\n{own.scores[i]:.1f}" for i in lowest]
-    what = f"{trained.cfg.name}\nof {trained.described(num_images)} those that score lowest: {unit}"
-    plots.captioned(trained.shown(own.worst), captions, what, out / "worst.png")
+    about = f"{trained.cfg.name}\nof {trained.described(num_images)} those that score lowest: {unit}"
+    _draw_worst(trained, own, about, out / "worst.png")
     return numbers
+
+
+def _check(trained: Trained, score: str, num_samples: int, num_images: int | None, background: str | None) -> None:
+    if score not in SCORES:
+        raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
+    if num_samples < 1 or (num_images is not None and num_images < 1):
+        raise ConfigError(
+            f"num_samples={num_samples} num_images={num_images}: at least 1 of each, or null for all images"
+        )
+    if score != "recon":
+        trained.model.require("density", "score=recon")
+    if (background is None) == (score == "likelihood_ratio"):
+        raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
 
 
 def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
@@ -186,6 +188,13 @@ def _other_data(trained: Trained, against: str) -> Images:
     except (ConfigError, OSError, ValueError) as error:
         raise ConfigError(f"against={against}: {error}") from error
     return data
+
+
+def _draw_worst(trained: Trained, own: _Scored, title: str, path: Path) -> None:
+    """The images with the lowest scores, each with its number in the split and its score."""
+    lowest = own.scores.argsort()[: len(own.worst)].tolist()
+    captions = [f"image {own.numbers[i]}\n{own.scores[i]:.1f}" for i in lowest]
+    plots.captioned(trained.shown(own.worst), captions, title, path)
 
 
 def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None:

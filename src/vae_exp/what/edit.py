@@ -67,6 +67,7 @@ def edit(
     model, numbers = trained.model, {}
     if trained.data.num_classes is None:
         raise NoMeaningError("what=edit: the data have no labels and so no classes to edit; see what=traversal")
+    _check(trained.data.num_classes, source, target, num_images)
     x, y, names, rows = _shown(trained, source, target, num_images, input, label)
     q = model.code(x, y)
     if model.num_classes:
@@ -95,6 +96,16 @@ def edit(
     return numbers
 
 
+def _check(num_classes: int, source: int, target: int, num_images: int) -> None:
+    if source == target:
+        raise ConfigError(f"source={source} target={target}: two classes are needed")
+    if num_images < 1:
+        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
+    for name, k in (("source", source), ("target", target)):
+        if not 0 <= k < num_classes:
+            raise ConfigError(f"{name}={k}: the labels are 0 to {num_classes - 1}")
+
+
 def _shown(
     trained: Trained,
     source: int,
@@ -104,13 +115,6 @@ def _shown(
     label: int | None,
 ) -> tuple[Tensor, Tensor | None, list[str], list[str]]:
     """Images, the labels that the model is given, their names and the captions of the rows."""
-    if source == target:
-        raise ConfigError(f"source={source} target={target}: two classes are needed")
-    if num_images < 1:
-        raise ConfigError(f"num_images={num_images}: at least 1 of either class is needed")
-    for name, k in (("source", source), ("target", target)):
-        if not 0 <= k <= _last(trained):
-            raise ConfigError(f"{name}={k}: the labels are 0 to {_last(trained)}")
     if paths is not None:
         x, y, names = codes.given(trained, paths, label, [])
         return x, y, names, names
@@ -126,7 +130,3 @@ def _shown(
     classes = [k for k, images in found.items() for _ in images]
     y = codes.labels(trained.model, x, torch.tensor(classes, device=x.device), label)
     return x, y, [], [f"y = {k}" for k in classes]
-
-
-def _last(trained: Trained) -> int:
-    return (trained.data.num_classes or 0) - 1

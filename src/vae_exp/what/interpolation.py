@@ -56,10 +56,7 @@ def interpolation(
         NoMeaningError: If codes are discrete.
     """
     model = trained.model
-    if num_steps < 2:
-        raise ConfigError(f"num_steps={num_steps}: at least 2 are needed, both ends")
-    if input is not None and (isinstance(input, str) or len(input) != 2):
-        raise ConfigError(f"input={input}: two files are needed, input=[a.png,b.png]")
+    _check_options(num_steps, input)
     if input is None:
         pairs = _check(pairs, trained.num_images()) if pairs else _pairs(trained)
     # From here on pair i is at 2 i and 2 i + 1.
@@ -72,11 +69,10 @@ def interpolation(
     rows, images = [], []
     for a in range(0, len(x), 2):
         b = a + 1
-        told = "" if y is None else f"\ny = {int(y[a])}" + ("" if y[a] == y[b] else f" → {int(y[b])}")
         for path in (spherical, linear):
             steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
             images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
-            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{told}")
+            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{_labels(y, a)}")
             if input is not None:
                 each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
                 codes.save(trained, steps, each, out)
@@ -86,6 +82,20 @@ def interpolation(
     shown = trained.shown(torch.cat(images))
     plots.grid(shown, title, out / "interpolation.png", rows=rows, columns=len(heads), heads=heads)
     return {} if pairs is None or input is not None else {"pairs": pairs}
+
+
+def _check_options(num_steps: int, paths: Sequence[str] | None) -> None:
+    if num_steps < 2:
+        raise ConfigError(f"num_steps={num_steps}: at least 2 are needed, both ends")
+    if paths is not None and (isinstance(paths, str) or len(paths) != 2):
+        raise ConfigError(f"input={paths}: two files are needed, input=[a.png,b.png]")
+
+
+def _labels(y: Tensor | None, a: int) -> str:
+    """The labels of images a and a + 1, for the caption of their row."""
+    if y is None:
+        return ""
+    return f"\ny = {int(y[a])}" + ("" if y[a] == y[a + 1] else f" → {int(y[a + 1])}")
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:

@@ -55,12 +55,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     y = codes.labels(model, torch.empty(1, device=device), None, label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
-    if latent_dim < 2:
-        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
-    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
-        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
-    if num_points < 2:
-        raise ConfigError(f"num_points={num_points}: at least 2 for each side are needed")
+    _check(latent_dim, dims, num_points)
     c = None if c is None else c.expand(num_points**2, -1)
     prior = model.prior(c)
     share = (torch.arange(num_points, device=device) + 0.5) / num_points
@@ -84,3 +79,12 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     path = out / "manifold.png"
     plots.grid(trained.shown(images), title, path, rows=ticks[::-1], columns=num_points, heads=ticks)
     return {}
+
+
+def _check(latent_dim: int, dims: Sequence[int], num_points: int) -> None:
+    if latent_dim < 2:
+        raise NoMeaningError("what=manifold: one latent makes no plane; what=traversal shows it as a row")
+    if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < latent_dim for d in dims):
+        raise ConfigError(f"dims={dims}: two of the dimensions 0 to {latent_dim - 1} are needed")
+    if num_points < 2:
+        raise ConfigError(f"num_points={num_points}: at least 2 for each side are needed")

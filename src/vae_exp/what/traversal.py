@@ -43,12 +43,7 @@ def traversal(
         ConfigError: If the file is no picture like the run's, an index does not exist, or a label is missing.
     """
     model = trained.model
-    if num_dims < 1 or num_steps < 2:
-        raise ConfigError(f"num_dims={num_dims} num_steps={num_steps}: at least 1 and 2 are needed")
-    if not (input is None or isinstance(input, str)):
-        raise ConfigError(f"input={input}: one file is needed")
-    if not 0 <= image < trained.num_images():
-        raise ConfigError(f"image={image}: the {trained.split} images are 0 to {trained.num_images() - 1}")
+    _check(trained, num_dims, num_steps, image, input)
     x, y, names = codes.given(trained, input, label, [image])
     mean, between, within, kl = _aggregate(trained)
     std = (between + within).sqrt()
@@ -77,6 +72,15 @@ def traversal(
     if not is_discrete(q):
         numbers |= {"mean": mean[order].tolist(), "std": std[order].tolist()}
     return numbers
+
+
+def _check(trained: Trained, num_dims: int, num_steps: int, image: int, path: Any) -> None:
+    if num_dims < 1 or num_steps < 2:
+        raise ConfigError(f"num_dims={num_dims} num_steps={num_steps}: at least 1 and 2 are needed")
+    if not (path is None or isinstance(path, str)):
+        raise ConfigError(f"input={path}: one file is needed")
+    if not 0 <= image < trained.num_images():
+        raise ConfigError(f"image={image}: the {trained.split} images are 0 to {trained.num_images() - 1}")
 
 
 def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
