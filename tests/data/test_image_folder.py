@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.cases import slow_but
-from helpers.runs import composed
+from helpers.runs import composed, pictures
 from PIL import Image
 
 from vae_exp.config import ConfigError
@@ -373,7 +373,7 @@ def test_a_run_on_streamed_pictures_is_the_run_in_memory(folder, tmp_path):
         text = (tmp_path / in_memory / "metrics.csv").read_text().splitlines()
         columns = [i for i, name in enumerate(text[0].split(",")) if "per_second" not in name]
         rows.append([[line.split(",")[i] for i in columns] for line in text])
-        assert (tmp_path / in_memory / "images" / "reconstructions.png").exists()
+        assert "reconstructions" in pictures(tmp_path / in_memory)
     gc.collect()
     assert rows[0] == rows[1]
 

@@ -99,6 +99,11 @@ def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
 
 
+def pictures(folder: Path) -> set[str]:
+    """Names of those in a run folder."""
+    return {path.stem for path in (folder / "images").rglob("*.png")}
+
+
 def curve(folder: Path) -> list[dict[str, str]]:
     """The rows of metrics.csv, without the clock's."""
     with (folder / "metrics.csv").open(newline="") as file:

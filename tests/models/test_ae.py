@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from helpers.runs import PICTURED, SMALL, composed, curve, evaluated, record, resume
+from helpers.runs import PICTURED, SMALL, composed, curve, evaluated, pictures, record, resume
 
 from vae_exp import decoders, encoders, likelihoods
 from vae_exp.config import ConfigError
@@ -55,7 +55,7 @@ def test_it_logs_recon_and_loss_and_no_bound(run):
         terms = {name.split("/")[1] for name in metrics if name.startswith(f"{stage}/")}
         assert terms - {"active_units", "images_per_second"} == {"recon", "loss"}
         assert metrics[f"{stage}/loss"] == pytest.approx(metrics[f"{stage}/recon"], rel=1e-6)
-    assert {path.name for path in (folder / "images").iterdir()} == {"recon.png", "reconstructions.png"}
+    assert pictures(folder) == {"recon", "reconstructions"}
     assert not (folder / "kl_per_dim.csv").exists()
     with (folder / "metrics.csv").open(newline="") as file:
         assert not {"val/elbo", "val/kl"} & set(next(csv.reader(file)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.m2 import CLASSES, B, D, K, make, make_batch
-from helpers.runs import PICTURED, SMALL, composed, curve, evaluated, resume
+from helpers.runs import PICTURED, SMALL, composed, curve, evaluated, pictures, resume
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -257,7 +257,7 @@ def test_a_run_logs_the_error_is_evaluated_and_resumed(run):
     assert 0 <= metrics["val/error"] <= 1
     assert "train/error" not in metrics
     assert metrics["test/elbo"] == pytest.approx(-metrics["test/recon"] - metrics["test/kl"], rel=1e-6)
-    assert {path.name for path in (whole / "images").iterdir()} >= {"classes.png", "samples.png"}
+    assert pictures(whole) >= {"classes", "samples"}
     scores = evaluated(whole, "metrics=[elbo]")
     assert scores["error"] == pytest.approx(metrics["test/error"], rel=1e-6)
     assert scores["elbo"] == pytest.approx(metrics["test/elbo"], rel=1e-6)

@@ -1,7 +1,7 @@
 """Real digits, clothes and faces: read, trained on, scored."""
 
 import pytest
-from helpers.runs import composed
+from helpers.runs import composed, pictures
 
 from vae_exp.training.job import train
 
@@ -36,4 +36,4 @@ def test_each_real_set_trains(tmp_path, real_data, data, nets):
     metrics = train(cfg, tmp_path)
     first = float((tmp_path / "metrics.csv").read_text().splitlines()[1].split(",")[1])
     assert metrics["train/elbo"] > first
-    assert (tmp_path / "images" / "reconstructions.png").exists()
+    assert "reconstructions" in pictures(tmp_path)
