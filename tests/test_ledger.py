@@ -93,5 +93,5 @@ def test_a_term_that_is_no_number_is_named_with_its_batch(term):
 def test_an_objective_that_is_no_number_is_told_from_its_terms():
     ledger = Ledger("train")
     ledger.note({"recon": torch.rand(4)}, torch.tensor(torch.nan), "step 7")
-    with pytest.raises(NonFiniteError, match="train/loss is nan at step 7: recon are finite, the objective is not"):
+    with pytest.raises(NonFiniteError, match="train/loss is nan at step 7: recon are finite, but the objective is not"):
         ledger.add_up()

@@ -14,7 +14,6 @@ from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from vae_exp.config import CONF
-from vae_exp.export import export_runs
 from vae_exp.loggers import CSV
 from vae_exp.metrics.score import score_runs
 from vae_exp.page.report import report_runs
@@ -22,6 +21,7 @@ from vae_exp.runs.folder import resumed_config
 from vae_exp.runs.trained import Trained
 from vae_exp.training.job import train
 from vae_exp.what.make import generate_runs
+from vae_exp.what.onnx import export_runs
 
 
 def read(path):

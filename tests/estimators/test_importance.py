@@ -220,7 +220,7 @@ CHOSEN = [
 
 @pytest.mark.parametrize("chosen", slow_but([M2, FLOW], CHOSEN))
 def test_every_model_with_a_density_has_an_nll(run, chosen, caplog):
-    folder, metrics = run(*chosen.split(), "trainer.max_epochs=1")
+    folder, metrics = run(*chosen.split(), "likelihood=sse", "trainer.max_epochs=1")
     caplog.set_level(logging.INFO)
     numbers = evaluated(folder, "metrics=[nll]", "num_samples=30")
     assert numbers["nll_curve"].keys() == {1, 10, 30}

@@ -131,8 +131,8 @@ def test_training_ends_with_a_page_of_its_run(run, caplog, model):
         " over the " in a or "KL of" in a for a in pictures
     )
     assert sum("above their reconstructions" in alt for alt in pictures) == 1
-    assert sum("latents from its prior" in alt for alt in pictures) == (model != "ae")
-    assert sum("row a class" in alt for alt in pictures) == (model == "cvae")
+    assert sum("latents of its prior" in alt for alt in pictures) == (model != "ae")
+    assert sum("row for each class" in alt for alt in pictures) == (model == "cvae")
     if model == "ae":
         assert "No samples : an autoencoder has no density over its codes" in page.text
 
@@ -221,7 +221,7 @@ def test_what_was_not_logged_or_drawn_is_told_or_drawn(run):
     assert "The run has no metrics.csv" in page.text
     assert "No KL per dimension" in page.text
     alts = [attrs["alt"] for tag, attrs in page.tags if tag == "img"]
-    assert sum("latents from its prior" in alt or "above their reconstructions" in alt for alt in alts) == 2
+    assert sum("latents of its prior" in alt or "above their reconstructions" in alt for alt in alts) == 2
 
 
 def test_a_finished_training_does_not_fail_for_its_page(run, monkeypatch, caplog):

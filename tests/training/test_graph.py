@@ -188,7 +188,7 @@ def change(model, path, value):
     ],
 )
 def test_what_changes_between_steps_is_captured_anew(run, cuda, path, value):
-    options = (*LONG, "objective=beta_elbo", "objective.beta=1", "corruption=gaussian")
+    options = (*LONG, "likelihood=sse", "objective=beta_elbo", "objective.beta=1", "corruption=gaussian")
     options += ("optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "~optimizer.fused")
     chosen = f"+callbacks.change={{_target_: {__name__}.Change, path: {path}, value: {value}}}"
     eager, _ = run(*options, chosen, "trainer.cuda_graphs=false", folder="eager")

@@ -105,7 +105,7 @@ def test_a_background_of_other_images_is_refused(run):
 
 
 def test_a_conditional_model_scores_images_without_their_labels(run):
-    folder, _ = run("model=cvae")
+    folder, _ = run("model=cvae", "likelihood=sse")
     trained = restore(folder, accelerator="cpu", progress=False)
     x, _ = trained.images(5)
     classes = trained.model.context_dim

@@ -61,7 +61,7 @@ def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
 
 
 def _blank(model: VAE, image_shape: Sequence[int], num_images: int) -> tuple[Tensor, Tensor]:
