@@ -20,7 +20,7 @@ from vae_exp.runs.build import build, prepare
 from vae_exp.runs.folder import load_weights
 
 IMAGE, PIXELS = (2, 3, 3), 18
-SIGMA = ("likelihood=sigma_vae",)
+SIGMA = ("likelihood=sigma_vae", "likelihood.mean=identity")
 
 
 @pytest.fixture(autouse=True)
