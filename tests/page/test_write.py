@@ -286,7 +286,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(run, browser, tmp_pa
         assert picture.shape == (2400, width)
         # Of four bands of the page each has something dark on light paper.
         for band in np.array_split(picture, 4):
-            assert np.median(band) > 230
+            assert np.percentile(band, 90) > 230
             assert 0.003 < (band < 128).mean() < 0.6
     # The check can fail: a page that asks for something is told off by its own policy.
     asking = tmp_path / "asking.html"

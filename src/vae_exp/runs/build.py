@@ -53,7 +53,7 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
         made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
         made = made(**kwargs) if kwargs else made
     if isinstance(made, partial):
-        made = _Partial(made)
+        made = _Partial(made.func, *made.args, **made.keywords)
         made.node, made.key = node, key
     return made
 
