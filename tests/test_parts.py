@@ -7,13 +7,13 @@ import zuko
 from torch import nn
 
 from vae_exp import chains, decoders, encoders, likelihoods, posteriors, priors
-from vae_exp.parts import Likelihood, Part, Prior, as_part
+from vae_exp.parts import Decoder, Likelihood, Part, Posterior, Prior, as_part
 
-KINDS = {encoders: Part, decoders: Part, posteriors: Part, priors: Prior, likelihoods: Likelihood}
+KINDS = {encoders: Part, decoders: Decoder, posteriors: Posterior, priors: Prior, likelihoods: Likelihood}
 OURS = [(getattr(module, name), kind) for module, kind in KINDS.items() for name in module.__all__]
 
 
-@pytest.mark.parametrize(("part", "kind"), [*OURS, (chains.BottomUp, Part), (chains.TopDown, Prior)])
+@pytest.mark.parametrize(("part", "kind"), [*OURS, (chains.BottomUp, Posterior), (chains.TopDown, Prior)])
 def test_every_part_of_ours_is_one_of_its_kind(part, kind):
     assert issubclass(part, kind)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vae_exp.layers import activation_class
-from vae_exp.parts import Part, Prior
+from vae_exp.parts import Posterior, Prior
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
 
@@ -69,7 +69,7 @@ def _links(part: str, sizes: Sequence[int], hidden: Sequence[int], activation: s
     return links
 
 
-class BottomUp(Part):
+class BottomUp(Posterior):
     """`q(z | h) = q(z_1 | h) q(z_2 | z_1) ... q(z_L | z_{L-1})`, each a diagonal normal (Burda et al., 2016).
 
     Arguments:
@@ -79,6 +79,8 @@ class BottomUp(Part):
         hidden: Widths of the layers from one z to the next.
         activation: Name of a class in `torch.nn`.
     """
+
+    sizes: list[int]
 
     def __init__(
         self,

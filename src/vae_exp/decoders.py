@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
-from vae_exp.parts import Part
+from vae_exp.parts import Decoder
 from vae_exp.precision import on_cpu
 
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
-class _Decoder(Part):
+class _Decoder(Decoder):
     """What all decoders share: `layers`; the last one gives the params and has a bias."""
 
     layers: nn.Sequential

@@ -1,12 +1,12 @@
 """What a part of a model may have beside its `forward`, with the defaults of a part that has nothing beside it."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-__all__ = ["Likelihood", "Part", "Prior", "as_part"]
+__all__ = ["Decoder", "Likelihood", "Part", "Posterior", "Prior", "as_part"]
 
 P = TypeVar("P", bound="Part")
 
@@ -24,6 +24,26 @@ class Part(nn.Module):
         Raises:
             ValueError: If the part cannot start from these images.
         """
+
+
+class Decoder(Part):
+    """`(z, c) -> params`, see `vae_exp.decoders`.
+
+    Attributes:
+        output_bias: What the bias of its last layer starts from, `default`, `mean` or `mean_logit`.
+    """
+
+    output_bias: str = "default"
+
+
+class Posterior(Part):
+    """`h -> q(z | x, c)`, see `vae_exp.posteriors`.
+
+    Attributes:
+        sizes: Widths of the layers of z, from z_1 on, if q is a chain of them; None for one layer.
+    """
+
+    sizes: list[int] | None = None
 
 
 class Prior(Part):
@@ -50,6 +70,7 @@ class Likelihood(Part):
     Attributes:
         params_per_pixel: P, the numbers that it reads for each pixel.
         allow_grey: Whether it scores grey values too, although nothing sums to one over them.
+        mean: `sigmoid` if the mean of a pixel is a sigmoid of what the decoder gives, and `identity` otherwise.
         fit: `(pairs, reduce) -> None`, called before each validation, with pairs of p(x | z), batch `(K, B)`, and
             x `(B, C, H, W)` of all training images, and with what sums a tensor over the processes. None for a
             likelihood that is not fitted.
@@ -57,6 +78,7 @@ class Likelihood(Part):
 
     params_per_pixel: int = 1
     allow_grey: bool = False
+    mean: Literal["identity", "sigmoid"] = "identity"
     fit: Callable[[Iterable[tuple[Distribution, Tensor]], Callable[[Tensor], Tensor]], None] | None = None
 
     @property

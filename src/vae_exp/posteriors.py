@@ -19,12 +19,12 @@ from zuko.flows import MaskedAutoregressiveTransform
 from zuko.lazy import LazyComposedTransform
 
 from vae_exp import distributions
-from vae_exp.parts import Part
+from vae_exp.parts import Posterior
 
 __all__ = ["Bernoulli", "Categorical", "DiagonalNormal", "Flow", "FullNormal", "Laplace", "Point"]
 
 
-class DiagonalNormal(Part):
+class DiagonalNormal(Posterior):
     """`q(z | h) = N(z; mu(h), diag(exp(logvar(h))))` (Kingma & Welling, 2014).
 
     Arguments:
@@ -43,7 +43,7 @@ class DiagonalNormal(Part):
         return Independent(Normal(self.mu(h), scale, validate_args=False), 1, validate_args=False)
 
 
-class FullNormal(Part):
+class FullNormal(Posterior):
     """`q(z | h) = N(z; mu(h), L L^T)`, `L = diag(exp(logvar(h) / 2)) (I + B(h) / D)`, B strictly lower triangular.
 
     Arguments:
@@ -96,7 +96,7 @@ def _kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     return (logs + 0.5 * square / normal.scale.square() - 0.5).sum(dim=-1)
 
 
-class Laplace(Part):
+class Laplace(Posterior):
     """`q(z | h)`, independent Laplace with mean `mu(h)` and standard deviation `exp(logvar(h) / 2)`.
 
     Arguments:
@@ -115,7 +115,7 @@ class Laplace(Part):
         return Independent(TorchLaplace(self.mu(h), scale, validate_args=False), 1, validate_args=False)
 
 
-class Flow(Part):
+class Flow(Posterior):
     """Inverse autoregressive flow (Kingma et al., 2016): a diagonal normal through affine maps conditioned on h.
 
     `z_d <- a_d(z_<d, h) z_d + b_d(z_<d, h)`; the order of the dimensions is reversed from one map to the next. A sample
@@ -156,7 +156,7 @@ class Flow(Part):
         return NormalizingFlow(self.transform(h), self.base(h))
 
 
-class Bernoulli(Part):
+class Bernoulli(Posterior):
     """`q(z | h)`: D independent bits, for `prior=bernoulli`.
 
     Samples carry no gradient unless `relaxed` is set: then they are binary concrete numbers in (0, 1) in training mode
@@ -204,7 +204,7 @@ class _RelaxedBits(TorchBernoulli):
         raise ValueError("posterior.relaxed=true needs the closed-form KL: prior=bernoulli and objective.kl=auto")
 
 
-class Categorical(Part):
+class Categorical(Posterior):
     """`q(z | h)`: D / C independent variables of C categories, one-hot blocks side by side, for `prior=categorical`.
 
     Samples carry no gradient unless `relaxed` is set: then they are Gumbel-softmax samples in training mode (Jang et
@@ -246,7 +246,7 @@ def _check_temperature(temperature: float) -> float:
     return temperature
 
 
-class Point(Part):
+class Point(Posterior):
     """All mass in one point, a linear function of the features: the code of an autoencoder.
 
     Arguments:

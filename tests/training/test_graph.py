@@ -43,7 +43,7 @@ def capture(graph, capture_error_mode):
     model, optimizer = Player.owner.model, Player.owner.optimizer
     weights = copy.deepcopy(model.state_dict())
     state, noise = copy.deepcopy(optimizer.state_dict()), torch.get_rng_state()
-    assert all(group["capturable"] for group in optimizer.param_groups if group.get("fused"))
+    assert all(group.get("capturable", True) for group in optimizer.param_groups if group.get("fused"))
     yield
     model.load_state_dict(weights)
     for group in state["param_groups"]:
@@ -89,6 +89,7 @@ def cuda(monkeypatch):
     [
         *("model=vae", "model=cvae", "model=beta_vae", "trainer.gradient_clip_val=0.5"),
         *("likelihood=sigma_vae", "prior=flow", "encoder.normalization=batch"),
+        *("optimizer=adamw", "optimizer=sgd", "optimizer=adagrad"),
     ],
 )
 def test_a_replayed_step_is_the_eager_one(run, cuda, option):
@@ -97,7 +98,7 @@ def test_a_replayed_step_is_the_eager_one(run, cuda, option):
     assert Player.replays == 22 - 3
     assert_same(eager, graph)
     state = torch.load(graph / "checkpoints" / "last.ckpt", weights_only=True)
-    assert not any(group["capturable"] for group in state["optimizer_states"][0]["param_groups"])
+    assert not any(group.get("capturable") for group in state["optimizer_states"][0]["param_groups"])
 
 
 def test_replays_are_noted_each_by_itself(run, cuda):
@@ -145,6 +146,8 @@ def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, mon
         (("trainer.accumulate_grad_batches=2",), "accumulate_grad_batches"),
         (("+callbacks.within._target_=helpers.callbacks.Within",), "a callback"),
         (("optimizer.fused=false",), "the optimizer, which keeps its state on the CPU"),
+        (("optimizer=rmsprop",), "the optimizer, which keeps its state on the CPU"),
+        (("optimizer=radam",), "the optimizer, which keeps its state on the CPU"),
     ],
 )
 def test_what_a_graph_cannot_hold_is_named(run, cuda, caplog, options, reason):

@@ -230,11 +230,36 @@ def test_options_of_training_change_training(run, option):
     assert curve(plain)[-1]["test/elbo"] != curve(changed)[-1]["test/elbo"]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop", "adagrad", "radam"])
+def test_every_optimizer_follows_a_schedule_and_is_resumed_to_the_bit(run, optimizer):
+    options = (f"optimizer={optimizer}", "+schedule@optimizer.lr=linear", "optimizer.lr.start=0.01")
+    options += ("optimizer.lr.end=0.001", "optimizer.lr.steps=9")
+    whole, _ = run(*options, "trainer.max_epochs=4", "test=false", folder="whole")
+    state = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.001)
+    part, _ = run(*options, "trainer.max_epochs=2", "test=false", folder="part")
+    resume(part, trainer__max_epochs=4)
+    assert curve(part) == curve(whole)
+
+
+def test_an_optimizer_that_counts_on_the_gpu_is_refused_on_a_cpu(run):
+    with pytest.raises(ConfigError, match=r"optimizer\.capturable=true"):
+        run("optimizer=radam", "optimizer.capturable=true")
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_batch_normalisation_of_one_image_is_refused_before_the_run_begins(run, tmp_path, part):
+    with pytest.raises(ConfigError, match=rf"(?s)data\.batch_size.*{part}\.normalization"):
+        run(f"{part}.normalization=batch", "data.batch_size=1")
+    assert not (tmp_path / "run").exists()
+    run("encoder.normalization=layer", "decoder.normalization=layer", "data.batch_size=1", "trainer.max_steps=1")
+
+
 def test_gradients_are_clipped_to_the_norm(run):
     """A step of plain gradient descent is no longer than lr x the norm."""
     folder, _ = run(
-        "optimizer._target_=torch.optim.SGD", "~optimizer.betas", "~optimizer.eps", "~optimizer.fused",
-        "optimizer.lr=0.5", "trainer.gradient_clip_val=0.01", "trainer.max_steps=1", "test=false",
+        "optimizer=sgd", "optimizer.momentum=0", "optimizer.lr=0.5", "trainer.gradient_clip_val=0.01",
+        "trainer.max_steps=1", "test=false",
     )  # fmt: skip
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     pl.seed_everything(0, verbose=False)

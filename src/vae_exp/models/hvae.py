@@ -23,7 +23,7 @@ class HVAE(VAE):
 
     def __init__(self, *args: Any, latent_dim: int, upper_dims: list[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if upper_dims and getattr(self.posterior, "sizes", None) != [latent_dim, *upper_dims]:
+        if upper_dims and self.posterior.sizes != [latent_dim, *upper_dims]:
             raise ValueError(
                 f"model.upper_dims={upper_dims}: {type(self.posterior).__name__} has not these layers. "
                 "Ways out: posterior=bottom_up prior=top_down, or model=vae"

@@ -1,6 +1,6 @@
 """What every model shares with Lightning: the steps, the optimizer, the logs, what a checkpoint keeps."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,9 +77,13 @@ class Module(pl.LightningModule):
             ConfigError: If a part cannot start from these images; if the likelihood is fitted before each validation,
                 and there is none.
         """
+
+        def images() -> Iterator[tuple[Tensor, Tensor]]:  # fetched by a part that reads them, and by no other
+            yield from self.trainer.datamodule.training_images(whole=True)  # type: ignore[attr-defined]
+
         for part in self.parts if self.is_new else ():
             try:
-                part.start_from(self.trainer.datamodule.training_images(whole=True))  # type: ignore[attr-defined]
+                part.start_from(images())
             except ValueError as error:
                 raise ConfigError(str(error)) from error
         self.is_new = False

@@ -14,7 +14,7 @@ from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models.module import Module, Objective
-from vae_exp.parts import Likelihood, Part, Prior, as_part
+from vae_exp.parts import Decoder, Likelihood, Part, Posterior, Prior, as_part
 from vae_exp.precision import at_least_float32, full_precision
 
 __all__ = ["VAE", "Ability"]
@@ -79,8 +79,8 @@ class VAE(Module):
         super().__init__()
         self.corruption = corruption or nn.Identity()
         self.encoder = as_part(encoder, Part)
-        self.decoder = as_part(decoder, Part)
-        self.posterior = as_part(posterior, Part)
+        self.decoder = as_part(decoder, Decoder)
+        self.posterior = as_part(posterior, Posterior)
         self.prior = as_part(prior, Prior)
         self.likelihood = as_part(likelihood, Likelihood)
         self.objective = objective

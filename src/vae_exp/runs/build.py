@@ -48,8 +48,8 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
     if node is None:
         raise ConfigError(f"{key} is missing from the config: choose one with {key}=... (see --help)")
     with _refusals(node, key):
-        # Plain lists and dicts: OmegaConf's own would end up in checkpoints, which then do not load. What the
-        # config does not say is given to the object itself: Hydra would look for targets in it.
+        # Convert to plain lists and dicts: OmegaConf's own would get into checkpoints, which then do not load. The
+        # kwargs do not go through Hydra, because it would look for `_target_` in them.
         made = instantiate(node, _convert_="all", **({"_partial_": True} if kwargs else {}))
         made = made(**kwargs) if kwargs else made
     if isinstance(made, partial):
@@ -59,7 +59,7 @@ def make(cfg: DictConfig, key: str, **kwargs: Any) -> Any:
 
 
 class _Partial(partial):
-    """What is called later, such as the optimizer: what it refuses then is an error of the config, too."""
+    """A partial that is called later, like the optimizer: what it refuses then is also an error of the config."""
 
     node: DictConfig
     key: str
@@ -71,7 +71,7 @@ class _Partial(partial):
 
 @contextmanager
 def _refusals(node: DictConfig, key: str) -> Iterator[None]:
-    """Whatever a constructor refuses in it, whose arguments are the node `key`, is a ConfigError that names the key."""
+    """Turns what a constructor refuses inside it into a ConfigError that names `key`, the node of its arguments."""
     try:
         yield
     except REFUSALS as error:
@@ -82,14 +82,15 @@ def _refusals(node: DictConfig, key: str) -> Iterator[None]:
 
 
 def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
-    """Where the keys are those of another class: the option that has the keys of this one, or the key to leave out."""
+    """For a key that the class does not know: the option that has the keys of this class, or to leave the key out."""
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     if not isinstance(cause, TypeError) or unknown is None or unknown[1] not in node:
         return ""
-    for path in sorted((Path(CONF) / key).glob("*.yaml")):
-        option: Any = OmegaConf.load(path)
-        if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
-            return f"\nThe keys are those of another option: choose {key}={path.stem}"
+    options: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((Path(CONF) / key).glob("*.yaml"))}
+    if any(unknown[1] in option for option in options.values()):
+        for name, option in options.items():
+            if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
+                return f"\nThe keys are those of another option: choose {key}={name}"
     return f"\nLeave it out with ~{key}.{unknown[1]}"
 
 
@@ -163,7 +164,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
         make_optimizer(model.optimizer, model.parameters(), model.device)  # here it is refused before data are read
         monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
         _check_support(model, data)
-        if getattr(model.likelihood, "mean", "identity") == "sigmoid":
+        if model.likelihood.mean == "sigmoid":
             _check_sigmoid(model, data)
         if cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: for this model choose one of {', '.join(monitors)}")
@@ -197,7 +198,7 @@ def _check_sigmoid(model: VAE, data: Images) -> None:
             "likelihood.mean=sigmoid lies in [0, 1], and the data are any real numbers (data.levels=null): "
             "choose likelihood.mean=identity"
         )
-    if getattr(model.decoder, "output_bias", "default") == "mean":
+    if model.decoder.output_bias == "mean":
         raise ValueError(
             "decoder.output_bias=mean: the mean of the likelihood is a sigmoid of what the decoder gives, "
             "choose decoder.output_bias=mean_logit, or likelihood.mean=identity"

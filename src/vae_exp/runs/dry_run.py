@@ -38,12 +38,12 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
 
 
 def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
-    """Makes a step on as many blank images as one process trains on at a time: one is too few for batch normalisation.
+    """Makes a step on one blank image, if a process trains on one at a time: batch normalisation needs two.
 
     Raises:
         ConfigError: It names the keys.
     """
-    if num_images > 1:
+    if num_images != 1:
         return
     try:
         with _left_as_it_was(model):
@@ -55,8 +55,8 @@ def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
             raise ConfigError(str(error)) from error
         keys = " ".join(f"{name}.normalization=layer" for name in normalised)
         raise ConfigError(
-            f"data.batch_size: one image a step and process has no variance, which {normalised[0]}.normalization=batch "
-            f"divides by.\nWays out: a larger data.batch_size, or {keys}"
+            f"data.batch_size: each process gets one image a step, {normalised[0]}.normalization=batch needs two.\n"
+            f"Ways out: a larger data.batch_size, or {keys}"
         ) from error
 
 
@@ -71,7 +71,7 @@ def _blank(model: VAE, image_shape: Sequence[int], num_images: int) -> tuple[Ten
 
 @contextmanager
 def _left_as_it_was(model: VAE) -> Iterator[None]:
-    """Whatever is done with the model in it, its modes and buffers and the noise of others stay the same."""
+    """Restores the modes and the buffers of the model, and torch's random state, after what is done inside it."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
@@ -129,8 +129,9 @@ def _space(distribution: Distribution) -> str:
     """What a distribution is over, in words for messages."""
     if not is_discrete(distribution):
         return "real numbers"
-    is_bits = getattr(distribution.support, "base_constraint", None) is constraints.boolean
-    return "bits" if is_bits else repr(distribution.support)
+    support = distribution.support
+    is_bits = isinstance(support, constraints.independent) and support.base_constraint is constraints.boolean
+    return "bits" if is_bits else repr(support)
 
 
 def _try(part: str, call: Callable[[], Any]) -> Any:

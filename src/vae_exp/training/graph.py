@@ -100,7 +100,7 @@ class Graph:
         before = len(noted)
         self.batch = batch[0].clone(), batch[1].clone()
         graph = torch.cuda.CUDAGraph()
-        # Fused optimizers keep all they change on the device, as those that are `capturable` do.
+        # Fused optimizers keep everything that they change on the device, as `capturable` ones do.
         groups = self.optimizer.param_groups
         fused = [group for group in groups if group.get("fused") and not group.get("capturable", True)]
         for group in fused:
