@@ -98,7 +98,7 @@ def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str 
         margin = 0.06 * (max(shown) - min(shown)) or 0.01 * abs(shown[0]) or 1.0
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
         axes.set_ylabel(label)
-        axes.legend()
+        figure.legend(loc="outside upper right", ncols=2)
         _steps(axes)
         return figure
 

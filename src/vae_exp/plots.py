@@ -114,7 +114,7 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
     axes.set_xlabel(x_name)
     axes.set_ylabel("% of the images")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
     figure.savefig(path)
     return path
