@@ -15,7 +15,7 @@ from vae_exp.overrides import check_overrides
 from vae_exp.runs.folder import load_config
 
 
-def _train(cfg: DictConfig) -> float | None:
+def _train(cfg: DictConfig) -> None:
     with job():
         check_overrides(cfg, "train")
         for folder in (cfg.resume, cfg.init_from):
@@ -23,17 +23,16 @@ def _train(cfg: DictConfig) -> float | None:
                 load_config(folder)
         from vae_exp.training.job import train_job  # torch is imported when the config is known to be sound
 
-        return train_job(cfg)
+        train_job(cfg)
 
 
 def main() -> None:
     """Entry point of `python -m vae_exp` and of the console script."""
     sys.path.insert(0, "")  # parts of the user's own, in the current folder, for the console script too
-    if sys.argv[1:2] == ["--rank-of"]:  # one of the processes that DDP starts, see training/job.py
-        from vae_exp.training.job import train_rank
+    if sys.argv[1:2] == ["--job"] and len(sys.argv) > 2:  # Lightning adds more words for the further processes of DDP
+        from vae_exp.sweeps.job import job_process
 
-        train_rank(Path(sys.argv[2]))
-        return
+        sys.exit(job_process(Path(sys.argv[2])))
     if sys.argv[1:] == ["--version"]:
         print(f"vae_exp {vae_exp.__version__}")  # noqa: T201
     elif sys.argv[1:2] and sys.argv[1] in COMMANDS[1:]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
@@ -20,7 +20,7 @@ from vae_exp.ledger import Mean, NonFiniteError
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
 
-__all__ = ["Checkpoint", "Curves", "Latents", "Pictures", "Progress", "Speed"]
+__all__ = ["Checkpoint", "Curves", "Latents", "Patience", "Pictures", "Progress", "Speed"]
 
 SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # for each epoch, if there is no bar
 
@@ -31,6 +31,10 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's checkpoints, made to work for runs that are interrupted, resumed or moved."""
 
     counts_steps = True
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.metrics: dict[str, float] = {}  # those at the time of the checkpoint that the run goes on from
 
     @property
     def state_key(self) -> str:
@@ -43,6 +47,16 @@ class Checkpoint(ModelCheckpoint):
         # Lightning would take the folder from the first logger.
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.metrics = checkpoint.get("metrics", {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Lightning forgets the best checkpoint if the folder has moved or its path is written in another way. The first
@@ -58,6 +72,18 @@ class Checkpoint(ModelCheckpoint):
         # Do not save weights whose loss is not finite: training cannot continue from them.
         if not isinstance(exception, NonFiniteError):
             super().on_exception(trainer, pl_module, exception)
+
+
+class Patience(EarlyStopping):
+    """Lightning's early stopping, for runs that are cut off between their last checkpoint and their end."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # The patience is that of the config, which a resumed run may change.
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning keeps the count in a checkpoint, but not that training was to end.
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class Latents(Callback):

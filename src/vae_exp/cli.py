@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
@@ -27,6 +28,7 @@ from vae_exp.resolvers import register_resolvers
 
 __all__ = [
     "exit_code",
+    "explain",
     "job",
     "run_command",
 ]
@@ -103,7 +105,7 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         if wants_trace:
             raise
-        print(f"error: {_explain(error, config_name)}", file=sys.stderr)  # noqa: T201
+        print(f"error: {explain(error, config_name)}", file=sys.stderr)  # noqa: T201
         return 2
     except OSError as error:
         if wants_trace or not error.filename:
@@ -131,9 +133,7 @@ def job() -> Iterator[None]:
     except Exception as error:
         hydra, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
         if hydra.mode == RunMode.MULTIRUN:
-            failed_jobs.append(
-                f"{folder} ({hydra.job.override_dirname}): {_explain(error, str(hydra.job.config_name))}"
-            )
+            failed_jobs.append(f"{folder} ({hydra.job.override_dirname}): {explain(error, str(hydra.job.config_name))}")
             log.error("error: job %s", failed_jobs[-1])
         elif not _is_chosen(hydra) and (folder / "train.log").exists() and not (folder / "config.yaml").exists():
             # The folder is one that Hydra made for this job and nothing began: it would only be in the way.
@@ -148,7 +148,8 @@ def _is_chosen(hydra: HydraConf) -> bool:
     return any(override.startswith("hydra.run") for override in hydra.overrides.hydra)
 
 
-def _explain(error: BaseException, config_name: str) -> str:
+def explain(error: BaseException, config_name: str) -> str:
+    """An error of a command in a few lines that a user can act on."""
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
@@ -171,7 +172,8 @@ def _explain(error: BaseException, config_name: str) -> str:
 def _known_keys(config_name: str) -> list[str]:
     """Groups and dotted keys of the config, with the groups that the command line chooses where they exist."""
     chosen = [arg for arg in sys.argv[1:] if (Path(CONF) / f"{arg.replace('=', '/', 1)}.yaml").is_file()]
-    with initialize_config_dir(CONF, version_base="1.3"):
+    is_open = GlobalHydra.instance().is_initialized()  # true inside a sweep
+    with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose(config_name, overrides=chosen)
     return [*_keys(cfg), *(path.name for path in Path(CONF).iterdir() if path.is_dir())]
 

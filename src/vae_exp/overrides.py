@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,9 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
     _check_search_path(hydra)
     overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
     groups = [o for o in overrides if o.key_or_group in (*hydra.runtime.choices, *BRING_KEYS)]
-    defaults = compose(config_name, overrides=[o.input_line or "" for o in groups])
-    known = compose(config_name, overrides=[o.input_line or "" for o in groups if o.key_or_group in BRING_KEYS])
+    sources = str(hydra.runtime.config_sources)
+    defaults = _composed(config_name, tuple(o.input_line or "" for o in groups), sources)
+    known = _composed(config_name, tuple(o.input_line or "" for o in groups if o.key_or_group in BRING_KEYS), sources)
     names = [*known, *hydra.runtime.choices]
     for key in cfg:
         if key not in names:
@@ -58,6 +60,12 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
         key = typed.key_or_group
         if typed not in groups and not typed.is_delete() and key not in MANY_TYPES:
             _check_value(key, OmegaConf.select(cfg, key), OmegaConf.select(defaults, key))
+
+
+@cache  # the jobs of a sweep ask for the same few
+def _composed(config_name: str, words: tuple[str, ...], sources: str) -> DictConfig:
+    """What the words of groups choose from the config files of these sources."""
+    return compose(config_name, overrides=list(words))
 
 
 def _check_value(key: str, given: Any, default: Any) -> None:

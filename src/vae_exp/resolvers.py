@@ -1,8 +1,10 @@
 """What `conf/` interpolates beside Hydra's own resolvers. Imports nothing heavy."""
 
+import ast
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from hashlib import sha256
 from math import ceil
 from pathlib import Path
 from pkgutil import resolve_name
@@ -30,6 +32,11 @@ def register_resolvers() -> None:
         config = HydraConfig.get()
         return Path(config.sweep.dir).name if config.mode == RunMode.MULTIRUN else None
 
+    def name_of_sweep(name: str | None) -> str:
+        """The given name, or one that depends on what the command line varies and sets."""
+        words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("sweep.", "launcher"))]
+        return name or sha256("\n".join(sorted(words)).encode()).hexdigest()[:8]
+
     def run_folder(resume: str | None, new: str) -> str:
         return resume if resume and (Path(resume) / "config.yaml").is_file() else new
 
@@ -46,8 +53,12 @@ def register_resolvers() -> None:
         return "identity" if levels is None else "sigmoid"
 
     def monitor_of(key: str, *, _root_: DictConfig) -> str:
+        target = str(OmegaConf.select(_root_, f"{key}._target_"))
+        package, _, name = target.rpartition(".")
+        if package == "vae_exp.objectives":
+            return _monitors().get(name, "val/elbo")
         try:
-            objective = resolve_name(str(OmegaConf.select(_root_, f"{key}._target_")))
+            objective = resolve_name(target)
         except Exception:  # whatever is wrong with it: it is named when the objective is made
             objective = None
         return getattr(objective, "monitor", "val/elbo")
@@ -55,8 +66,31 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    for resolver in (choices, sweep_name, run_folder, subtract, epochs, mean_for, monitor_of, mode_of, help_page):
+    for resolver in (
+        choices,
+        sweep_name,
+        name_of_sweep,
+        run_folder,
+        subtract,
+        epochs,
+        mean_for,
+        monitor_of,
+        mode_of,
+        help_page,
+    ):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+@cache
+def _monitors() -> dict[str, str]:
+    """What our objectives say is to be monitored, by class: read from their source, as an import of torch takes long."""
+    found = {}
+    for file in (Path(__file__).parent / "objectives").glob("*.py"):
+        for node in ast.parse(file.read_text()).body:
+            for line in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "monitor":
+                    found[node.name] = ast.literal_eval(line.value)
+    return found
 
 
 _run: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,7 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_weights",
+    "read_json",
     "resumed_config",
     "run_folders",
     "write_json",
@@ -143,9 +145,23 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     return saved
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty where there is none.
+
+    Raises:
+        ConfigError: If it is corrupt.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path} is corrupt: {error}") from error
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file that is never half written: it is the old one or the new one. nan and infinity become null."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two sweeps may write at once
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
     part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
     part.replace(path)

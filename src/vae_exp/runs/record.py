@@ -10,9 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from vae_exp.config import ConfigError
+from vae_exp.ledger import NonFiniteError
 from vae_exp.runs.folder import write_json
 
-__all__ = ["Record"]
+__all__ = ["Record", "note_end"]
 
 PACKAGES = ("vae_exp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "zuko", "numpy", "wandb")
 
@@ -32,7 +34,8 @@ class Record:
         self.path = folder / "run.json"
         earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.content: dict[str, Any] = {"run_id": run_id, **earlier, **content, "status": "running"}
-        self.content.pop("error", None)
+        for key in ("error", "cause"):
+            self.content.pop(key, None)
         start = {"time": time.strftime("%Y-%m-%d %H:%M:%S%z"), "argv": sys.argv, "git": _git(), **_machine()}
         self.content["starts"] = [*earlier.get("starts", []), start]
         self._clock = time.perf_counter()
@@ -53,14 +56,36 @@ class Record:
         # For a resumed run this is the sum over its starts.
         seconds = self.content.get("wall_seconds", 0.0) + time.perf_counter() - self._clock
         self.content |= {"wall_seconds": round(seconds, 2), **content}
-        if error is None:
-            self.content["status"] = "finished"
-        else:
-            self.content["status"] = "failed" if isinstance(error, Exception) else "interrupted"
-            # Lightning turns Ctrl-C into SystemExit(1).
-            name = "KeyboardInterrupt" if type(error) is SystemExit else type(error).__name__
-            self.content["error"] = f"{name}: {error}"
+        self.content |= _end(error)
         write_json(self.path, self.content)
+
+
+def note_end(folder: Path, error: BaseException) -> None:
+    """Writes into `run.json` how a run ended that has no open record."""
+    path = folder / "run.json"
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, earlier | _end(error))
+
+
+def _end(error: BaseException | None) -> dict[str, str]:
+    if error is None:
+        return {"status": "finished"}
+    # Lightning turns Ctrl-C into SystemExit(1).
+    name = "KeyboardInterrupt" if type(error) is SystemExit else type(error).__name__
+    status = "failed" if isinstance(error, Exception) else "interrupted"
+    return {"status": status, "error": f"{name}: {error}", "cause": _cause(error)}
+
+
+def _cause(error: BaseException) -> str:
+    """Where an end comes from: `config`, `numbers` or `machine`; the last may be another if the run is repeated."""
+    import torch
+
+    while isinstance(error, ConfigError) and error.__cause__ is not None:
+        error = error.__cause__  # what a user is told in few lines
+    if isinstance(error, NonFiniteError):
+        return "numbers"
+    is_of_machine = isinstance(error, MemoryError | torch.OutOfMemoryError | OSError)
+    return "machine" if is_of_machine or not isinstance(error, Exception) else "config"
 
 
 def _git() -> dict[str, Any] | None:

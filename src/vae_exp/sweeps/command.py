@@ -1,0 +1,87 @@
+"""The work of `python -m vae_exp -m ...`: plans the jobs of a sweep, trains them and prints the table."""
+
+import logging
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vae_exp.config import ConfigError
+from vae_exp.runs.folder import read_json
+from vae_exp.sweeps.cell import State, read_record
+from vae_exp.sweeps.plan import Job, Planner, grid_of
+from vae_exp.sweeps.sweep import Sweep
+from vae_exp.sweeps.table import lines
+
+__all__ = ["run_sweep"]
+
+log = logging.getLogger("vae_exp")
+
+
+def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoReturn:
+    """Runs the sweep of a command line, and ends the process with its exit code.
+
+    The code is 0 if every job is finished, 130 after Ctrl-C, 143 after SIGTERM, else 2.
+
+    Raises:
+        ConfigError: If the sweep itself is wrong; what is wrong with one job is told of that job.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
+    HydraConfig.instance().set_config(config)
+    signal.signal(signal.SIGTERM, _end)
+    if any(word.startswith("hydra.sweep.subdir") for word in config.hydra.overrides.hydra):
+        raise ConfigError("hydra.sweep.subdir: the runs of a sweep lie in sweep.cells, leave it out")
+    options = config.sweep
+    fixed, several = grid_of(words, OmegaConf.to_container(options.grid))  # type: ignore[arg-type]
+    planner = Planner(loader, config, fixed)
+    search, launcher = _made(options, "search", "sweep.search"), _made(config, "launcher", "launcher")
+    sweep = Sweep(
+        Path(config.hydra.sweep.dir),
+        Path(options.cells),
+        retry=options.retry,
+        stop_at_first_failure=options.stop_at_first_failure,
+    )
+    jobs = search.jobs(sweep, planner, several)
+    sweep.write()
+    code = 0
+    try:
+        sweep.run(jobs, launcher, lambda job: search.tell(job, _value(sweep, job)))
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as error:
+        code = int(error.code or 0)
+    finally:
+        # What is printed comes from the folders, not from the memory of this process.
+        sweep.write()
+        print("\n".join(lines(read_json(sweep.folder / "sweep.json"))))  # noqa: T201
+        print(f"\nsweep           {sweep.folder / 'sweep.json'}")  # noqa: T201
+    states = {sweep.state(job) for job in sweep.jobs}
+    sys.exit(code or (0 if states <= {State.FINISHED, State.PRUNED} else 2))
+
+
+def _made(config: DictConfig, name: str, key: str) -> Any:
+    try:
+        return instantiate(config[name], _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        raise ConfigError(f"{key}: {error.__cause__ or error}") from error
+
+
+def _value(sweep: Sweep, job: Job) -> float | None:
+    """The best value of the metric that the job's run follows; None if it has none."""
+    record = read_record(sweep.folder_of(job))
+    with suppress(KeyError):
+        return record["metrics"][f"best/{job.cfg['monitor']}"]
+    return None
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)

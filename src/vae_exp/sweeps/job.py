@@ -1,0 +1,122 @@
+"""One job, from its folder: `python -m vae_exp --job FOLDER` trains what the resolved config in it says."""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from vae_exp.config import ConfigError
+from vae_exp.runs.folder import load_checkpoint
+from vae_exp.runs.record import note_end
+from vae_exp.sweeps.cell import State, locked, read_record, state_of
+from vae_exp.training.job import train
+
+__all__ = ["LIFELINE", "job_process", "run_job"]
+
+LIFELINE = "VAE_EXP_LIFELINE"  # the number of an open pipe whose other end the sweep holds
+KEPT = ("config.yaml", "run.json", "train.log", "lock", "lease", "trial.json")  # when a run begins anew
+
+log = logging.getLogger("vae_exp")
+
+
+def job_process(folder: Path) -> int:
+    """The whole of a process that runs one job, or joins one as a further process of DDP.
+
+    Returns:
+        The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C.
+    """
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        try:
+            train(_config(folder), folder)
+        except ConfigError:  # the first process reports it
+            return 2
+        return 0
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    if LIFELINE in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[LIFELINE]),), daemon=True).start()
+    try:
+        run_job(folder)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run_job(folder: Path) -> None:
+    """Trains the run of a folder to its end, unless it is finished; what was cut off goes on from its last checkpoint.
+
+    Only one process does so at a time, the others wait for it.
+
+    Raises:
+        ConfigError: If there is no config, or the run fails for a reason that a user can mend; `run.json` records it.
+    """
+    if not (folder / "config.yaml").is_file():
+        raise ConfigError(f"--job {folder}: it has no config.yaml. A sweep writes it: python -m vae_exp -m ...")
+    with locked(folder), _log_in(folder):
+        before = read_record(folder)
+        if state_of(folder) is State.FINISHED:
+            return
+        cfg = _config(folder)
+        cfg.resume = str(folder.resolve()) if _can_go_on(folder) else None
+        if not cfg.resume:
+            _clear(folder)
+        try:
+            train(cfg, folder)
+        except BaseException as error:
+            after = read_record(folder)
+            if after == before or after["status"] == "running":  # it failed before it began
+                note_end(folder, error)
+            raise
+
+
+def _config(folder: Path) -> DictConfig:
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def _can_go_on(folder: Path) -> bool:
+    last = folder / "checkpoints" / "last.ckpt"
+    if not last.exists() or read_record(folder).get("cause") in ("config", "numbers"):
+        return False
+    try:
+        load_checkpoint(last)
+    except ConfigError as error:
+        log.warning("%s; the run begins anew", error)
+        return False
+    return True
+
+
+def _clear(folder: Path) -> None:
+    """Removes what a run that never saved has left, or its rows would be before those of the new one."""
+    for path in folder.iterdir():
+        if path.name not in KEPT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _log_in(folder: Path) -> Iterator[None]:
+    """Within it, what is logged is also written to `train.log` of the folder."""
+    handler = logging.FileHandler(folder / "train.log")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _end_with(pipe: int) -> None:
+    """Ends this process as soon as the sweep that started it is gone."""
+    os.read(pipe, 1)  # returns when the other end is closed, which the kernel does for a killed process
+    os.kill(os.getpid(), signal.SIGTERM)
