@@ -83,13 +83,13 @@ def register_resolvers() -> None:
 
 @cache
 def _monitors() -> dict[str, str]:
-    """What our objectives say is to be monitored, by class: read from their source, as an import of torch takes long."""
+    """What our objectives say is to be monitored, by class; read from their source, as an import of torch is slow."""
+    trees = [ast.parse(file.read_text()) for file in (Path(__file__).parent / "objectives").glob("*.py")]
     found = {}
-    for file in (Path(__file__).parent / "objectives").glob("*.py"):
-        for node in ast.parse(file.read_text()).body:
-            for line in node.body if isinstance(node, ast.ClassDef) else ():
-                if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "monitor":
-                    found[node.name] = ast.literal_eval(line.value)
+    for objective in (node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)):
+        for line in objective.body:
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "monitor":
+                found[objective.name] = ast.literal_eval(line.value)
     return found
 
 

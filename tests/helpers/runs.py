@@ -69,6 +69,8 @@ def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subpr
     """Runs a command as a user types it."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     environ |= {"OMP_NUM_THREADS": "1", "NETRC": "/nowhere", **env}
+    # The user's own modules, before those of who runs the tests.
+    environ["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))))
     return subprocess.run(
         [sys.executable, "-m", module, *args], cwd=cwd, env=environ, text=True, capture_output=True, timeout=300
     )
