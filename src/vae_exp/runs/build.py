@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, options
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
@@ -86,9 +86,9 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     if not isinstance(cause, TypeError) or unknown is None or unknown[1] not in node:
         return ""
-    options: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((Path(CONF) / key).glob("*.yaml"))}
-    if any(unknown[1] in option for option in options.values()):
-        for name, option in options.items():
+    known: dict[str, Any] = {name: OmegaConf.load(file) for name, file in options(key).items()}
+    if any(unknown[1] in option for option in known.values()):
+        for name, option in known.items():
             if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
                 return f"\nThe keys are those of another option: choose {key}={name}"
     return f"\nLeave it out with ~{key}.{unknown[1]}"
