@@ -18,7 +18,6 @@ from vae_exp.config import CONF, ConfigError, options
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
-from vae_exp.objectives import SemiSupervised
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
@@ -147,7 +146,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
+        if data.labelled_per_batch is not None and not model.objective.learns_labels:
             raise ValueError(
                 f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images too often, and "
                 "only objective=semi_supervised corrects that: choose model=m2, or data.labelled_per_batch=null"
