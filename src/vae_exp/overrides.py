@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, options
 
 __all__ = ["check_overrides", "is_metric", "nearest", "override", "quoted"]
 
@@ -100,8 +100,8 @@ def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
 
 
 def is_metric(name: str) -> bool:
-    """Whether `conf/metrics/` has a file of this name."""
-    return (Path(CONF) / "metrics" / f"{name}.yaml").is_file()
+    """Whether `metrics/` has a file of this name, in `conf/` or in the user's own folder."""
+    return name in options("metrics")
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.help import help_page
 
@@ -22,9 +22,9 @@ LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 def register_resolvers() -> None:
     """What `conf/` interpolates beside Hydra's own."""
 
-    def choices() -> list[str]:
+    def choices() -> ListConfig:
         chosen = HydraConfig.get().runtime.choices
-        return [f"{group}={name}" for group, name in chosen.items() if name and "/" not in group]
+        return ListConfig([f"{group}={name}" for group, name in chosen.items() if name and "/" not in group])
 
     def sweep_name() -> str | None:
         config = HydraConfig.get()

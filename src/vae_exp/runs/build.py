@@ -14,11 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, options
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
-from vae_exp.objectives import SemiSupervised
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
@@ -86,9 +85,9 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     if not isinstance(cause, TypeError) or unknown is None or unknown[1] not in node:
         return ""
-    options: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((Path(CONF) / key).glob("*.yaml"))}
-    if any(unknown[1] in option for option in options.values()):
-        for name, option in options.items():
+    known: dict[str, Any] = {name: OmegaConf.load(file) for name, file in options(key).items()}
+    if any(unknown[1] in option for option in known.values()):
+        for name, option in known.items():
             if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
                 return f"\nThe keys are those of another option: choose {key}={name}"
     return f"\nLeave it out with ~{key}.{unknown[1]}"
@@ -147,7 +146,7 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
+        if data.labelled_per_batch is not None and not model.objective.learns_labels:
             raise ValueError(
                 f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images too often, and "
                 "only objective=semi_supervised corrects that: choose model=m2, or data.labelled_per_batch=null"

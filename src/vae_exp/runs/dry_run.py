@@ -38,11 +38,17 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
 
 
 def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
-    """Makes a step on one blank image, if a process trains on one at a time: batch normalisation needs two.
+    """Refuses a step on fewer images of a process than the objective compares, or batch normalisation needs, two.
 
     Raises:
         ConfigError: It names the keys.
     """
+    least, name = model.objective.min_images, type(model.objective).__name__
+    if num_images < least:
+        raise ConfigError(
+            f"data.batch_size: each process gets {num_images} image a step, and {name} compares {least} or more.\n"
+            "Ways out: a larger data.batch_size, or another objective"
+        )
     if num_images != 1:
         return
     try:
