@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -33,14 +32,6 @@ def run_folders(folder: Path) -> list[Path]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def no_torch(tmp_path):
-    """The `PYTHONPATH` where torch cannot be imported: what does not need it does not miss it."""
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "torch.py").write_text("raise RuntimeError('torch was imported')")
-    return os.pathsep.join([str(tmp_path / "path"), str(ROOT / "src")])
 
 
 def test_help_names_every_group(tmp_path, no_torch):

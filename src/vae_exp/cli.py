@@ -29,12 +29,13 @@ from vae_exp.overrides import is_metric, nearest
 from vae_exp.resolvers import register_resolvers
 
 __all__ = [
+    "OPTIONS_WITH_VALUE",
     "exit_code",
     "job",
     "run_command",
 ]
 
-COMMANDS = ("train", "evaluate", "generate", "report", "export")
+COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
     "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",

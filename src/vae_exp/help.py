@@ -1,4 +1,4 @@
-"""The `--help` page of a command on trained runs, made of the comments in `conf/`."""
+"""The `--help` page of a command on runs, made of the comments in `conf/`."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ __all__ = ["help_page"]
 
 
 def help_page(command: str, what: str | None) -> str:
-    """What `--help` shows of a command on trained runs: the comments in `conf/` on it and its keys.
+    """What `--help` shows of a command on runs: the comments in `conf/` on it and its keys.
 
     Arguments:
         command: Whose page it is.
@@ -17,14 +17,16 @@ def help_page(command: str, what: str | None) -> str:
     """
     about, keys = _documented(Path(CONF) / f"{command}.yaml")
     page = [*about, ""]
-    for group in re.findall(r"^  - (what|metrics):", (Path(CONF) / f"{command}.yaml").read_text(), re.MULTILINE):
+    text = (Path(CONF) / f"{command}.yaml").read_text()
+    for group in re.findall(r"^  - (what|metrics):", text, re.MULTILINE):
         about_options = {name: _documented(file) for name, file in options(group).items()}
         page += [f"{group}=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in about_options.items()), ""]
         # What is made has its keys at the top, and there is one of it at a time; each metric has its own block.
         keys += [key for name in about_options if name == what or group == "metrics" for key in about_options[name][1]]
     if keys:
         page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
-    page += ["keys of every command on trained runs:", *_documented(Path(CONF) / "trained.yaml")[1]]
+    if "\n  - trained\n" in text:
+        page += ["keys of every command on trained runs:", *_documented(Path(CONF) / "trained.yaml")[1]]
     return "\n".join(page).replace("$", "$$")  # for the template that Hydra fills with it
 
 
