@@ -198,7 +198,7 @@ class MMD(Objective):
         return (draw.recon + (1 - alpha) * draw.kl).mean() + (alpha + weight - 1) * discrepancy, draw
 
     def _check_nothing_to_train(self, prior: Prior) -> None:
-        if any(parameter.requires_grad for parameter in prior.parameters()):
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in prior.parameters()):
             raise ValueError(
                 f"objective.alpha=1 leaves out the KL, and samples of {type(prior).__name__} have no gradient, so the\n"
                 "prior would never be trained. Ways out: objective.alpha below 1, prior=standard_normal or prior=flow"

@@ -92,7 +92,7 @@ class MCEM(Objective):
 
 
 def _check_apart(name: str, model: Model) -> None:
-    if model.prior.is_of_posteriors:
+    if torch.is_grad_enabled() and model.prior.is_of_posteriors:
         raise ValueError(
             f"objective={name} trains the prior apart from the encoder, and {type(model.prior).__name__} is made\n"
             "of its posteriors: choose prior=standard_normal (mixture, flow)"

@@ -17,8 +17,13 @@ __all__ = ["check_shapes", "check_step"]
 
 
 @torch.no_grad()
-def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
+def check_shapes(model: VAE, image_shape: Sequence[int], to_train: bool = True) -> list[str]:
     """Sends two blank images `(C, H, W)` through a model and its objective; does not change the model.
+
+    Arguments:
+        model: The model.
+        image_shape: `(C, H, W)`.
+        to_train: Whether to make a training step, too, which an objective may refuse.
 
     Returns:
         The names of the terms that validation logs.
@@ -31,9 +36,10 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
         model.eval()
         _check(model, x, y)
         terms = _try_objective(model, x, y)
-        model.train()
-        with torch.enable_grad():
-            _try_objective(model, x, y)
+        if to_train:
+            model.train()
+            with torch.enable_grad():
+                _try_objective(model, x, y)
     return terms
 
 
