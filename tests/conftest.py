@@ -1,4 +1,4 @@
-"""What every test has: one thread, and the fixtures `run` and `real_data`."""
+"""What every test has: one thread, and the fixtures."""
 
 import inspect
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import DATA, SMALL, composed
+from helpers.runs import DATA, ROOT, SMALL, composed
 
 from vae_exp import plots
 from vae_exp.resolvers import register_resolvers
@@ -67,3 +67,11 @@ def drawn(monkeypatch):
     for name in ("grid", "scatter", "histogram", "captioned"):
         monkeypatch.setattr(plots, name, instead(getattr(plots, name)))
     return calls
+
+
+@pytest.fixture
+def no_torch(tmp_path):
+    """The `PYTHONPATH` where torch cannot be imported: what does not need it does not miss it."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "torch.py").write_text("raise RuntimeError('torch was imported')")
+    return os.pathsep.join([str(tmp_path / "path"), str(ROOT / "src")])

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.help import help_page
 
@@ -21,18 +21,8 @@ __all__ = ["LOWER_IS_BETTER", "known_run", "register_resolvers"]
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 # What does not make one run differ from another.
 UNNAMED = (
-    "hydra",
-    "logger",
-    "callbacks",
-    "trainer",
-    "name",
-    "seed",
-    "test",
-    "report",
-    "resume",
-    "expected",
-    "data.root",
-)
+    "hydra", "logger", "callbacks", "trainer", "name", "test", "report", "resume", "expected", "data.root",
+)  # fmt: skip
 LONGEST = 64  # letters of a tag, which W&B allows, and of a name
 
 
@@ -68,40 +58,30 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    for resolver in (
-        tags,
-        run_name,
-        sweep_name,
-        run_folder,
-        subtract,
-        epochs,
-        mean_for,
-        monitor_of,
-        mode_of,
-        help_page,
-    ):
+    of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, run_folder)
+    for resolver in (*of_names, *of_sizes, mean_for, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def tags() -> list[str]:
+def tags() -> ListConfig:
     """The options of groups that the command line chooses, as tags of W&B: `model=cvae`; WANDB_TAGS replaces them."""
     if "WANDB_TAGS" in os.environ:
-        return [tag for tag in os.environ["WANDB_TAGS"].split(",") if tag]
+        return ListConfig([tag for tag in os.environ["WANDB_TAGS"].split(",") if tag])
     groups = HydraConfig.get().runtime.choices
     chosen = {key: value for key, value in _typed() if key in groups or key.partition("@")[0] in groups}
-    return [
-        f"{key}={value}"[:LONGEST]
-        for key, value in chosen.items()
-        if value not in ("", "null") and not key.startswith(("logger", "callbacks", "hydra"))
-    ]
+    named = [key for key in chosen if not key.startswith(("logger", "callbacks", "hydra"))]
+    return ListConfig([f"{key}={chosen[key]}"[:LONGEST] for key in named if chosen[key] not in ("", "null")])
 
 
-def run_name(*, _root_: DictConfig) -> str:
+def run_name(*, _root_: DictConfig) -> str | None:
     """The name of the run, what differs in this command, and the seed: `vae_mnist beta=4 seed=1`.
 
-    In a sweep that is what the jobs do not share, in another command what was typed.
+    In a sweep that is what the jobs do not share, in another command what was typed. It is null in the commands on
+    trained runs, where the run has its name already.
     """
-    name, seed = str(OmegaConf.select(_root_, "name")), OmegaConf.select(_root_, "seed")
+    name, seed = OmegaConf.select(_root_, "name"), OmegaConf.select(_root_, "seed")
+    if name is None:
+        return None
     typed = {key: value for key, value in _typed() if key != "seed" and f"_{value}_" not in f"_{name}_"}
     shared = {word.replace(" ", "") for word in sys.argv}
     swept = {key: value for key, value in typed.items() if not {f"{key}={value}", f"+{key}={value}"} & shared}

@@ -220,7 +220,10 @@ def restore(
     if data_root:
         cfg.data.root = data_root
     cfg.trainer.compile = False
-    model, data = build(cfg)
+    try:
+        model, data = build(cfg, to_train=False)
+    except ConfigError as error:
+        raise ConfigError(f"{folder} cannot be read back by this version of vae_exp.\n{error}") from error
     load_weights(model, path)
     model.check_fitted()
     data = data.on(_device(accelerator))
