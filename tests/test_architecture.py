@@ -9,8 +9,10 @@ from helpers.runs import ROOT
 SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
-    {"__init__", "__main__", "evaluate", "export", "generate", "report"},
-    {"training"},
+    {"__init__", "__main__", "compare", "evaluate", "export", "generate", "report"},
+    {"launchers", "searches"},
+    {"sweeps"},
+    {"training", "comparison"},
     {"callbacks"},
     {"page"},
     {"what"},

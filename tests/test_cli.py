@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -14,9 +13,12 @@ import pytest
 from helpers.cases import slow_but
 from helpers.runs import PICTURED, ROOT, SMALL, TESTS, WHATS, command
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf, open_dict
 
 import vae_exp
+from vae_exp.cli import _check_choices
 from vae_exp.config import CONF
 from vae_exp.help import help_page
 from vae_exp.overrides import override
@@ -30,14 +32,6 @@ def run_folders(folder: Path) -> list[Path]:
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.fixture
-def no_torch(tmp_path):
-    """The `PYTHONPATH` where torch cannot be imported: what does not need it does not miss it."""
-    (tmp_path / "path").mkdir()
-    (tmp_path / "path" / "torch.py").write_text("raise RuntimeError('torch was imported')")
-    return os.pathsep.join([str(tmp_path / "path"), str(ROOT / "src")])
 
 
 def test_help_names_every_group(tmp_path, no_torch):
@@ -413,3 +407,79 @@ def test_the_last_words_can_be_pasted_and_run(tmp_path):
 @pytest.mark.parametrize(("word", "is_kept"), [("seed=3", True), ("logger=none", True), ("latent_dim=2", False)])
 def test_a_number_is_expected_of_the_experiment_as_it_is_alone(word, is_kept):
     assert _is_as_expected(word) == is_kept
+
+
+NO_OPTION = [
+    ("model=null", "vae_exp", "model=null: no such option\nmodel is one of: ae, beta_vae,"),
+    ("logger=null", "vae_exp", "logger=null: no such option; did you mean none?\nlogger is one of: csv, mlflow, none,"),
+    ("data=fake,null", "vae_exp", "data=fake,null: no such option\ndata is one of: "),
+    (
+        "experiment=null",
+        "vae_exp",
+        "experiment=null: no such option\nexperiment is one of: quickstart; for none",
+    ),
+    ("+schedule@optimizer.lr=3", "vae_exp", "+schedule@optimizer.lr=3: no such option\nschedule is one of: constant"),
+    ("metrics=[elbo,null]", "vae_exp.evaluate", "metrics=[elbo,null]: no such option\nmetrics is one of: ais, all,"),
+    ("what=null", "vae_exp.generate", "what=null: no such option\nwhat is one of: anomalies,"),
+    ("run=null", "vae_exp.report", "run=null: give a run folder, a pattern for several, or a list of these"),
+    ("run=", "vae_exp.export", "run=: give a run folder, a pattern for several, or a list of these"),
+]
+
+
+@pytest.mark.parametrize(("word", "module", "said"), slow_but(NO_OPTION[:1] + NO_OPTION[7:8], NO_OPTION))
+def test_null_is_no_option_and_no_run(tmp_path, no_torch, word, module, said):
+    done = command(word, module=module, cwd=tmp_path, PYTHONPATH=no_torch)
+    assert done.returncode == 2
+    assert f"error: {said}" in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+
+
+@pytest.mark.parametrize("word", ["model=vae,cvae", "metrics=[elbo],[nll]", "model='3'", "model=glob(*)", "name=null"])
+def test_names_of_options_are_left_to_hydra(word):
+    _check_choices([word, "run=x"], "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("train", []), ("train", ["logger=mlflow"]), ("evaluate", ["logger=wandb"]), ("generate", [])]
+)
+def test_a_config_can_be_shown_resolved(name, words):
+    """What --cfg job --resolve does."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(name, overrides=["run=x", *words][name == "train" :], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    OmegaConf.resolve(cfg)
+    if name == "train" and not words:
+        assert "model=vae" in cfg.logger.wandb.tags
+
+
+OF_OWN_METRIC = [
+    (["metrics=[elbo,elbow]"], "metrics is one of: ais, all, amortisation, elbo, factors, labels, latents, mine, nll"),
+    (["mine.num=4"], "mine: this metric is not asked for, so nothing reads its options: choose metrics=[...,mine]"),
+    (["nll=mine"], "Both are metrics: choose metrics=[nll,mine]"),
+    (["metrics=mine", "mine.nun=4"], "did you mean mine.num?"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), slow_but(OF_OWN_METRIC[:1], OF_OWN_METRIC))
+def test_a_metric_of_the_users_own_is_named_in_errors(tmp_path, no_torch, words, said):
+    own_metric(tmp_path)
+    done = command(
+        "--config-dir", "conf", "run=x", *words, module="vae_exp.evaluate", cwd=tmp_path, PYTHONPATH=no_torch
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_a_metric_of_the_users_own_is_named_in_the_help(tmp_path, no_torch):
+    own_metric(tmp_path)
+    done = command("--config-dir", "conf", "--help", module="vae_exp.evaluate", cwd=tmp_path, PYTHONPATH=no_torch)
+    assert re.search(r"^  mine +Counts\.$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  mine\.num=3 +how many$", done.stdout, re.MULTILINE)
+
+
+def own_metric(folder: Path) -> None:
+    (folder / "conf" / "metrics").mkdir(parents=True)
+    content = "# @package mine\n# Counts.\nmetric: my_metrics.mine\nnum: 3 # how many\n"
+    (folder / "conf" / "metrics" / "mine.yaml").write_text(content)

@@ -6,8 +6,11 @@ import pytest
 import zuko
 from torch import nn
 
-from vae_exp import chains, decoders, encoders, likelihoods, posteriors, priors
+from vae_exp import chains, data, decoders, encoders, likelihoods, objectives, posteriors, priors
+from vae_exp.data import Source
+from vae_exp.objectives import Objective
 from vae_exp.parts import Decoder, Likelihood, Part, Posterior, Prior, as_part
+from vae_exp.schedules import check, ends
 
 KINDS = {encoders: Part, decoders: Decoder, posteriors: Posterior, priors: Prior, likelihoods: Likelihood}
 OURS = [(getattr(module, name), kind) for module, kind in KINDS.items() for name in module.__all__]
@@ -54,6 +57,23 @@ def test_a_flow_of_zuko_is_a_prior_and_remains_a_flow():
     flow = as_part(zuko.flows.NSF(2, transforms=1, hidden_features=[4]), Prior)
     assert flow.attach(lambda x, c: None) is None
     assert flow().sample((3,)).shape == (3, 2)
+
+
+def test_a_plain_function_is_an_objective_and_a_schedule():
+    objective = as_part(lambda model, x, y, step: (0, None), Objective)
+    assert (objective.monitor, objective.min_images, objective.learns_labels) == ("val/elbo", 1, False)
+    assert objective(None, None, None, None) == (0, None)
+    assert ends(lambda step: 2.0) == ()
+    assert check("weight", lambda step: -1.0)(0) == -1.0  # nothing is known of its values
+
+
+@pytest.mark.parametrize("module", [objectives, data])
+def test_every_objective_and_every_source_is_one_of_its_kind(module):
+    kinds = {objectives: Objective, data: Source}
+    others = {"AnySplit", "Batches", "Images", "InFiles", "Model", "Representation", "Split"}
+    classes = [getattr(module, name) for name in set(module.__all__) - others]
+    assert classes
+    assert all(issubclass(kind, kinds[module]) for kind in classes)
 
 
 def test_a_part_that_inherits_is_left_as_it_is():

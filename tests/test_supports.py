@@ -7,6 +7,7 @@ from torch import nn
 from torch.distributions import Distribution, Independent, Normal, Poisson, constraints
 
 from vae_exp.config import ConfigError
+from vae_exp.parts import Likelihood, as_part
 from vae_exp.runs.build import bound, build
 from vae_exp.supports import levels, support_of
 
@@ -56,10 +57,10 @@ class Wide(nn.Module):
 
 
 def test_the_support_is_that_of_the_distribution():
-    assert support_of(Counts(), (1, 2, 2)) is constraints.nonnegative_integer
+    assert support_of(as_part(Counts(), Likelihood), (1, 2, 2)) is constraints.nonnegative_integer
     assert support_of(Wide(), (2, 4, 5)) is constraints.real
     with pytest.raises(ValueError, match="Flat does not say which values it scores"):
-        support_of(Silent(), (1, 2, 2))
+        support_of(as_part(Silent(), Likelihood), (1, 2, 2))
 
 
 def run(likelihood, *options):

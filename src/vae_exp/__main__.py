@@ -1,6 +1,7 @@
 """`python -m vae_exp`: trains one model, or a sweep of them with `-m`.
 
-The console script `vae_exp` is the same, and `vae_exp evaluate`, `generate`, `report`, `export` are the other commands.
+The console script `vae_exp` is the same, and `vae_exp evaluate`, `generate`, `report`, `export`, `compare` are the
+other commands.
 """
 
 import sys

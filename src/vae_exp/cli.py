@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
+from types import NoneType
 from typing import Any, NoReturn
 
 import hydra
@@ -16,24 +17,27 @@ from hydra import compose, initialize_config_dir
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, FOLDERS, ConfigError, options
 from vae_exp.overrides import is_metric, nearest
 from vae_exp.resolvers import register_resolvers
 
 __all__ = [
+    "OPTIONS_WITH_VALUE",
     "exit_code",
     "explain",
     "job",
     "run_command",
 ]
 
-COMMANDS = ("train", "evaluate", "generate", "report", "export")
+COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
     "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",
@@ -53,6 +57,8 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
         _check_words(sys.argv[1:])
         typed = sys.argv
         folder, sys.argv = _with_own_folder_first(typed)
+        FOLDERS[:] = [Path(folder), *([] if folder == CONF else [Path(CONF)])]
+        _check_choices(typed[1:], config_name)
 
         @wraps(task)
         def as_typed(cfg: DictConfig) -> Any:
@@ -72,6 +78,27 @@ def _check_words(words: list[str]) -> None:
                 f"{word}: neither a command nor key=value{nearest(word, COMMANDS)}\n"
                 f"The commands are {', '.join(COMMANDS)}, one at the beginning: vae_exp {COMMANDS[1]} run=..."
             )
+
+
+def _check_choices(words: list[str], config_name: str) -> None:
+    """Refuses `group=null`, and whatever else is no name of an option, which Hydra answers with a stack trace."""
+    for word in words:
+        group = word.lstrip("+").partition("=")[0].partition("@")[0]
+        if "=" in word and (known := options(group)):
+            with suppress(OverrideParseException):  # Hydra says what is wrong with it
+                value = OverridesParser.create().parse_override(word).value()
+                if not _are_names(value):
+                    without = f"  - {group}: null" in (Path(CONF) / f"{config_name}.yaml").read_text()
+                    way_out = f"; for none of them leave {group} out" if without else ""
+                    hint = "; did you mean none?" if "none" in known else ""
+                    raise ConfigError(f"{word}: no such option{hint}\n{group} is one of: {', '.join(known)}{way_out}")
+
+
+def _are_names(value: Any) -> bool:
+    """Whether a value is the name of an option, or a list or a sweep of names."""
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    return all(map(_are_names, value)) if isinstance(value, list) else not isinstance(value, NoneType | int | float)
 
 
 def _with_own_folder_first(argv: list[str]) -> tuple[str, list[str]]:
@@ -155,8 +182,8 @@ def explain(error: BaseException, config_name: str) -> str:
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, given = str(error.missing_cfg_file).rpartition("/")
         # Of a group that takes several options Hydra names none.
-        options = error.options or sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
-        return f"{group}={given}: no such option{nearest(given, options)}\n{group} is one of: {', '.join(options)}"
+        known = error.options or list(options(group))
+        return f"{group}={given}: no such option{nearest(given, known)}\n{group} is one of: {', '.join(known)}"
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
@@ -171,11 +198,12 @@ def explain(error: BaseException, config_name: str) -> str:
 
 def _known_keys(config_name: str) -> list[str]:
     """Groups and dotted keys of the config, with the groups that the command line chooses where they exist."""
-    chosen = [arg for arg in sys.argv[1:] if (Path(CONF) / f"{arg.replace('=', '/', 1)}.yaml").is_file()]
+    chosen = [arg for arg in sys.argv[1:] if arg.partition("=")[2] in options(arg.partition("=")[0])]
+    own = f"hydra.searchpath=['file://{FOLDERS[0]}']"
     is_open = GlobalHydra.instance().is_initialized()  # true inside a sweep
     with nullcontext() if is_open else initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(config_name, overrides=chosen)
-    return [*_keys(cfg), *(path.name for path in Path(CONF).iterdir() if path.is_dir())]
+        cfg = compose(config_name, overrides=chosen if is_open else [*chosen, own])
+    return [*_keys(cfg), *(path.name for folder in FOLDERS for path in folder.iterdir() if path.is_dir())]
 
 
 def _keys(node: DictConfig, prefix: str = "") -> list[str]:

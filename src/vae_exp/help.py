@@ -1,36 +1,36 @@
-"""The `--help` page of a command on trained runs, made of the comments in `conf/`."""
+"""The `--help` page of a command on runs, made of the comments in `conf/`."""
 
 import re
 from pathlib import Path
 
-from vae_exp.config import CONF
+from vae_exp.config import CONF, options
 
 __all__ = ["help_page"]
 
 
 def help_page(command: str, what: str | None) -> str:
-    """What `--help` shows of a command on trained runs: the comments in `conf/` on it and its keys.
+    """What `--help` shows of a command on runs: the comments in `conf/` on it and its keys.
 
     Arguments:
         command: Whose page it is.
         what: The chosen option of `conf/what/`, of a command that has this group.
     """
-    about, keys = _documented(f"{command}.yaml")
+    about, keys = _documented(Path(CONF) / f"{command}.yaml")
     page = [*about, ""]
-    for group in re.findall(r"^  - (what|metrics):", (Path(CONF) / f"{command}.yaml").read_text(), re.MULTILINE):
-        options = {
-            path.stem: _documented(f"{group}/{path.name}") for path in sorted((Path(CONF) / group).glob("*.yaml"))
-        }
-        page += [f"{group}=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in options.items()), ""]
+    text = (Path(CONF) / f"{command}.yaml").read_text()
+    for group in re.findall(r"^  - (what|metrics):", text, re.MULTILINE):
+        about_options = {name: _documented(file) for name, file in options(group).items()}
+        page += [f"{group}=", *(f"  {name:<17}{' '.join(words[1:])}" for name, (words, _) in about_options.items()), ""]
         # What is made has its keys at the top, and there is one of it at a time; each metric has its own block.
-        keys += [key for name in options if name == what or group == "metrics" for key in options[name][1]]
+        keys += [key for name in about_options if name == what or group == "metrics" for key in about_options[name][1]]
     if keys:
         page += [f"keys of {f'what={what}' if what else command}:", *keys, ""]
-    page += ["keys of every command on trained runs:", *_documented("trained.yaml")[1]]
+    if "\n  - trained\n" in text:
+        page += ["keys of every command on trained runs:", *_documented(Path(CONF) / "trained.yaml")[1]]
     return "\n".join(page).replace("$", "$$")  # for the template that Hydra fills with it
 
 
-def _documented(name: str) -> tuple[list[str], list[str]]:
+def _documented(file: Path) -> tuple[list[str], list[str]]:
     """The comment that a file of `conf/` begins with, and its keys as the command line writes them, comments beside.
 
     A group with a comment of its own stands among the keys.
@@ -38,7 +38,7 @@ def _documented(name: str) -> tuple[list[str], list[str]]:
     about: list[str] = []
     keys: list[str] = []
     group = ""
-    text = (Path(CONF) / name).read_text()
+    text = file.read_text()
     package = re.match(r"# @package (?!_global_)(\w+)", text)
     prefix = f"{package[1]}." if package else ""
     for line in text.splitlines():

@@ -14,9 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, options
 
-__all__ = ["check_overrides", "is_metric", "nearest", "override"]
+__all__ = ["check_overrides", "is_metric", "nearest", "override", "quoted"]
 
 MANY_TYPES = (
     "trainer.devices",  # 2, [0, 1], auto
@@ -31,12 +31,19 @@ BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own 
 
 def override(key: str, value: object) -> str:
     """`key=value` as it can be pasted: quoted for Hydra, and then for the shell, where they need it."""
+    word = f"{key}={quoted(value)}"
+    if not word.endswith("'"):
+        return word
+    return shlex.quote(word) if re.search(r'["$`!\\]', word) else f'"{word}"'
+
+
+def quoted(value: object) -> str:
+    """A value as Hydra reads it back: within quotes where it needs them."""
     text = str(value)
     if re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
-        return f"{key}={text}"
+        return text
     # Within Hydra's quotes a backslash is itself, but for those before a quote.
-    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text)
-    return shlex.quote(f"{key}='{quoted}'") if re.search(r'["$`!\\]', quoted) else f"\"{key}='{quoted}'\""
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
 
 
 def check_overrides(cfg: DictConfig, config_name: str) -> None:
@@ -101,8 +108,8 @@ def _needed(default: Any) -> tuple[type | tuple[type, ...], str] | None:
 
 
 def is_metric(name: str) -> bool:
-    """Whether `conf/metrics/` has a file of this name."""
-    return (Path(CONF) / "metrics" / f"{name}.yaml").is_file()
+    """Whether `metrics/` has a file of this name, in `conf/` or in the user's own folder."""
+    return name in options("metrics")
 
 
 def nearest(given: str, known: Iterable[str]) -> str:

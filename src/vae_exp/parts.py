@@ -8,7 +8,7 @@ from torch.distributions import Distribution
 
 __all__ = ["Decoder", "Likelihood", "Part", "Posterior", "Prior", "as_part"]
 
-P = TypeVar("P", bound="Part")
+P = TypeVar("P")
 
 
 class Part(nn.Module):
@@ -87,13 +87,13 @@ class Likelihood(Part):
         return True
 
 
-def as_part(module: nn.Module, kind: type[P]) -> P:
-    """A module of any class as a part: what it does not have, it gets from `kind`.
+def as_part(given: object, kind: type[P]) -> P:
+    """An object of any class as a part: what it does not have, it gets from `kind`.
 
-    So a plain `nn.Module`, or a flow of zuko's, is a part without inheriting from `kind`.
+    So a plain `nn.Module`, a flow of zuko's or an objective that is a plain function need not inherit from `kind`.
     """
     default = kind()
     for name in set(dir(kind)) - set(dir(nn.Module)):
-        if not hasattr(module, name):
-            setattr(module, name, getattr(default, name))
-    return module  # type: ignore[return-value]
+        if not hasattr(given, name):
+            setattr(given, name, getattr(default, name))
+    return given  # type: ignore[return-value]

@@ -5,19 +5,25 @@ captured step, whose step is a tensor on the device, follows them. Cyclical: arX
 """
 
 from math import inf
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Constant", "Cyclical", "Exponential", "Linear", "Number", "Schedule", "at", "check"]
+__all__ = ["Constant", "Cyclical", "Exponential", "Linear", "Number", "Schedule", "at", "check", "ends"]
 
 
-class Schedule(Protocol):
-    """A number that is a function of the step."""
+class Schedule:
+    """A number that is a function of the step. A plain function of the step is one, too.
+
+    Attributes:
+        ends: The values that all others lie between, which are checked; empty if they are not known.
+    """
+
+    ends: tuple[float, ...] = ()
 
     def __call__(self, step: Tensor | int) -> Tensor | float:
         """The value at a step, counted from 0; a 0-d tensor if the step is a tensor."""
+        raise NotImplementedError
 
 
 Number = float | Schedule
@@ -35,15 +41,21 @@ def check(key: str, number: Number, low: float = 0.0, high: float = inf) -> Numb
         ValueError: If it is outside `[low, high]`, or a schedule that starts or ends outside; the message names the
             key.
     """
-    values = [getattr(number, name) for name in ("value", "start", "end") if hasattr(number, name)]
-    for value in values if callable(number) else [number]:
+    for value in ends(number):
         if not low <= value <= high:
             above = f" and at most {high:g}" if high < inf else ""
             raise ValueError(f"{key}={value}: a number of at least {low:g}{above} is needed")
     return number
 
 
-class Constant:
+def ends(number: Number) -> tuple[float, ...]:
+    """The values that a schedule lies between, see `Schedule`; a number that is not scheduled is all of them."""
+    if isinstance(number, Schedule):
+        return number.ends
+    return () if callable(number) else (number,)
+
+
+class Constant(Schedule):
     """The same at every step.
 
     Arguments:
@@ -52,13 +64,14 @@ class Constant:
 
     def __init__(self, value: float) -> None:
         self.value = value
+        self.ends = (value,)
 
     def __call__(self, step: Tensor | int) -> float:
         """The value."""
         return self.value
 
 
-class Linear:
+class Linear(Schedule):
     """From `start` to `end` in `steps` steps, by equal amounts; `end` after that.
 
     Arguments:
@@ -69,13 +82,14 @@ class Linear:
 
     def __init__(self, start: float, end: float, steps: int) -> None:
         self.start, self.end, self.steps = start, end, _check_steps("steps", steps)
+        self.ends = (start, end)
 
     def __call__(self, step: Tensor | int) -> Tensor:
         """The value at a step."""
         return self.start + (self.end - self.start) * _share(step, self.steps)
 
 
-class Cyclical:
+class Cyclical(Schedule):
     """From `start` to `end` in each period (Fu et al., 2019): a rise in the first part of the period, then constant.
 
     Arguments:
@@ -91,13 +105,14 @@ class Cyclical:
                 f"rise={rise} of a cyclical schedule: a share of the period is needed, above 0 and up to 1"
             )
         self.start, self.end, self.period, self.rise = start, end, _check_steps("period", period), rise
+        self.ends = (start, end)
 
     def __call__(self, step: Tensor | int) -> Tensor:
         """The value at a step."""
         return self.start + (self.end - self.start) * _share(step % self.period, self.rise * self.period)
 
 
-class Exponential:
+class Exponential(Schedule):
     """From `start` to `end` in `steps` steps, by equal factors; `end` after that.
 
     Arguments:
@@ -112,6 +127,7 @@ class Exponential:
                 f"start={start}, end={end} of an exponential schedule: neither may be 0 and both need the same sign"
             )
         self.start, self.end, self.steps = start, end, _check_steps("steps", steps)
+        self.ends = (start, end)
 
     def __call__(self, step: Tensor | int) -> Tensor:
         """The value at a step."""

@@ -30,7 +30,7 @@ def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
     """The images that a likelihood scores: the support of its distribution, of one pixel if they are independent.
 
     Arguments:
-        likelihood: `params -> p(x | z)`, of `params_per_pixel` parameters.
+        likelihood: `params -> p(x | z)`, a `vae_exp.parts.Likelihood`.
         image_shape: `(C, H, W)`.
 
     Raises:
@@ -38,7 +38,7 @@ def support_of(likelihood: nn.Module, image_shape: Sequence[int]) -> Constraint:
     """
     channels, *size = image_shape
     device = next((tensor.device for tensor in (*likelihood.parameters(), *likelihood.buffers())), None)
-    params = torch.zeros(getattr(likelihood, "params_per_pixel", 1) * channels, *size, device=device)
+    params = torch.zeros(likelihood.params_per_pixel * channels, *size, device=device)  # type: ignore[arg-type, operator]
     with torch.no_grad():
         px = likelihood(params)
     one = px

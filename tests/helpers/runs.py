@@ -67,13 +67,16 @@ def composed_on(folder: Path, name: str, *overrides: str) -> DictConfig:
 
 def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subprocess.CompletedProcess[str]:
     """Runs a command as a user types it."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environ |= {"OMP_NUM_THREADS": "1", "NETRC": "/nowhere", **env}
-    # The user's own modules, before those of who runs the tests.
-    environ["PYTHONPATH"] = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))))
-    return subprocess.run(
-        [sys.executable, "-m", module, *args], cwd=cwd, env=environ, text=True, capture_output=True, timeout=300
-    )
+    line = [sys.executable, "-m", module, *args]
+    return subprocess.run(line, cwd=cwd, env=environment(**env), text=True, capture_output=True, timeout=300)
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The variables of a command: one thread, and no account at W&B."""
+    here = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    # The user's own modules come before those of who runs the tests.
+    modules = os.pathsep.join(filter(None, (env.get("PYTHONPATH"), here.get("PYTHONPATH"))))
+    return here | {"OMP_NUM_THREADS": "1", "NETRC": "/nowhere", **env, "PYTHONPATH": modules}
 
 
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from vae_exp.objectives import DIP, MMD, BetaTCVAE
 from vae_exp.objectives.aggregate import log_aggregate, mmd
 from vae_exp.priors import Mixture, StandardNormal
 from vae_exp.runs.build import build
+from vae_exp.runs.dry_run import check_step
 from vae_exp.schedules import Constant, Linear
 
 N, K = 6, 3
@@ -325,3 +326,21 @@ def test_weights_of_infovae_are_checked():
         MMD(1.5, 10.0)
     with pytest.raises(ValueError, match=r"objective\.weight=-1"):
         MMD(0.0, -1.0)
+
+
+# --- One image ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", [DIP(1, 10.0), DIP(2, 10.0), MMD(0.0, 50.0), BetaTCVAE(6.0, 10)])
+def test_one_image_has_no_penalty_as_the_last_batch_of_an_evaluation(objective):
+    model, x = given(2, n=1)
+    loss, draw = objective(model, x, None, STEP)
+    torch.testing.assert_close(loss, -draw.elbo.mean(), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("words", [["objective=mmd"], ["objective=dip"], ["objective=beta_tcvae"]])
+def test_training_on_one_image_a_step_is_refused(words):
+    model, data = build(composed(*SMALL, "data.train_size=32", *words))
+    with pytest.raises(ConfigError, match=r"data\.batch_size: each process gets 1 image a step, and .* compares 2"):
+        check_step(model, data.image_shape, 1)
+    check_step(model, data.image_shape, 2)

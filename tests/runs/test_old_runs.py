@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.runs import TESTS, command, evaluated
+from helpers.runs import SMALL, TESTS, command, composed, evaluated
 from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 import vae_exp
+from vae_exp.config import ConfigError
+from vae_exp.runs.build import build
 
 FIXTURES = TESTS / "fixtures"
 TARGETS = (FIXTURES / "targets.txt").read_text().split()
@@ -57,3 +60,29 @@ def test_an_old_run_goes_on_as_it_would_have(old, tmp_path):
     assert [row.keys() for row in resumed] == [row.keys() for row in whole]
     for row, expected in zip(resumed, whole, strict=True):
         assert row == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+REFUSED_TODAY = [
+    ("prior=vamp", "objective=wake_sleep", "trains the prior apart from the encoder"),
+    ("prior=mixture", "objective=mmd objective.alpha=1", "would never be trained"),
+]
+
+
+@pytest.mark.parametrize(("prior", "objective", "said"), REFUSED_TODAY)
+def test_an_old_run_is_scored_although_its_training_would_be_refused_today(run, prior, objective, said):
+    folder, metrics = run(prior, "prior.pseudo_inputs=4" if prior == "prior=vamp" else "prior.components=3")
+    refused = composed(*SMALL, prior, *objective.split())
+    with pytest.raises(ConfigError, match=said):
+        build(refused)
+    cfg = OmegaConf.load(folder / "config.yaml")
+    cfg.objective = refused.objective
+    OmegaConf.save(cfg, folder / "config.yaml")
+    assert evaluated(folder, "metrics=[elbo]")["elbo"] == pytest.approx(metrics["test/elbo"], rel=1e-5)
+
+
+def test_an_old_run_whose_parts_do_not_fit_is_said_to_be_one(old):
+    cfg = OmegaConf.load(old / "config.yaml")
+    cfg.posterior.in_features += 1
+    OmegaConf.save(cfg, old / "config.yaml")
+    with pytest.raises(ConfigError, match=r"old_run cannot be read back by this version of vae_exp\.\nposterior"):
+        vae_exp.restore(old)

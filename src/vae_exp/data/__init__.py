@@ -16,7 +16,7 @@ from vae_exp.data.loader import Batches
 from vae_exp.data.npz import NPZ
 from vae_exp.data.omniglot import Omniglot
 from vae_exp.data.representation import Representation
-from vae_exp.data.split import AnySplit, Split
+from vae_exp.data.split import AnySplit, Source, Split
 from vae_exp.data.sprites import Sprites
 from vae_exp.data.svhn import SVHN
 
@@ -40,6 +40,7 @@ __all__ = [
     "MNIST5k",
     "Omniglot",
     "Representation",
+    "Source",
     "Split",
     "Sprites",
 ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.download import FileSet, corrupt, download
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 URL = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"
 ROWS = {  # nothing else is known about the files: no checksum is published
@@ -19,7 +19,7 @@ ROWS = {  # nothing else is known about the files: no checksum is published
 
 
 @final
-class BinarizedMNIST:
+class BinarizedMNIST(Source):
     """The fixed binarisation for which papers report likelihoods; pixels 0 or 255, no labels."""
 
     files = FileSet(title="binarized MNIST", names=tuple(ROWS), folders=("binarized_mnist", ""))

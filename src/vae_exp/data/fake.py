@@ -7,11 +7,11 @@ from typing import final
 
 import torch
 
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 
 @final
-class Fake:
+class Fake(Source):
     """A soft spot in every image: the class sets its place, chance moves it a little and sets its width.
 
     Args:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from vae_exp.data.download import FileSet, corrupt, download
 from vae_exp.data.mat import arrays
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 URL = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 SHAPE = (560, 1965)  # pixels, frames
 
 
 @final
-class FreyFace:
+class FreyFace(Source):
     """Grey images in the order of the video, without labels and without an official test split."""
 
     files = FileSet(title="Frey faces", names=("frey_rawface.mat",), folders=("frey_face", ""))

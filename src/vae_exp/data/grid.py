@@ -1,18 +1,16 @@
 """Sources of images with known factors."""
 
 import math
-from abc import ABC, abstractmethod
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source
 
 
-class Grid(ABC):
+class Grid(Source):
     """One image for each combination of factor values; splits are drawn from all images, without replacement.
 
     Args:
@@ -25,9 +23,7 @@ class Grid(ABC):
         ValueError: If a size is out of its range.
     """
 
-    factor_names: tuple[str, ...]
     sizes: tuple[int, ...]  # how many values each factor has
-    unordered: tuple[str, ...]  # factors whose values have no order
 
     def __init__(self, train_size: int, val_size: int, test_size: int, seed: int) -> None:
         self.split_sizes = {"test": test_size, "val": val_size, "train": train_size}
@@ -40,14 +36,6 @@ class Grid(ABC):
                 f"these are more than the {math.prod(self.sizes)} existing images"
             )
         self.seed = seed
-
-    @abstractmethod
-    def fetch(self, root: Path) -> None:
-        """As in every source."""
-
-    @abstractmethod
-    def load(self, root: Path) -> dict[str, Split]:
-        """Splits "train", "val" and "test"."""
 
     def factors(self, split: str) -> Tensor:
         """`(N, F)` int64: the factor values of each image of a split."""

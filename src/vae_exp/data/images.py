@@ -13,6 +13,7 @@ from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
 from vae_exp.data.representation import Binarize, Levels, Representation, floats
 from vae_exp.data.split import AnySplit, Source, Split, check_split
+from vae_exp.parts import as_part
 
 __all__ = ["Images"]
 
@@ -73,7 +74,7 @@ class Images(pl.LightningDataModule):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
         check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
-        self.source = source
+        self.source = as_part(source, Source)
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
@@ -243,7 +244,7 @@ class Images(pl.LightningDataModule):
 
     def _load(self) -> dict[str, AnySplit]:
         """Train, val and test, checked and cut."""
-        splits = self.source.load(self.root)
+        splits = dict(self.source.load(self.root))
         for name, split in splits.items():
             check_split(name, split, self.image_shape, self.num_classes, self.representation)
         for name, size in (("test", self.test_size), ("val", self.val_size)):

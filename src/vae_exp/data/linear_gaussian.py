@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 from vae_exp.precision import on_cpu
 
 
 @final
-class LinearGaussian:
+class LinearGaussian(Source):
     """`x = W z + b + noise * eps` with z and eps standard normal (Tipping & Bishop, 1999).
 
     A VAE with a linear decoder, a diagonal posterior on linear features and likelihood=sse with the scale `noise` can

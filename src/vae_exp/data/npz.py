@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from vae_exp.data.download import corrupt
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 SPLITS = ("train", "val", "test")
 
 
 @final
-class NPZ:
+class NPZ(Source):
     """Images x and labels y from a .npz file; no pickle is read.
 
     The file holds `x`, or `x_train` and, if the set has such splits, `x_val` and `x_test`; for each of them optional

@@ -9,7 +9,7 @@ import torch
 
 from vae_exp.data.download import FileSet, corrupt, download
 from vae_exp.data.mat import arrays
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
 ROWS = {"train": 24_345, "test": 8_070}
@@ -17,7 +17,7 @@ ALPHABETS = 50
 
 
 @final
-class Omniglot:
+class Omniglot(Source):
     """Handwritten characters of 50 alphabets in grey levels, labelled by alphabet: 24,345 + 8,070."""
 
     files = FileSet(

@@ -1,6 +1,6 @@
 """Images and labels of a split, in memory or in files, and what a source of them is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -136,17 +136,33 @@ def check_split(
         raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")
 
 
-class Source(Protocol):
-    """One data set. Its constructor touches no file."""
+class Source:
+    """One data set. Its constructor touches no file. A class with `fetch` and `load` is one without inheriting from it.
+
+    Attributes:
+        name: The set, if the class reads several sets.
+        factor_names: The factors of variation of each image, if they are known, see `factors`.
+        unordered: The factors whose values have no order.
+    """
+
+    name: str = ""
+    factor_names: tuple[str, ...] = ()
+    unordered: tuple[str, ...] = ()
+
+    def factors(self, split: str) -> Tensor:
+        """Values of the factors of each image of a split, in its order: whole numbers from 0, `(N, F)`."""
+        raise NotImplementedError
 
     def fetch(self, root: Path) -> None:
         """Make sure that the files are there, and download missing ones; call it on one process.
 
         Raises FileNotFoundError if files are missing and cannot be downloaded.
         """
+        raise NotImplementedError
 
-    def load(self, root: Path) -> "dict[str, AnySplit]":
+    def load(self, root: Path) -> Mapping[str, AnySplit]:
         """Read the split "train" and, only if the distributor defines them, "val" and "test".
 
         Raises ValueError if a file is corrupt.
         """
+        raise NotImplementedError

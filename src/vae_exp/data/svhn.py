@@ -8,7 +8,7 @@ import torch
 
 from vae_exp.data.download import FileSet, check_md5, corrupt, download
 from vae_exp.data.mat import arrays
-from vae_exp.data.split import Split
+from vae_exp.data.split import Source, Split
 
 URL = "http://ufldl.stanford.edu/housenumbers/"
 ROWS = {"train_32x32.mat": 73_257, "test_32x32.mat": 26_032}
@@ -19,7 +19,7 @@ MD5 = {
 
 
 @final
-class SVHN:
+class SVHN(Source):
     """Colour photographs of digits in their surroundings, 73,257 + 26,032; without the "extra" set."""
 
     files = FileSet(title="SVHN", names=tuple(ROWS), folders=("svhn", ""))

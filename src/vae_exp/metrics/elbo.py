@@ -50,7 +50,7 @@ def elbo(trained: Trained) -> dict[str, Any]:
         spread = torch.cat([s[name] for s in spreads])
         numbers |= {**with_errors(name, each, spread), name: numbers[name]}
     if "iwae" in numbers:
-        numbers["iwae_samples"] = getattr(trained.model.objective, "iwae_samples", None)
+        numbers["iwae_samples"] = trained.model.objective.iwae_samples
     return numbers
 
 

@@ -44,8 +44,8 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp.metrics import disentanglement as d
 
-    source: Any = trained.data.source
-    if not hasattr(source, "factors"):
+    source = trained.data.source
+    if not source.factor_names:
         raise NoMeaningError(
             f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["tables"]
+__all__ = ["bounded", "tables"]
 
 ERRORS = ("images", "draws")
 
@@ -34,17 +34,22 @@ def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Ite
             yield f"{folder}: {numbers['verdict']}" if len(results) > 1 else numbers["verdict"]
 
 
+def bounded(bound: Mapping[str, Any]) -> str:
+    """What an ELBO bounds, in words that are the same for two runs if their ELBOs compare on the same images.
+
+    Arguments:
+        bound: What `run.json` records, see docs/conventions.md.
+    """
+    if bound["of"] is None:
+        return "no density, no bound"
+    return f"{bound['of']}, a {bound['kind']}" if bound["is_bound"] else f"a score that is no bound on {bound['of']}"
+
+
 def _title(facts: dict[str, Any]) -> str:
     """A description that is the same for two runs if their numbers can be compared."""
     bound, split = facts["bound"], facts["split"]
-    if bound["of"] is None:
-        what = "no density, no bound"
-    elif bound["is_bound"]:
-        what = f"{bound['of']}, a {bound['kind']}"
-    else:
-        what = f"a score that is no bound on {bound['of']}"
     images = f"{facts['num_images']:,} {split} images, {bound['representation']}, checksum {facts['data'][split]}"
-    return f"{what}; {images}"
+    return f"{bounded(bound)}; {images}"
 
 
 def _cells(split: str, numbers: dict[str, Any]) -> dict[str, str]:

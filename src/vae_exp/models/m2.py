@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from vae_exp.draws import Draw
 from vae_exp.models.cvae import CVAE
 from vae_exp.models.vae import Ability
-from vae_exp.objectives import SemiSupervised
 
 __all__ = ["M2"]
 
@@ -38,7 +37,7 @@ class M2(CVAE):
 
     def __init__(self, *args: Any, classifier: nn.Module, classifier_features: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(self.objective, SemiSupervised):
+        if not self.objective.learns_labels:
             raise ValueError(
                 f"model=m2 is trained on objective=semi_supervised, not on {type(self.objective).__name__}: "
                 "for another objective choose model=cvae"

@@ -13,13 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from vae_exp.config import ConfigError
 from vae_exp.draws import Draw
 from vae_exp.ledger import Ledger
-from vae_exp.objectives import Model
+from vae_exp.objectives import Objective
 from vae_exp.parts import Likelihood, Part, Prior
 from vae_exp.schedules import check
 
-__all__ = ["Module", "Objective", "is_on_device", "make_optimizer"]
-
-Objective = Callable[[Model, Tensor, Tensor, Tensor], tuple[Tensor, Draw]]
+__all__ = ["Module", "is_on_device", "make_optimizer"]
 
 
 class Module(pl.LightningModule):

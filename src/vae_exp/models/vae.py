@@ -13,7 +13,8 @@ from vae_exp.config import NoMeaningError
 from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import importance_sampling
-from vae_exp.models.module import Module, Objective
+from vae_exp.models.module import Module
+from vae_exp.objectives import Model, Objective
 from vae_exp.parts import Decoder, Likelihood, Part, Posterior, Prior, as_part
 from vae_exp.precision import at_least_float32, full_precision
 
@@ -71,7 +72,7 @@ class VAE(Module):
         posterior: nn.Module,
         prior: nn.Module,
         likelihood: nn.Module,
-        objective: Objective,
+        objective: Callable[[Model, Tensor, Tensor, Tensor], tuple[Tensor, Draw]],
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         context_dim: int = 0,
         corruption: nn.Module | None = None,
@@ -83,7 +84,7 @@ class VAE(Module):
         self.posterior = as_part(posterior, Posterior)
         self.prior = as_part(prior, Prior)
         self.likelihood = as_part(likelihood, Likelihood)
-        self.objective = objective
+        self.objective = as_part(objective, Objective)
         self.optimizer = optimizer
         self.context_dim = context_dim
         self.prior.attach(self._infer)

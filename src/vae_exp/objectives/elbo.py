@@ -7,7 +7,7 @@ gradient estimator stl: arXiv:1703.09194.
 from torch import Tensor
 
 from vae_exp.draws import Draw
-from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.objectives.model import Model, Objective, check_choice, check_count
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["ELBO", "BetaELBO", "Capacity", "FreeBits", "Recon"]
@@ -18,7 +18,7 @@ PAIRS = (
 )
 
 
-class ELBO:
+class ELBO(Objective):
     """`-elbo` (Kingma & Welling, 2014).
 
     Arguments:
@@ -52,7 +52,7 @@ class ELBO:
         return self.estimate(model, x, y, None)
 
 
-class BetaELBO:
+class BetaELBO(Objective):
     """`recon + beta * kl` (Higgins et al., 2017).
 
     Arguments:
@@ -113,7 +113,7 @@ class _Estimate:
         return -(f + score).mean(), draw
 
 
-class Capacity:
+class Capacity(Objective):
     """`recon + gamma * |kl - capacity|`: keeps the mean KL of a batch at a capacity that grows (Burgess et al., 2018).
 
     Arguments:
@@ -134,7 +134,7 @@ class Capacity:
         return draw.recon.mean() + at(self.gamma, step) * distance, draw
 
 
-class FreeBits:
+class FreeBits(Objective):
     """`recon + sum_d max(free, kl_d)`, kl_d the KL of a dimension, averaged over the batch (Kingma et al., 2016).
 
     Up to `free` nats the use of a dimension costs nothing, so the posterior does not collapse early.
@@ -164,7 +164,7 @@ class FreeBits:
         return draw.recon.mean() + kl.clamp(min=at(self.free, step)).sum(), draw
 
 
-class Recon:
+class Recon(Objective):
     """`recon` alone, the objective of an autoencoder.
 
     Arguments:

@@ -8,7 +8,7 @@ from math import log
 from torch import Tensor
 
 from vae_exp.draws import Draw
-from vae_exp.objectives.model import Model, check_choice, check_count
+from vae_exp.objectives.model import Model, Objective, check_choice, check_count
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["CIWAE", "IWAE", "MIWAE", "PIWAE"]
@@ -22,7 +22,7 @@ def _check_estimator(estimator: str) -> str:
     return check_choice("estimator", estimator, ESTIMATORS)
 
 
-class IWAE:
+class IWAE(Objective):
     """`-log 1/K sum_k p(x, z_k) / q(z_k | x)` (Burda et al., 2016).
 
     Arguments:
@@ -42,7 +42,7 @@ class IWAE:
         return self.bound(model, x, y, 0.0)
 
 
-class MIWAE:
+class MIWAE(Objective):
     """The mean of M bounds of K latents each (Rainforth et al., 2018).
 
     Arguments:
@@ -62,7 +62,7 @@ class MIWAE:
         return self.bound(model, x, y, 0.0)
 
 
-class CIWAE:
+class CIWAE(Objective):
     """`beta * elbo + (1 - beta) * iwae` of the same K latents (Rainforth et al., 2018).
 
     Arguments:
@@ -83,7 +83,7 @@ class CIWAE:
         return self.bound(model, x, y, at(self.beta, step))
 
 
-class PIWAE:
+class PIWAE(Objective):
     """Trains the decoder on `iwae` of all M * K latents and the encoder on `miwae` (Rainforth et al., 2018).
 
     More latents improve the gradient of the decoder and make that of the encoder noisy. The model decodes twice; the

@@ -1,4 +1,4 @@
-"""What an objective knows about a model, and what every objective checks."""
+"""What an objective states, what it knows about a model, and what every objective checks."""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -8,7 +8,7 @@ from torch import Tensor
 from vae_exp.draws import Draw
 from vae_exp.parts import Likelihood, Prior
 
-__all__ = ["Model", "check_choice", "check_count"]
+__all__ = ["Model", "Objective", "check_choice", "check_count"]
 
 
 class Model(Protocol):
@@ -26,6 +26,27 @@ class Model(Protocol):
         stop: Collection[str] = (),
     ) -> Draw:
         """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and the distributions that score them."""
+
+
+class Objective:
+    """`(model, x, y, step) -> loss, draw`, with what it may state beside. A plain function is one, too.
+
+    Attributes:
+        monitor: The metric that best checkpoint and early stopping follow.
+        min_images: How many images of a batch it compares: on fewer, its loss lacks what it is for.
+        learns_labels: Whether it learns from labels, and counts a labelled image less where batches hold more of them
+            than the training set (`data.labelled_per_batch`).
+        iwae_samples: How many latents each bound has that it logs as `iwae`; None if it logs none.
+    """
+
+    monitor: str = "val/elbo"
+    min_images: int = 1
+    learns_labels: bool = False
+    iwae_samples: int | None = None
+
+    def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:
+        """`(B, C, H, W), (B,), () -> ` scalar loss, nats per image, and the draw that it scored."""
+        raise NotImplementedError
 
 
 def check_count(key: str, count: int) -> int:

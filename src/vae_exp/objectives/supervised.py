@@ -3,13 +3,13 @@
 from torch import Tensor
 
 from vae_exp.draws import Draw
-from vae_exp.objectives.model import Model, check_count
+from vae_exp.objectives.model import Model, Objective, check_count
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["SemiSupervised"]
 
 
-class SemiSupervised:
+class SemiSupervised(Objective):
     """`-elbo` of every image, plus `alpha` times the cross-entropy of its label if it has one.
 
     Equation 9 of Kingma et al. (2014), divided by the number of images; their alpha is ours times that number. If
@@ -24,6 +24,8 @@ class SemiSupervised:
         batch_size: Images in a batch.
         num_samples: K, latents per image and class.
     """
+
+    learns_labels = True
 
     def __init__(
         self,

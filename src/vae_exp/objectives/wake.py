@@ -8,13 +8,13 @@ from torch import Tensor
 
 from vae_exp.draws import Draw
 from vae_exp.estimators.hmc import hmc
-from vae_exp.objectives.model import Model, check_count
+from vae_exp.objectives.model import Model, Objective, check_count
 from vae_exp.schedules import Number, at, check
 
 __all__ = ["MCEM", "WakeSleep"]
 
 
-class WakeSleep:
+class WakeSleep(Objective):
     """Wake-sleep (Hinton et al., 1995): the loss is `-E_q log p(x, z)` for p plus `-E_p log q(z | x)` for q.
 
     In the wake phase the decoder learns the images from the encoder's latents. In the sleep phase the encoder learns
@@ -42,7 +42,7 @@ class WakeSleep:
         return -(wake.log_px + wake.log_pz).mean() - sleep.log_qz.mean(), wake
 
 
-class MCEM:
+class MCEM(Objective):
     """Monte Carlo EM, the comparison of Kingma & Welling (2014, appendix E), with an encoder beside it.
 
     E-step: Hamiltonian Monte Carlo on `p(z | x)`, started from the encoder's latents. M-step: one step of the decoder
@@ -92,7 +92,7 @@ class MCEM:
 
 
 def _check_apart(name: str, model: Model) -> None:
-    if model.prior.is_of_posteriors:
+    if torch.is_grad_enabled() and model.prior.is_of_posteriors:
         raise ValueError(
             f"objective={name} trains the prior apart from the encoder, and {type(model.prior).__name__} is made\n"
             "of its posteriors: choose prior=standard_normal (mixture, flow)"

@@ -14,11 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, options
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
-from vae_exp.objectives import SemiSupervised
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
@@ -86,9 +85,9 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     if not isinstance(cause, TypeError) or unknown is None or unknown[1] not in node:
         return ""
-    options: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((Path(CONF) / key).glob("*.yaml"))}
-    if any(unknown[1] in option for option in options.values()):
-        for name, option in options.items():
+    known: dict[str, Any] = {name: OmegaConf.load(file) for name, file in options(key).items()}
+    if any(unknown[1] in option for option in known.values()):
+        for name, option in known.items():
             if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
                 return f"\nThe keys are those of another option: choose {key}={name}"
     return f"\nLeave it out with ~{key}.{unknown[1]}"
@@ -133,8 +132,12 @@ def check_values(cfg: DictConfig) -> None:
         )
 
 
-def build(cfg: DictConfig) -> tuple[VAE, Images]:
+def build(cfg: DictConfig, to_train: bool = True) -> tuple[VAE, Images]:
     """Makes the model and the data and checks that they fit, before any data are read.
+
+    Arguments:
+        cfg: A resolved config.
+        to_train: False for a run that is trained already: what would make its training senseless is not refused then.
 
     Raises:
         ConfigError: If a part cannot be made or does not fit the others.
@@ -147,30 +150,36 @@ def build(cfg: DictConfig) -> tuple[VAE, Images]:
     data = make(cfg, "data")
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
-        if data.labelled_per_batch is not None and not isinstance(model.objective, SemiSupervised):
-            raise ValueError(
-                f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images too often, and "
-                "only objective=semi_supervised corrects that: choose model=m2, or data.labelled_per_batch=null"
-            )
-        if data.labelled is not None and model.needs_labels:
-            raise ValueError(
-                f"data.labelled={data.labelled}: this model needs the label of every training image. "
-                "Ways out: model=m2, or data.labelled=null"
-            )
+        if to_train:
+            _check_labels(model, data)
+            # Here it is refused before data are read.
+            make_optimizer(model.optimizer, model.parameters(), model.device)
         if cfg.trainer.get("compile"):
             # Only the networks, and in place: the keys in checkpoints and the code of the distributions do not change.
             model.encoder.compile()
             model.decoder.compile()
-        make_optimizer(model.optimizer, model.parameters(), model.device)  # here it is refused before data are read
-        monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape)]
+        monitors = [f"val/{term}" for term in check_shapes(model, data.image_shape, to_train)]
         _check_support(model, data)
-        if model.likelihood.mean == "sigmoid":
+        if to_train and model.likelihood.mean == "sigmoid":
             _check_sigmoid(model, data)
-        if cfg.monitor not in monitors:
+        if to_train and cfg.monitor not in monitors:
             raise ValueError(f"monitor={cfg.monitor}: for this model choose one of {', '.join(monitors)}")
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return model, data
+
+
+def _check_labels(model: VAE, data: Images) -> None:
+    if data.labelled_per_batch is not None and not model.objective.learns_labels:
+        raise ValueError(
+            f"data.labelled_per_batch={data.labelled_per_batch} shows labelled images too often, and "
+            "only objective=semi_supervised corrects that: choose model=m2, or data.labelled_per_batch=null"
+        )
+    if data.labelled is not None and model.needs_labels:
+        raise ValueError(
+            f"data.labelled={data.labelled}: this model needs the label of every training image. "
+            "Ways out: model=m2, or data.labelled=null"
+        )
 
 
 def _check_support(model: VAE, data: Images) -> None:

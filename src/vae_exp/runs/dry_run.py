@@ -17,8 +17,13 @@ __all__ = ["check_shapes", "check_step"]
 
 
 @torch.no_grad()
-def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
+def check_shapes(model: VAE, image_shape: Sequence[int], to_train: bool = True) -> list[str]:
     """Sends two blank images `(C, H, W)` through a model and its objective; does not change the model.
+
+    Arguments:
+        model: The model.
+        image_shape: `(C, H, W)`.
+        to_train: Whether to make a training step, too, which an objective may refuse.
 
     Returns:
         The names of the terms that validation logs.
@@ -31,18 +36,25 @@ def check_shapes(model: VAE, image_shape: Sequence[int]) -> list[str]:
         model.eval()
         _check(model, x, y)
         terms = _try_objective(model, x, y)
-        model.train()
-        with torch.enable_grad():
-            _try_objective(model, x, y)
+        if to_train:
+            model.train()
+            with torch.enable_grad():
+                _try_objective(model, x, y)
     return terms
 
 
 def check_step(model: VAE, image_shape: Sequence[int], num_images: int) -> None:
-    """Makes a step on one blank image, if a process trains on one at a time: batch normalisation needs two.
+    """Refuses a step on fewer images of a process than the objective compares, or batch normalisation needs, two.
 
     Raises:
         ConfigError: It names the keys.
     """
+    least, name = model.objective.min_images, type(model.objective).__name__
+    if num_images < least:
+        raise ConfigError(
+            f"data.batch_size: each process gets {num_images} image a step, and {name} compares {least} or more.\n"
+            "Ways out: a larger data.batch_size, or another objective"
+        )
     if num_images != 1:
         return
     try:

@@ -40,7 +40,7 @@ DEVICES = ("accelerator", "devices", "strategy")
 FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
 OF_LOGGERS = {
     "vae_exp.loggers.CSV": FOLDER | STEP,
-    "vae_exp.loggers.make_wandb": FOLDER | ID,
+    "vae_exp.loggers.make_wandb": FOLDER | ID | STEP,
     "vae_exp.loggers.make_mlflow": FOLDER | ID,
     "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
 }
@@ -204,9 +204,10 @@ def run_folders(cfg: DictConfig) -> list[Path]:
     if cfg.logger and "wandb" not in cfg.logger:
         raise ConfigError("logger: choose none, or wandb, which adds the results to the run's record there")
     runs = cfg.run if isinstance(cfg.run, ListConfig) else [cfg.run]
+    if not runs or not all(runs):
+        given = "null" if cfg.run is None else cfg.run
+        raise ConfigError(f"run={given}: give a run folder, a pattern for several, or a list of these")
     folders = list(dict.fromkeys(folder for run in runs for folder in _folders(str(run))))
-    if not folders:
-        raise ConfigError("run=[]: give a run folder, a pattern for several, or a list of these")
     if len(folders) == 1:
         load_config(folders[0])
     return folders

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -178,8 +179,10 @@ class Trained:
         """Adds results to the run in W&B: numbers to its summary, pictures and pages by their names."""
         import wandb
 
-        stated = self.cfg.logger.get("wandb") or {"project": "vae_exp", "name": self.cfg.name}
-        options = {key: value for key, value in stated.items() if key not in ("_target_", "save_dir", "run_id")}
+        of_training = ("_target_", "save_dir", "run_id", "first_step")
+        unstated = {"project": os.environ.get("WANDB_PROJECT", "vae_exp"), "name": self.cfg.name}
+        stated = self.cfg.logger.get("wandb") or unstated
+        options = {key: value for key, value in stated.items() if key not in of_training}
         run = make_wandb(str(self.folder), self.record["run_id"], **options).experiment
         try:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
@@ -217,7 +220,10 @@ def restore(
     if data_root:
         cfg.data.root = data_root
     cfg.trainer.compile = False
-    model, data = build(cfg)
+    try:
+        model, data = build(cfg, to_train=False)
+    except ConfigError as error:
+        raise ConfigError(f"{folder} cannot be read back by this version of vae_exp.\n{error}") from error
     load_weights(model, path)
     model.check_fitted()
     data = data.on(_device(accelerator))

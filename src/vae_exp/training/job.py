@@ -1,9 +1,11 @@
 """Trains one model from a config, in its own run folder."""
 
 import logging
+import os
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +36,8 @@ __all__ = ["train", "train_job"]
 # Keys that change no number of an experiment by more than its tolerance; the tolerance covers different seeds.
 UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "trainer.enable_progress_bar", "expected")
 
+OF_SWEEPS = ("launcher", "sweep")  # groups that say nothing of a single run
+
 log = logging.getLogger("vae_exp")
 
 
@@ -49,10 +53,19 @@ def train_job(cfg: DictConfig) -> None:
         )
     if OmegaConf.is_dict(cfg.expected) and not all(map(_is_as_expected, hydra.overrides.task)):
         cfg.expected = None  # it holds only for the unchanged experiment
+    words = list(hydra.overrides.task)
+    for word in words:
+        if word.startswith(OF_SWEEPS):
+            raise ConfigError(
+                f"{word}: this is one run, and launcher and sweep are of several: add -m, or leave it out"
+            )
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
-    cfg = OmegaConf.create(resolved)
-    summarise(cfg, folder, train(cfg, folder))
+    cfg = OmegaConf.create({key: value for key, value in resolved.items() if key not in OF_SWEEPS})
+    chosen = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
+    choices = {group: name for group, name in chosen.items() if group not in OF_SWEEPS}
+    about = {} if cfg.resume else {"choices": choices, "overrides": words, "sweep": None}
+    summarise(cfg, folder, train(cfg, folder, about))
 
 
 def _is_as_expected(word: str) -> bool:
@@ -61,12 +74,13 @@ def _is_as_expected(word: str) -> bool:
     return key in UNCHANGED or key.partition(".")[0] in ("hydra", "logger")
 
 
-def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
+def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) -> dict[str, float]:
     """Trains a model.
 
     Arguments:
         cfg: A resolved config. If `resume` is set, the run in `folder` is continued.
         folder: The run folder.
+        about: What else `run.json` is to say.
 
     Returns:
         The last value of every metric, including those of the test split, and the best value of the monitored metric
@@ -90,7 +104,8 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True, exist_ok=True)
     cfg.data.root = str(Path(cfg.data.root).resolve())
     OmegaConf.save(cfg, folder / "config.yaml")
-    record = Record(folder, run_id=secrets.token_hex(4), seed=cfg.seed, bound=bound(model, data))
+    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
+    record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data), **(about or {}))
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:

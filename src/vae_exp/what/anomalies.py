@@ -171,7 +171,7 @@ def _background(trained: Trained, folder: str) -> VAE:
 
 
 def _name(data: Images) -> str:
-    return str(getattr(data.source, "name", None) or type(data.source).__name__)
+    return data.source.name or type(data.source).__name__
 
 
 def _other_data(trained: Trained, against: str) -> Images:

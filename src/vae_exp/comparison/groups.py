@@ -1,0 +1,300 @@
+"""What differs between runs and what compares: sections that are never put side by side, groups of seeds in them."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_exp.comparison.read import Run
+from vae_exp.comparison.statistics import Interval, difference, interval
+from vae_exp.config import ConfigError
+from vae_exp.metrics.table import bounded
+from vae_exp.overrides import nearest
+
+__all__ = ["Group", "Section", "is_better_lower", "sections"]
+
+# What changes no number: keys, and nodes with all that is in them.
+IDLE = (
+    "name", "seed", "test", "report", "resume", "expected", "logger", "launcher", "sweep", "data.root",
+    "callbacks.pictures", "callbacks.curves", "callbacks.latents", "callbacks.speed", "callbacks.progress", "trainer.accelerator",
+    "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar", "trainer.enable_model_summary",
+)  # fmt: skip
+# Groups of conf/ whose options change no number, or only other keys that differ, too.
+IDLE_CHOICES = ("logger", "callbacks", "trainer", "local", "experiment")
+FIRST = ("model", "data", "objective", "prior", "posterior", "likelihood", "encoder", "decoder", "corruption")
+LOWER = ("kl", "recon", "nll", "error")
+RANKING = ("test/elbo", "val/elbo", "test/recon", "val/recon")
+
+
+class Group:
+    """Runs that differ in their seed alone.
+
+    Arguments:
+        labels: What tells the group from the others, in words, by key; empty where a key is not in its config.
+        runs: Its runs, each of another seed.
+    """
+
+    def __init__(self, labels: dict[str, str], runs: list[Run]) -> None:
+        self.labels = labels
+        self.runs = sorted(runs, key=lambda run: run.seed)
+
+    @cached_property
+    def numbers(self) -> dict[str, dict[int, float]]:
+        """By metric, the number of each seed that has it."""
+        names = dict.fromkeys(name for run in self.runs for name in run.numbers)
+        return {name: {run.seed: run.numbers[name] for run in self.runs if name in run.numbers} for name in names}
+
+    def interval(self, metric: str) -> Interval | None:
+        """The mean of a metric over the seeds; None if no run has it."""
+        return interval(list(self.numbers.get(metric, {}).values()))
+
+
+class Section(NamedTuple):
+    """Runs whose numbers compare: the same bound on the same images.
+
+    Arguments:
+        title: What is bounded, of which images.
+        why: How it differs from the first section; empty for the first.
+        shared: What is the same in all its groups, though not in all runs.
+        keys: What tells its groups apart.
+        groups: The best first.
+        metric: What ranks them.
+        notes: What else a reader needs to know.
+    """
+
+    title: str
+    why: str
+    shared: dict[str, str]
+    keys: list[str]
+    groups: list[Group]
+    metric: str
+    notes: list[str]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that a group has: what ranks first, then test and validation; ELBO, KL, recon, the others by name."""
+        order = ("elbo", "kl", "recon")
+
+        def place(name: str) -> tuple[bool, int, str]:
+            stage, _, term = name.partition("/")
+            return stage != "test", order.index(term) if term in order else len(order), term
+
+        names = sorted({name for group in self.groups for name in group.numbers}, key=place)
+        return list(dict.fromkeys([self.metric, *names])) if self.metric in names else names
+
+    def name(self, group: Group) -> str:
+        """The group in a few words, such as `beta_vae, beta=4`."""
+        keys = self.keys or list(self.shared)
+        short = _short(keys)
+        words = [
+            group.labels[key] if _is_word(key, group.labels[key]) else f"{short[key]}={group.labels[key]}"
+            for key in keys
+            if group.labels[key]
+        ]
+        return ", ".join(words) or "all runs"
+
+    def difference(self, group: Group) -> Interval | None:
+        """How far a group is above the best one in what ranks them, over the seeds of both; None for the best one."""
+        best, own = (of.numbers.get(self.metric, {}) for of in (self.groups[0], group))
+        return None if group is self.groups[0] else difference(own, best)
+
+
+def is_better_lower(metric: str) -> bool:
+    """Whether a metric, such as `test/nll(K=5000)`, is better when it is lower."""
+    return metric.partition("/")[2].partition("(")[0] in LOWER
+
+
+def sections(runs: Sequence[Run], by: Sequence[str], rank: str | None) -> tuple[list[Section], dict[Path, str]]:
+    """Runs in sections that compare and groups that differ in the seed alone, the best group first.
+
+    What tells groups apart is named by the keys of `by`, then by choices (`model=cvae`), then by keys of the config,
+    those that were typed first; each only if it tells more groups apart than those before it. Whatever is named, no
+    group holds runs that differ in more than the seed.
+
+    Arguments:
+        runs: At least one.
+        by: Groups of conf/ or keys of the config.
+        rank: The metric that ranks the groups, `test/nll` also for the one `test/nll(K=...)`; None for the ELBO of the
+            test, or what comes next to it.
+
+    Returns:
+        The sections, and the reason for each run that is left out.
+
+    Raises:
+        ConfigError: If no run has a key of `by`, or none or several metrics are what ranks.
+    """
+    value = _reader(runs)
+    for key in by:
+        if not any(value(run, key) is not None for run in runs):
+            known = {name for run in runs for name in (*run.config, *run.record.get("choices", ()))}
+            raise ConfigError(f"by={key}: no run has this key{nearest(key, known)}")
+    metric = rank and _ranking(rank, {name for run in runs for name in run.numbers})
+    differing = _differing(runs)
+    cells: dict[tuple[tuple[str, ...], Hashable], list[Run]] = {}
+    for run in runs:
+        content = (*(run.config.get(key) for key in differing), *(value(run, key) for key in by))
+        cells.setdefault((_compares(run), content), []).append(run)
+    keys = _telling(cells, by, differing, value)
+    repeats: dict[Path, str] = {}
+    found: dict[tuple[str, ...], list[Group]] = {}
+    for (compares, _), members in cells.items():
+        labels = {key: _text(value(members[0], key)) for key in keys}
+        found.setdefault(compares, []).append(Group(labels, _one_each_seed(members, repeats)))
+    largest_first = sorted(found, key=lambda compares: -sum(len(group.runs) for group in found[compares]))
+    first = largest_first[0]
+    return [_section(compares, first, found[compares], keys, metric) for compares in largest_first], repeats
+
+
+def _ranking(rank: str, known: set[str]) -> str:
+    """The one metric that is meant.
+
+    Raises:
+        ConfigError: If there is none, or there are several.
+    """
+    meant = [rank] if rank in known else [name for name in sorted(known) if name.partition("(")[0] == rank]
+    if len(meant) != 1:
+        choices = ", ".join(meant or sorted(known))
+        raise ConfigError(f"rank={rank}: {'several metrics are' if meant else 'no run has'} this. There are {choices}")
+    return meant[0]
+
+
+def _section(
+    compares: tuple[str, ...], first: tuple[str, ...], groups: list[Group], keys: Sequence[str], metric: str | None
+) -> Section:
+    notes = []
+    known = {name for group in groups for name in group.numbers}
+    by_default = next((name for name in RANKING if name in known), min(known, default="test/elbo"))
+    if metric is not None and metric not in known:
+        notes.append(f"No run here has {metric}: the ranking is by {by_default}.")
+    metric = by_default if metric is None or metric not in known else metric
+    sign = 1 if is_better_lower(metric) else -1
+
+    def place(group: Group) -> tuple[bool, float]:
+        found = group.interval(metric)
+        return found is None, 0.0 if found is None else sign * found.mean
+
+    groups = sorted(groups, key=place)
+    if len({run.record["data"].get("train") for group in groups for run in group.runs}) > 1:
+        notes.append("The training images differ between runs; those that are scored are the same.")
+    typed = dict.fromkeys(key for group in groups for run in group.runs for key in _typed(run))
+    more = [key for key in typed if key not in keys and key in _differing([g.runs[0] for g in groups])]
+    if more:
+        notes.append(f"These groups also differ in {', '.join(more)}.")
+    varying = [key for key in keys if len({group.labels[key] for group in groups}) > 1]
+    shared = {key: groups[0].labels[key] for key in keys if key not in varying and groups[0].labels[key]}
+    names = ("bound", "pixels", "validation images", "test images")
+    why = "; ".join(
+        f"{name}: {own or 'none'} in place of {other or 'none'}"
+        for name, own, other in zip(names, compares, first, strict=True)
+        if own != other
+    )
+    what, pixels, *checksums = compares
+    images = ", ".join(f"{name} {sum_}" for name, sum_ in zip(("val", "test"), checksums, strict=True) if sum_)
+    return Section(f"{what}; {pixels}; images {images}", why, shared, varying, groups, metric, notes)
+
+
+def _compares(run: Run) -> tuple[str, ...]:
+    """What must agree for numbers to compare: bound, pixels, the checksums of the images that are scored."""
+    bound, data = run.record["bound"], run.record["data"]
+    return bounded(bound), str(bound.get("representation")), data.get("val", ""), data.get("test", "")
+
+
+def _reader(runs: Sequence[Run]) -> Callable[[Run, str], Any]:
+    """What a run has under a key: its choice where all runs recorded theirs, or else the value in its config."""
+    have_choices = all("choices" in run.record for run in runs)
+
+    def value(run: Run, key: str) -> Any:
+        if have_choices and key in run.record["choices"]:
+            return run.record["choices"][key]
+        names = (key, f"{key}.source._target_") if key == "data" else (key, f"{key}._target_")
+        return next((run.config[name] for name in names if run.config.get(name) is not None), None)
+
+    return value
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """Keys of the config whose values are not the same in all runs, without those that change no number or are the seed
+    of each run, such as `data.train_seed`."""
+    first = runs[0].config
+    return [
+        key
+        for key in dict.fromkeys(key for run in runs for key in run.config)
+        if any(run.config.get(key) != first.get(key) for run in runs)
+        and not any(f"{key}.".startswith(f"{idle}.") for idle in IDLE)
+        and not all(run.config.get(key) == run.seed for run in runs)
+    ]
+
+
+def _telling(
+    cells: Mapping[Any, Sequence[Run]],
+    by: Sequence[str],
+    differing: Sequence[str],
+    value: Callable[[Run, str], Any],
+) -> list[str]:
+    """Few keys that tell all cells apart: those of `by`, choices, and then keys of the config."""
+    each = [members[0] for members in cells.values()]
+    typed = [key for run in each for key in _typed(run)]
+    choices = dict.fromkeys(key for run in each for key in run.record.get("choices", ()))
+    groups = [key for key in dict.fromkeys((*FIRST, *choices)) if key not in IDLE_CHOICES and "/" not in key]
+    order = sorted(differing, key=lambda key: (key.count("."), key.endswith("_target_")))
+    candidates = [*groups, *(key for key in dict.fromkeys(typed) if key in differing), *order]
+    keys = list(by)
+    known = [tuple(value(run, key) for key in by) for run in each]
+    for key in candidates:
+        more = [(*before, value(run, key)) for before, run in zip(known, each, strict=True)]
+        tells = len(set(more)) > len(set(known))
+        if tells and all(len({value(run, key) for run in members}) == 1 for members in cells.values()):
+            keys.append(key)
+            known = more
+    return list(dict.fromkeys(keys))
+
+
+def _typed(run: Run) -> list[str]:
+    """The keys that were typed for a run."""
+    starts = run.record.get("starts") or [{}]
+    words = run.record.get("overrides") or [word for word in starts[0].get("argv", [])[1:] if "=" in word]
+    return [word.lstrip("+~").partition("=")[0] for word in words]
+
+
+def _one_each_seed(members: Sequence[Run], repeats: dict[Path, str]) -> list[Run]:
+    """The last run of each seed; the same seed again is the same number again, not one more."""
+    kept: dict[int, Run] = {}
+    for run in sorted(members, key=lambda run: (run.record.get("starts") or [{}])[0].get("time", "")):
+        if run.seed in kept:
+            repeats[kept[run.seed].folder] = f"the same config and seed again: {run.folder} is taken"
+        kept[run.seed] = run
+    return list(kept.values())
+
+
+def _short(keys: Sequence[str]) -> dict[str, str]:
+    """Each key by as many of its last words as tell it from the others."""
+    names = {}
+    for key in keys:
+        words = key.removesuffix("._target_").removesuffix(".source").split(".")
+        ends = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
+        others = [other for other in keys if other != key]
+        names[key] = next(
+            (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), ends[-1]
+        )
+    return names
+
+
+def _is_word(key: str, label: str) -> bool:
+    """Whether a label says by itself what it is the label of, such as `cvae`."""
+    return "." not in key.removesuffix("._target_") and label.replace("_", "").isalpha() and label not in WORDS
+
+
+WORDS = ("true", "false", "null", "none")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    is_class = text.count(".") > 0 and all(word.isidentifier() for word in text.split("."))
+    return text.rpartition(".")[2] if is_class else text

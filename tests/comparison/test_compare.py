@@ -1,0 +1,52 @@
+"""The command: what it prints, what it writes, what it refuses; without torch."""
+
+import pytest
+from helpers.folders import write_run
+from helpers.runs import command
+
+from vae_exp.compare import _with_run
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    for model, elbo in (("vae", -100.0), ("cvae", -90.0), ("beta_vae", -120.0)):
+        for seed in (0, 1):
+            changes = {"bound": {"of": "log p(x|y)"}} if model == "cvae" else {}
+            config = {"model._target_": f"vae_exp.models.{model}"}
+            folder = tmp_path / "outputs" / f"{model} [{seed}]"
+            write_run(folder, seed, elbo - seed, choices={"model": model}, config=config, **changes)
+    write_run(tmp_path / "outputs" / "dead", status="failed", error="OutOfMemoryError: 3 GiB")
+    return tmp_path
+
+
+def test_the_command_compares_what_a_pattern_names(outputs, no_torch):
+    done = command("compare", "outputs/**", "by=model", "out=new/paper", cwd=outputs, PYTHONPATH=no_torch)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    order = [line.split()[0] for line in lines if line.startswith(("vae", "beta_vae", "cvae"))]
+    assert order == ["vae", "beta_vae", "cvae"]
+    assert "left out: 1, failed: OutOfMemoryError: 3 GiB: outputs/dead" in lines
+    assert {path.name for path in (outputs / "new" / "paper").iterdir()} >= {"table.md", "table.tex", "table.csv"}
+
+
+def test_words_without_a_key_are_runs():
+    assert _with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
+    assert _with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
+    assert _with_run(["run=a", "--help"]) == ["run=a", "--help"]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["nowhere"], "run=nowhere: there is no such folder"),
+        ([], "run must be given"),
+        (["outputs", "axis=time"], "axis=time: choose step, epoch, seconds"),
+        (["outputs", "by=modle"], "by=modle: no run has this key; did you mean model?"),
+    ],
+)
+@pytest.mark.slow
+def test_what_is_wrong_is_told_in_a_few_lines(outputs, words, why):
+    done = command(*words, cwd=outputs, module="vae_exp.compare")
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
