@@ -60,8 +60,7 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     finally:
         # What is printed comes from the folders, not from the memory of this process.
         sweep.write()
-        print("\n".join(lines(read_json(sweep.folder / "sweep.json"))))  # noqa: T201
-        print(f"\nsweep           {sweep.folder / 'sweep.json'}")  # noqa: T201
+        print("", *lines(read_json(sweep.folder / "sweep.json"), sweep.folder), sep="\n")  # noqa: T201
     states = {sweep.state(job) for job in sweep.jobs}
     sys.exit(code or (0 if states <= {State.FINISHED, State.PRUNED} else 2))
 

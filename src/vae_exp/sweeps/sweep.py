@@ -92,7 +92,8 @@ class Sweep:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     job = running.pop(future)
-                    future.result()
+                    if error := future.exception():
+                        log.warning("job %d: %s", job.num, error)
                     if self._was_killed(job):
                         log.warning("job %d was killed and is tried once more", job.num)
                         running[self._begin(job, launcher)] = job

@@ -1,90 +1,56 @@
-"""The table of a sweep: best first, over its seeds, with what failed and what never began."""
+"""What a sweep says of itself: the table of its runs, what failed, what never began, and how to go on."""
 
 import shlex
 from collections import Counter
 from collections.abc import Iterator
-from math import sqrt
-from statistics import fmean, stdev
+from pathlib import Path
 from typing import Any
+
+from vae_exp.comparison.groups import sections
+from vae_exp.comparison.read import read_runs
+from vae_exp.comparison.table import as_text
+from vae_exp.overrides import override
+from vae_exp.sweeps.cell import State
 
 __all__ = ["lines"]
 
-SHOWN = ("test/elbo", "test/recon", "test/kl", "test/error")
+OTHERS = 40  # jobs that are not finished, named one by one
 
 
-def lines(sweep: dict[str, Any]) -> list[str]:
-    """What is printed of the content of a `sweep.json`."""
+def lines(sweep: dict[str, Any], folder: Path) -> Iterator[str]:
+    """What is printed of a sweep.
+
+    Arguments:
+        sweep: The content of its `sweep.json`.
+        folder: Its folder.
+    """
     jobs = sweep["jobs"]
-    said: list[str] = []
-    done = [job for job in jobs if job["state"] == "finished"]
-    for bound, of_bound in _apart(done):
-        best = f"best/{of_bound[0]['monitor']}"
-        names = [name for name in (best, *SHOWN) if any(name in (job["metrics"] or {}) for job in of_bound)]
-        rows = []
-        for words, of_point in _points(of_bound):
-            numbers = {name: [job["metrics"][name] for job in of_point if name in job["metrics"]] for name in names}
-            rows.append((words, len(of_point), {name: each for name, each in numbers.items() if each}))
-        sign = -1 if of_bound[0]["mode"] == "max" else 1
-        rows.sort(key=lambda row: sign * fmean(row[2].get(best) or row[2].get("test/elbo") or [float("inf") * sign]))
-        said += ["", *([bound] if bound else []), *_table(rows, names)]
-    said += _others(jobs)
+    finished = list(dict.fromkeys(job["folder"] for job in jobs if job["state"] == State.FINISHED))
+    if finished:
+        runs, _ = read_runs(finished)
+        varied = dict.fromkeys(key for job in jobs for key in job["varied"] if key != "seed")
+        known = [key for key in varied if any(key in run.config or key in run.record["choices"] for run in runs)]
+        yield from as_text(sections(runs, known, None)[0])
+        yield ""
+    others = [job for job in jobs if job["state"] != State.FINISHED]
+    for job in others[:OTHERS]:
+        words = " ".join(f"{key}={value}" for key, value in job["varied"].items())
+        state = "never begun" if job["state"] == State.NEW else job["state"]
+        reason = " ".join(job["error"].split()) if job["error"] and job["state"] == State.FAILED else ""
+        yield f"job {job['num']:<4} {state:<11} {words}{reason and ': '}{reason}"
+    if len(others) > OTHERS:
+        yield f"... and {len(others) - OTHERS} more, see sweep.json"
     counts = Counter(job["state"] for job in jobs)
-    said += ["", f"{len(jobs)} jobs: " + ", ".join(f"{number} {state}" for state, number in counts.items())]
-    if any(state not in ("finished", "failed") for state in counts):
-        said.append(f"go on with: {shlex.join(_python(sweep['command']))}")
-    elif counts["failed"]:
-        said.append(f"failed jobs are tried again with: {shlex.join([*_python(sweep['command']), 'sweep.retry=true'])}")
-    return said
+    yield f"{len(jobs)} jobs: " + ", ".join(f"{number} {state}" for state, number in counts.items())
+    again = shlex.join([*_program(sweep["command"]), *sweep["command"][1:]])
+    if any(state not in (State.FINISHED, State.FAILED, State.PRUNED) for state in counts):
+        yield f"go on           {again}"
+    elif counts[State.FAILED]:
+        yield f"try failed ones again   {again} sweep.retry=true"
+    if finished:
+        yield f"compare         {shlex.join(_program(sweep['command']))} compare {override('run', folder)}"
 
 
-def _apart(jobs: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The jobs whose numbers can be compared, by what they bound and the data that they are scored on."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for job in jobs:
-        groups.setdefault(str([job[key] for key in ("bound", "data", "monitor")]), []).append(job)
-    for of_bound in groups.values():
-        bound = of_bound[0]["bound"] or {}
-        title = f"{bound.get('of')} of {bound.get('representation')}, a {bound.get('kind')}"
-        yield (f"{title}: not comparable with the other tables" if len(groups) > 1 else ""), of_bound
-
-
-def _points(jobs: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The jobs of each point of the grid, which differ in their seed alone."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for job in jobs:
-        words = [f"{key}={value}" for key, value in job["varied"].items() if key != "seed"]
-        groups.setdefault(" ".join(words), []).append(job)
-    yield from groups.items()
-
-
-def _table(rows: list[tuple[str, int, dict[str, list[float]]]], names: list[str]) -> list[str]:
-    width = max(len("what differs"), *(len(words) for words, _, _ in rows))
-    head = f"{'what differs':<{width}}  runs  " + "  ".join(f"{name:>18}" for name in names)
-    table = [head]
-    for words, number, values in rows:
-        cells = [f"{_mean(values[name]) if name in values else '':>18}" for name in names]
-        table.append(f"{words:<{width}}  {number:>4}  " + "  ".join(cells))
-    return table
-
-
-def _mean(values: list[float]) -> str:
-    """The mean, and its standard error over the runs."""
-    spread = f" ± {stdev(values) / sqrt(len(values)):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):.2f}{spread}"
-
-
-def _others(jobs: list[dict[str, Any]]) -> list[str]:
-    said = []
-    for job in jobs:
-        if job["state"] != "finished":
-            reason = f": {' '.join(job['error'].split())}" if job["error"] and job["state"] == "failed" else ""
-            words = " ".join(f"{key}={value}" for key, value in job["varied"].items())
-            state = "never begun" if job["state"] == "new" else job["state"]
-            said.append(f"{state:<12} job {job['num']} ({words}){reason}")
-    return ["", *said] if said else []
-
-
-def _python(command: list[str]) -> list[str]:
-    """The command as a user types it."""
-    program = ["python", "-m", "vae_exp"] if command[0].endswith("__main__.py") else ["vae_exp"]
-    return [*program, *command[1:]]
+def _program(command: list[str]) -> list[str]:
+    """How the command was called."""
+    return ["python", "-m", "vae_exp"] if command[0].endswith("__main__.py") else ["vae_exp"]
