@@ -70,10 +70,13 @@ def note_end(folder: Path, error: BaseException) -> None:
 def _end(error: BaseException | None) -> dict[str, str]:
     if error is None:
         return {"status": "finished"}
-    # Lightning turns Ctrl-C into SystemExit(1).
-    name = "KeyboardInterrupt" if type(error) is SystemExit else type(error).__name__
     status = "failed" if isinstance(error, Exception) else "interrupted"
-    return {"status": status, "error": f"{name}: {error}", "cause": _cause(error)}
+    named: BaseException = error
+    if isinstance(error, SystemExit):  # Lightning turns Ctrl-C into SystemExit(1)
+        named = error.__cause__ if error.__cause__ else KeyboardInterrupt()
+    elif isinstance(error.__cause__, NonFiniteError):
+        named = error.__cause__
+    return {"status": status, "error": f"{type(named).__name__}: {error}", "cause": _cause(error)}
 
 
 def _cause(error: BaseException) -> str:

@@ -4,6 +4,8 @@ import logging
 import os
 import secrets
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,8 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     with known_run(run_dir=str(folder)):
         trainer = make_trainer(cfg, folder)
     if not trainer.is_global_zero:
-        return _fit_and_test(cfg, folder, trainer, model, data, run_id=None)
+        with _reported():
+            return _fit_and_test(cfg, folder, trainer, model, data, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
     prepare(data, trainer.world_size)
@@ -109,24 +112,31 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        with processes_of_one_run(folder):
+        with processes_of_one_run(folder), _reported():
             metrics = _fit_and_test(cfg, folder, trainer, model, data, record.run_id)
     except BaseException as caught:
         error = caught
-        if isinstance(caught, SIGTERMException):
-            raise SystemExit(143) from caught  # as a shell reports SIGTERM; Lightning alone would exit with 0
-        if isinstance(caught, NonFiniteError | MisconfigurationException):
-            raise ConfigError(str(caught)) from caught
         raise
     finally:
         ended = {"metrics": metrics or _values(trainer), "data": data.checksums}
         record.finish(error, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
-        if isinstance(error, SystemExit | SIGTERMException | KeyboardInterrupt):
+        if isinstance(error, SystemExit | KeyboardInterrupt):
             log.info("interrupted; continue with %s", override("resume", folder))
         _close_wandb(exit_code=0 if error is None else 1)
     if cfg.get("report"):
         _report(cfg, folder, trainer)
     return metrics
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turns the ends that a user can act on into errors that are shown in a few lines."""
+    try:
+        yield
+    except SIGTERMException as error:
+        raise SystemExit(143) from error  # as a shell reports SIGTERM; Lightning alone would exit with 0
+    except (NonFiniteError, MisconfigurationException) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _fit_and_test(
