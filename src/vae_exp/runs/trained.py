@@ -75,6 +75,11 @@ class Trained:
         if known and known != self.data.checksums[split]:
             log.warning("the %s images are not those of the run (checksum %s)", split, known)
 
+    @property
+    def split_title(self) -> str:
+        """The command's split in words, for titles."""
+        return {"train": "training", "val": "validation"}.get(self.split, self.split)
+
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the split of the command."""
         self.setup(split or self.split)
@@ -121,8 +126,8 @@ class Trained:
         """The images of the command's split that `subset` keeps, in words, for titles."""
         total = self.num_images()
         if num_images is None or num_images >= total:
-            return f"{total} {self.split} images"
-        return f"{num_images} {self.split} images drawn at random"
+            return f"{total} {self.split_title} images"
+        return f"{num_images} {self.split_title} images drawn at random"
 
     def with_all_labels(self) -> "Trained":
         """The run with the labels of all training images, even if it was trained with few labels (`data.labelled`)."""
