@@ -81,7 +81,7 @@ def train(folder: Path, commands: list[str]) -> dict[str, Any]:
         if done.returncode:
             sys.exit(f"{' '.join(line)}\n{done.stdout}{done.stderr}")
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{k: v for k, v in row.items() if v and not k.endswith("per_second")} for row in csv.DictReader(file)]
+        rows = [{k: v for k, v in row.items() if v and "second" not in k} for row in csv.DictReader(file)]
     weights = sha256()
     state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for name, tensor in sorted(state.items()):

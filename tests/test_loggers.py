@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -35,11 +36,36 @@ def test_csv_holds_every_row_and_grows_by_columns(tmp_path):
     logger.log_metrics({"b": 2.0}, step=1)
     logger.log_metrics({"a": 3.0, "b": 4.0}, step=2)
     rows = read(tmp_path / "metrics.csv")
+    seconds = [float(row.pop("seconds")) for row in rows]
     assert rows == [
         {"step": "0", "a": "1.0", "b": ""},
         {"step": "1", "a": "", "b": "2.0"},
         {"step": "2", "a": "3.0", "b": "4.0"},
     ]
+    assert seconds == sorted(seconds)
+
+
+def test_seconds_of_training_go_on_from_the_last_row_that_a_resumed_run_keeps(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    logger = CSV(str(tmp_path), first_step=0)
+    now[0] = 107.0  # what is done before training does not count
+    logger.log_hyperparams({})
+    for step in range(3):
+        now[0] += 10
+        logger.log_metrics({"a": float(step)}, step=step)
+    now[0] = 5.0  # another process, with another clock
+    resumed = CSV(str(tmp_path), first_step=2)
+    resumed.log_hyperparams({})
+    now[0] = 7.5
+    resumed.log_metrics({"a": 2.0}, step=2)
+    assert [float(row["seconds"]) for row in read(tmp_path / "metrics.csv")] == [10.0, 20.0, 22.5]
+
+
+def test_a_file_without_seconds_goes_on_without_them(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,a\n0,1.0\n1,2.0\n")
+    CSV(str(tmp_path), first_step=1).log_metrics({"a": 3.0, "b": 4.0}, step=1)
+    assert read(tmp_path / "metrics.csv") == [{"step": "0", "a": "1.0", "b": ""}, {"step": "1", "a": "3.0", "b": "4.0"}]
 
 
 def test_csv_goes_on_in_the_file_of_a_resumed_run(tmp_path):

@@ -1,5 +1,7 @@
 """What `conf/` interpolates beside Hydra's own resolvers. Imports nothing heavy."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,14 +19,15 @@ from vae_exp.help import help_page
 __all__ = ["LOWER_IS_BETTER", "known_run", "register_resolvers"]
 
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
+# What does not make one run differ from another.
+UNNAMED = (
+    "hydra", "logger", "callbacks", "trainer", "name", "test", "report", "resume", "expected", "data.root",
+)  # fmt: skip
+LONGEST = 64  # letters of a tag, which W&B allows, and of a name
 
 
 def register_resolvers() -> None:
     """What `conf/` interpolates beside Hydra's own."""
-
-    def choices() -> ListConfig:
-        chosen = HydraConfig.get().runtime.choices
-        return ListConfig([f"{group}={name}" for group, name in chosen.items() if name and "/" not in group])
 
     def sweep_name() -> str | None:
         config = HydraConfig.get()
@@ -55,8 +58,53 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    for resolver in (choices, sweep_name, run_folder, subtract, epochs, mean_for, monitor_of, mode_of, help_page):
+    of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, run_folder)
+    for resolver in (*of_names, *of_sizes, mean_for, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def tags() -> ListConfig:
+    """The options of groups that the command line chooses, as tags of W&B: `model=cvae`; WANDB_TAGS replaces them."""
+    if "WANDB_TAGS" in os.environ:
+        return ListConfig([tag for tag in os.environ["WANDB_TAGS"].split(",") if tag])
+    groups = HydraConfig.get().runtime.choices
+    chosen = {key: value for key, value in _typed() if key in groups or key.partition("@")[0] in groups}
+    named = [key for key in chosen if not key.startswith(("logger", "callbacks", "hydra"))]
+    return ListConfig([f"{key}={chosen[key]}"[:LONGEST] for key in named if chosen[key] not in ("", "null")])
+
+
+def run_name(*, _root_: DictConfig) -> str | None:
+    """The name of the run, what differs in this command, and the seed: `vae_mnist beta=4 seed=1`.
+
+    In a sweep that is what the jobs do not share, in another command what was typed. It is null in the commands on
+    trained runs, where the run has its name already.
+    """
+    name, seed = OmegaConf.select(_root_, "name"), OmegaConf.select(_root_, "seed")
+    if name is None:
+        return None
+    typed = {key: value for key, value in _typed() if key != "seed" and f"_{value}_" not in f"_{name}_"}
+    shared = {word.replace(" ", "") for word in sys.argv}
+    swept = {key: value for key, value in typed.items() if not {f"{key}={value}", f"+{key}={value}"} & shared}
+    if HydraConfig.get().mode != RunMode.MULTIRUN or not swept:
+        swept = {k: v for k, v in typed.items() if k not in UNNAMED and k.partition(".")[0] not in UNNAMED}
+    last = [key.rpartition(".")[2] for key in swept]
+    short = [
+        f"{word if last.count(word) == 1 else key}={value}"
+        for word, (key, value) in zip(last, swept.items(), strict=True)
+    ]
+    shown = [name]
+    for word in short:
+        if len(" ".join([*shown, word, f"seed={seed}"])) > LONGEST:
+            shown.append("…")
+            break
+        shown.append(word)
+    return " ".join([*shown, f"seed={seed}"])
+
+
+def _typed() -> list[tuple[str, str]]:
+    """Keys and values that the command line sets for this job."""
+    words = [word.lstrip("+").partition("=") for word in HydraConfig.get().overrides.task if not word.startswith("~")]
+    return [(key, value.replace(" ", "")) for key, _, value in words]
 
 
 _run: dict[str, Any] = {}

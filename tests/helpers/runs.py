@@ -67,11 +67,14 @@ def composed_on(folder: Path, name: str, *overrides: str) -> DictConfig:
 
 def command(*args: str, cwd: Path, module: str = "vae_exp", **env: str) -> subprocess.CompletedProcess[str]:
     """Runs a command as a user types it."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    environ |= {"OMP_NUM_THREADS": "1", "NETRC": "/nowhere", **env}
-    return subprocess.run(
-        [sys.executable, "-m", module, *args], cwd=cwd, env=environ, text=True, capture_output=True, timeout=300
-    )
+    line = [sys.executable, "-m", module, *args]
+    return subprocess.run(line, cwd=cwd, env=environment(**env), text=True, capture_output=True, timeout=300)
+
+
+def environment(**env: str) -> dict[str, str]:
+    """The variables of a command: one thread, and no account at W&B."""
+    here = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    return here | {"OMP_NUM_THREADS": "1", "NETRC": "/nowhere", **env}
 
 
 def evaluated(folder: Path, *overrides: str) -> dict[str, Any]:

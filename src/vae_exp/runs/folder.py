@@ -38,7 +38,7 @@ DEVICES = ("accelerator", "devices", "strategy")
 FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
 OF_LOGGERS = {
     "vae_exp.loggers.CSV": FOLDER | STEP,
-    "vae_exp.loggers.make_wandb": FOLDER | ID,
+    "vae_exp.loggers.make_wandb": FOLDER | ID | STEP,
     "vae_exp.loggers.make_mlflow": FOLDER | ID,
     "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
 }

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -184,8 +185,10 @@ class Trained:
         """Adds results to the run in W&B: numbers to its summary, pictures and pages by their names."""
         import wandb
 
-        stated = self.cfg.logger.get("wandb") or {"project": "vae_exp", "name": self.cfg.name}
-        options = {key: value for key, value in stated.items() if key not in ("_target_", "save_dir", "run_id")}
+        of_training = ("_target_", "save_dir", "run_id", "first_step")
+        unstated = {"project": os.environ.get("WANDB_PROJECT", "vae_exp"), "name": self.cfg.name}
+        stated = self.cfg.logger.get("wandb") or unstated
+        options = {key: value for key, value in stated.items() if key not in of_training}
         run = make_wandb(str(self.folder), self.record["run_id"], **options).experiment
         try:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})

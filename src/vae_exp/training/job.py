@@ -1,6 +1,7 @@
 """Trains one model from a config, in its own run folder."""
 
 import logging
+import os
 import secrets
 import shlex
 import sys
@@ -98,12 +99,13 @@ def train(cfg: DictConfig, folder: Path) -> dict[str, float]:
         folder.mkdir(parents=True, exist_ok=True)
         cfg.data.root = str(Path(cfg.data.root).resolve())
         OmegaConf.save(cfg, folder / "config.yaml")
-        record = Record(folder, run_id=secrets.token_hex(4), seed=cfg.seed, bound=bound(model, data))
+        run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
+        record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data))
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        run_id, first_step = record and record.run_id, load_checkpoint(last)["global_step"] if last else 0
-        with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
+        known_id, first_step = record and record.run_id, load_checkpoint(last)["global_step"] if last else 0
+        with known_run(run_dir=str(folder), run_id=known_id, first_step=first_step):
             trainer.loggers = [make(cfg, f"logger.{name}") for name in cfg.get("logger") or {}]
         for logger in trainer.loggers if is_zero else []:
             logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]

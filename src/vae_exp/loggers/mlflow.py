@@ -1,0 +1,19 @@
+"""MLflow, in a local database or on a server."""
+
+from typing import Any
+
+from pytorch_lightning.loggers import MLFlowLogger
+
+__all__ = ["make_mlflow"]
+
+
+def make_mlflow(save_dir: str, run_id: str, tracking_uri: str, **kwargs: Any) -> MLFlowLogger:
+    """An MLflow logger whose runs have our run id as a tag.
+
+    Arguments:
+        save_dir: The run folder.
+        run_id: The id of our run.
+        tracking_uri: The address of the store; if it is a local database that does not exist, it is created.
+        kwargs: Further arguments of `MLFlowLogger`.
+    """
+    return MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)
