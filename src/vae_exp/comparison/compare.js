@@ -41,6 +41,13 @@ function range(values) {
   return [low - margin, high + margin];
 }
 
+/** Whether a number belongs to the picture of some; what diverged does not, as in figures.py. */
+function near(values) {
+  const sorted = [...values].sort((a, b) => a - b), half = Math.floor(sorted.length / 2);
+  const middle = sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
+  return (value) => Math.abs(value - middle) <= 10 * Math.max(Math.abs(middle), 10);
+}
+
 /** Places near the wanted ones, at least `gap` apart, in [low, high]: isotonic regression, as in figures.py. */
 function spread(wanted, gap, low, high) {
   const order = wanted.map((_, index) => index).sort((a, b) => wanted[a] - wanted[b]);
@@ -129,19 +136,20 @@ class Chart {
     return `d${Math.floor(group.place / COLOURS) % 3}`;
   }
 
-  /** Names at the right, each with a thin line from where its group ends, `[group, x, y]` in pixels. */
+  /** Names at the right, each with a thin line from where its group ends, `[group, x, y]` in pixels; the value if outside. */
   labels(ends) {
     if (!this.labelled) return;
     const { right, top, bottom, width } = this.box;
     const inside = ends.map(([, , y]) => Math.min(Math.max(y, top), bottom));
     const places = spread(inside, 14, top + 2, bottom);
     const most = Math.floor((width - right - 16) / 6.3);
-    ends.forEach(([group, x], index) => {
+    ends.forEach(([group, x, end, value], index) => {
+      const outside = end > bottom + 1 ? ` ↓ ${short(value)}` : end < top - 1 ? ` ↑ ${short(value)}` : "";
       const y = places[index], layer = this.layer(group);
       const bend = x > right - 8 ? "" : `L${right},${y}`;
       add(layer, "path", { class: "leader", d: `M${x},${inside[index]}${bend}L${right + 12},${y}` });
       const name = group.name.length > most ? `${group.name.slice(0, most - 1)}…` : group.name;
-      add(layer, "text", { class: "label", x: right + 15, y: y + 4 }, name);
+      add(layer, "text", { class: "label", x: right + 15, y: y + 4 }, name + outside);
     });
   }
 
@@ -155,7 +163,7 @@ class Chart {
     this.tip.replaceChildren(...rows);
     this.tip.hidden = false;
     const [x, y] = this.at(event);
-    const isLeft = x > this.box.width / 2;
+    const isLeft = x > this.box.width / 2 && x + 16 + this.tip.offsetWidth > this.box.width;
     this.tip.style.left = isLeft ? "" : `${x + 16}px`;
     this.tip.style.right = isLeft ? `${this.box.width - x + 16}px` : "";
     this.tip.style.top = `${Math.max(0, Math.min(y, this.height - this.tip.offsetHeight))}px`;
@@ -212,7 +220,9 @@ class Curves extends Chart {
     }
     const last = Math.max(...this.lines.map(({ rows }) => rows.at(-1)[0]));
     // The first tenth is far from all that follows: it may leave the picture.
-    const shown = this.lines.flatMap(({ rows }) => rows.filter((row) => row[0] >= last / 10).flatMap((row) => row.slice(1)));
+    const isNear = near(this.lines.map(({ rows }) => rows.at(-1)[1]));
+    const inside = this.lines.filter(({ rows }) => isNear(rows.at(-1)[1]));
+    const shown = inside.flatMap(({ rows }) => rows.filter((row) => row[0] >= last / 10).flatMap((row) => row.slice(1)));
     const x = [0, last || 1], y = range(shown);
     this.scale(x, y);
     this.frame(x, y, AXES[axis], true);
@@ -227,7 +237,7 @@ class Curves extends Chart {
       add(layer, "path", { class: `line ${this.dashes(group)}`, d, "clip-path": this.clip });
       if (rows.length === 1) add(layer, "circle", { class: "dot", cx: this.x(rows[0][0]), cy: this.y(rows[0][1]), r: 3 });
     }
-    this.labels(this.lines.map(({ group, rows }) => [group, this.x(rows.at(-1)[0]), this.y(rows.at(-1)[1])]));
+    this.labels(this.lines.map(({ group, rows }) => [group, this.x(rows.at(-1)[0]), this.y(rows.at(-1)[1]), rows.at(-1)[1]]));
   }
 
   hover(event) {
@@ -244,7 +254,7 @@ class Curves extends Chart {
     this.cross.setAttribute("x2", this.x(column));
     this.cross.setAttribute("visibility", "visible");
     const entries = near.sort((a, b) => b.row[1] - a.row[1]).map(({ group, row }) => {
-      const isOne = group.seeds.length === 1;
+      const isOne = group.seeds.length === 1 || !this.labelled;
       return [group, fixed(row[1]) + (isOne ? "" : `  (${fixed(row[2])} … ${fixed(row[3])})`)];
     });
     const most = entries.length > 14 ? entries.filter(([group]) => group === hot) : entries;
@@ -265,7 +275,7 @@ class Plane extends Chart {
     this.rings = [];
     if (!groups.length) return;
     const points = groups.flatMap((group) => group.plane);
-    const x = range(points.map((point) => point[0])), y = range(points.map((point) => point[1]));
+    const [x, y] = [0, 1].map((d) => points.map((point) => point[d])).map((column) => range(column.filter(near(column))));
     this.scale(x, y);
     const { left, right, top, bottom } = this.box;
     for (const elbo of ticks(-x[1] - y[1], -x[0] - y[0], 8)) {
@@ -280,11 +290,11 @@ class Plane extends Chart {
     for (const group of groups) {
       const layer = this.layer(group);
       const mean = [0, 1].map((d) => group.plane.reduce((sum, point) => sum + point[d], 0) / group.plane.length);
-      for (const point of group.plane) add(layer, "circle", { class: "dot", cx: this.x(point[0]), cy: this.y(point[1]), r: 3 });
-      add(layer, "circle", { class: "ring", cx: this.x(mean[0]), cy: this.y(mean[1]), r: 6 });
+      for (const point of group.plane) add(layer, "circle", { class: "dot", cx: this.x(point[0]), cy: this.y(point[1]), r: 3, "clip-path": this.clip });
+      add(layer, "circle", { class: "ring", cx: this.x(mean[0]), cy: this.y(mean[1]), r: 6, "clip-path": this.clip });
       this.rings.push({ group, mean, px: this.x(mean[0]), py: this.y(mean[1]) });
     }
-    this.labels(this.rings.map(({ group, px, py }) => [group, px + 6, py]));
+    this.labels(this.rings.map(({ group, mean, px, py }) => [group, Math.min(px + 6, right), py, mean[1]]));
   }
 
   hover(event) {

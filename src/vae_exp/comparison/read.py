@@ -146,7 +146,8 @@ def _record(folder: Path) -> dict[str, Any]:
         raise _UnreadableError("run.json is no record of a run")
     if record.get("status") != "finished":
         why = str(record.get("error") or "").splitlines()[:1]
-        raise _UnreadableError(": ".join([str(record.get("status", "no status")), *why]))
+        status = record.get("status", "no status")
+        raise _UnreadableError(": ".join(["it never began" if status == "new" else str(status), *why]))
     for key, needed in (("bound", BOUND), ("data", set())):
         if not isinstance(record.get(key), dict) or not needed <= record[key].keys():
             raise _UnreadableError(f"run.json has no {key}, so nobody knows what its numbers compare with")
