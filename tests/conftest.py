@@ -2,15 +2,22 @@
 
 import inspect
 import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.runs import DATA, ROOT, SMALL, composed
+from PIL import Image
 
 from vae_exp import plots
 from vae_exp.resolvers import register_resolvers
 from vae_exp.training.job import train
+
+CHROMIUM = shutil.which("chromium")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -75,3 +82,27 @@ def no_torch(tmp_path):
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "torch.py").write_text("raise RuntimeError('torch was imported')")
     return os.pathsep.join([str(tmp_path / "path"), str(ROOT / "src")])
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Opens a file; returns what the console said, the DOM, and the picture of it."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+
+    def browser(path, width):
+        shot = tmp_path / "shot.png"
+        flags = (
+            "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
+            "--disable-component-update", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
+            "--virtual-time-budget=30000", "--enable-logging=stderr", f"--window-size={width},2400",
+        )  # fmt: skip
+        said = ""
+        for action in (f"--screenshot={shot}", "--dump-dom"):
+            done = subprocess.run(
+                [CHROMIUM, *flags, action, path.as_uri()], capture_output=True, text=True, timeout=180, check=True
+            )
+            said += done.stderr
+        return re.findall(r"CONSOLE.*", said), done.stdout, np.asarray(Image.open(shot).convert("L"), dtype=float)
+
+    return browser

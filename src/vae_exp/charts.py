@@ -7,10 +7,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bars", "curves", "heatmap", "read_csv", "save", "scores", "svg"]
+__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "read_csv", "save", "save_twice", "scores", "svg"]
 
 DPI = 150
 TRAIN, VAL = "C0", "C1"
+# Of groups: Okabe and Ito (2008), which the colour-blind tell apart, without their black and yellow.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0559b", "#b87700", "#2f8fca")
 STYLE = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
     "legend.fontsize": 8.5, "legend.frameon": False, "axes.grid": True, "grid.linewidth": 0.6, "axes.axisbelow": True,
@@ -43,6 +45,25 @@ def save(draw: Callable[[], Any], path: Path, origin: str) -> Path:
     with rc_context(day()):
         draw().savefig(path, dpi=DPI, facecolor="white", metadata={"Source": origin})
     return path
+
+
+def save_twice(draw: Callable[[], Any], path: Path, origin: str) -> list[Path]:
+    """Writes the figure that `draw` makes, drawn once, as PNG and as SVG, on white.
+
+    Arguments:
+        draw: Makes the figure.
+        path: The files, without their ending.
+        origin: Who made it; the files say so, in `Source`.
+    """
+    from matplotlib import rc_context
+
+    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
+    with rc_context({**day(), "svg.hashsalt": path.name}):
+        figure = draw()
+        for file, metadata in zip(files, ({}, {"Date": None}), strict=True):
+            figure.savefig(file, dpi=DPI, facecolor="white", metadata={"Source": origin, **metadata})
+            figure.set_layout_engine("none")  # what the first file has settled
+    return files
 
 
 def svg(draw: Callable[[], Any]) -> dict[str, str]:
@@ -85,7 +106,7 @@ def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str 
         return None
 
     def draw() -> Any:
-        figure, axes = _figure(3.4, title)
+        figure, axes = canvas(3.4, title)
         for (stage, line), colour, order in zip(lines.items(), (TRAIN, VAL), (1, 2), strict=True):
             marker = "o" if len(line) == 1 or (stage == "val" and len(line) <= 40) else ""
             if line:
@@ -112,7 +133,7 @@ def bars(
 
     def draw() -> Any:
         order = sorted(range(len(kl)), key=lambda d: -kl[d])
-        figure, axes = _figure(_height(len(kl)), title)
+        figure, axes = canvas(_height(len(kl)), title)
         for colour, label, value in ((VAL, "active", True), (TRAIN, "not active", False)):
             places = [place for place, d in enumerate(order) if active is None or active[d] == value]
             if places and (value or active is not None):
@@ -137,7 +158,7 @@ def heatmap(kl: Sequence[Sequence[float]], steps: Sequence[int], names: Sequence
     def draw() -> Any:
         from matplotlib.colors import to_rgb
 
-        figure, axes = _figure(_height(len(names)))
+        figure, axes = canvas(_height(len(names)))
         largest = max(max(max(row) for row in kl), 1e-12)
         # As opacity, so that a dimension without information is blank on any ground.
         colour = to_rgb("#2f66b8")
@@ -182,11 +203,12 @@ def scores(
     return draw
 
 
-def _figure(height: float, title: str = "") -> tuple[Any, Any]:
+def canvas(height: float, title: str = "", width: float = 5.4) -> tuple[Any, Any]:
+    """An empty figure with its axes, in inches."""
     # Without pyplot: no window system is asked for and no figure lives on in a global.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, height + 0.3 * len(title.splitlines())), layout="constrained")
+    figure = Figure(figsize=(width, height + 0.3 * len(title.splitlines())), layout="constrained")
     axes = figure.add_subplot()
     if title:
         axes.set_title(title)

@@ -4,7 +4,7 @@ import pytest
 from helpers.folders import write_run
 from helpers.runs import command
 
-from vae_exp.compare import _with_run
+from vae_exp.cli import with_run
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def test_the_command_compares_what_a_pattern_names(outputs, no_torch):
 
 
 def test_words_without_a_key_are_runs():
-    assert _with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
-    assert _with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
-    assert _with_run(["run=a", "--help"]) == ["run=a", "--help"]
+    assert with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
+    assert with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
+    assert with_run(["run=a", "--help"]) == ["run=a", "--help"]
 
 
 @pytest.mark.parametrize(

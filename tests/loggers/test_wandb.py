@@ -33,16 +33,9 @@ def test_a_run_is_named_by_what_was_typed_and_its_seed():
 
 
 def test_in_a_sweep_the_name_has_what_the_jobs_do_not_share(monkeypatch):
-    typed = [
-        "vae_exp",
-        "-m",
-        "latent_dim=2, 4",
-        "seed=0,1",
-        "data.batch_size=16",
-        "encoder.hidden=[8, 8]",
-        "logger=wandb",
-    ]
-    monkeypatch.setattr(sys, "argv", typed)
+    """Hydra writes some words in another way for a job."""
+    shared = ["data.batch_size=16", "encoder.hidden=[8, 8]", "report=false", "logger=wandb"]
+    monkeypatch.setattr(sys, "argv", ["vae_exp", "-m", "latent_dim=2, 4", "seed=0,1", *shared])
     job = ("latent_dim=4", "seed=1", "data.batch_size=16", "encoder.hidden=[8,8]", "report=False")
     assert stated(*job, "hydra.mode=MULTIRUN").name == "vae_mnist latent_dim=4 seed=1"
 

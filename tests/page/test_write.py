@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from helpers.cases import slow_but
 from helpers.runs import PICTURED, SMALL, composed, composed_on, evaluated
 from hydra.conf import HydraConf
-from PIL import Image
 
 from vae_exp.config import ConfigError
 from vae_exp.page.report import report_runs
@@ -21,7 +19,6 @@ from vae_exp.training import job as training
 
 VOID = {"meta", "img", "br", "input", "link", "hr", "source"}
 OVER = ("images", "draws")
-CHROMIUM = shutil.which("chromium")
 
 
 class Page(HTMLParser):
@@ -249,30 +246,6 @@ def test_a_resumed_run_may_turn_its_page_on(done):
     cfg = composed(*SMALL, "report=true", "trainer.max_epochs=3")
     cfg.resume = str(folder)
     assert resumed_config(cfg, hydra).report
-
-
-@pytest.fixture
-def browser(tmp_path):
-    """Opens a file; returns what the console said, the DOM, and the picture of it."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-
-    def browser(path, width):
-        shot = tmp_path / "shot.png"
-        flags = (
-            "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
-            "--disable-component-update", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}",
-            "--virtual-time-budget=30000", "--enable-logging=stderr", f"--window-size={width},2400",
-        )  # fmt: skip
-        said = ""
-        for action in (f"--screenshot={shot}", "--dump-dom"):
-            done = subprocess.run(
-                [CHROMIUM, *flags, action, path.as_uri()], capture_output=True, text=True, timeout=180, check=True
-            )
-            said += done.stderr
-        return re.findall(r"CONSOLE.*", said), done.stdout, np.asarray(Image.open(shot).convert("L"), dtype=float)
-
-    return browser
 
 
 @pytest.mark.slow

@@ -5,8 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from vae_exp.charts import save_twice
+from vae_exp.comparison.curves import curves
+from vae_exp.comparison.figures import figures
 from vae_exp.comparison.groups import Section, sections
-from vae_exp.comparison.read import AXES, read_runs
+from vae_exp.comparison.page import write_page
+from vae_exp.comparison.read import AXES, TERMS, read_runs
 from vae_exp.comparison.table import as_csv, as_latex, as_markdown, as_text
 from vae_exp.config import ConfigError
 
@@ -44,6 +48,13 @@ def compare_runs(cfg: DictConfig) -> list[Section]:
     for name, content in (("table.md", as_markdown), ("table.tex", as_latex), ("table.csv", as_csv)):
         (out / name).write_text(content(found), encoding="utf-8")
     log.info("tables          %s", out / "table.{md,tex,csv}")
+    drawn = {group: own for section in found for group in section.groups if (own := curves(group, TERMS))}
+    for number, section in enumerate(found, start=1):
+        end = "" if len(found) == 1 else f"_{number}"
+        for name, draw in figures(section, drawn, cfg.axis).items():
+            save_twice(draw, out / f"{name}{end}", f"vae_exp compare, {section.title}")
+    log.info("figures         %s", out / "*.{png,svg}")
+    log.info("page            %s", write_page(out, found, drawn, by_reason(left_out)))
     return found
 
 

@@ -15,9 +15,9 @@ __all__ = ["Group", "Section", "is_better_lower", "sections"]
 
 # What changes no number: keys, and nodes with all that is in them.
 IDLE = (
-    "name", "seed", "test", "report", "resume", "expected", "logger", "data.root", "callbacks.pictures",
-    "callbacks.curves", "callbacks.latents", "callbacks.speed", "callbacks.progress", "trainer.accelerator",
-    "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
+    "name", "seed", "test", "report", "resume", "expected", "logger", "launcher", "sweep", "data.root",
+    "callbacks.pictures", "callbacks.curves", "callbacks.latents", "callbacks.speed", "callbacks.progress",
+    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
     "trainer.enable_progress_bar", "trainer.enable_model_summary",
 )  # fmt: skip
 # Groups of conf/ whose options change no number, or only other keys that differ, too.

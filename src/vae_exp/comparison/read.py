@@ -13,7 +13,7 @@ import yaml
 from vae_exp.config import ConfigError
 from vae_exp.runs.folder import fingerprint
 
-__all__ = ["AXES", "TERMS", "Run", "read_runs", "run_folders"]
+__all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs", "run_folders"]
 
 TERMS = ("elbo", "kl", "recon", "iwae", "error")
 AXES = ("step", "epoch", "seconds")
@@ -151,7 +151,8 @@ def _record(folder: Path) -> dict[str, Any]:
         raise _UnreadableError("run.json is no record of a run")
     if record.get("status") != "finished":
         why = str(record.get("error") or "").splitlines()[:1]
-        raise _UnreadableError(": ".join([str(record.get("status", "no status")), *why]))
+        status = record.get("status", "no status")
+        raise _UnreadableError(": ".join(["it never began" if status == "new" else str(status), *why]))
     for key, needed in (("bound", BOUND), ("data", set())):
         if not isinstance(record.get(key), dict) or not needed <= record[key].keys():
             raise _UnreadableError(f"run.json has no {key}, so nobody knows what its numbers compare with")
@@ -240,7 +241,7 @@ def _evaluated(folder: Path, record: Mapping[str, Any], tested: str, notes: list
             continue
         if images != record["data"].get(split, images) or found.get("bound", record["bound"]) != record["bound"]:
             notes.append(f"{name} is of other images: left out")
-        elif _is_stale(path, folder / "checkpoints" / of, found.get("weights")):
+        elif is_stale(path, folder / "checkpoints" / of, found.get("weights")):
             notes.append(f"{name} is of earlier weights: left out")
         else:
             weights = "" if of == tested else f", {Path(of).stem} weights"
@@ -251,7 +252,7 @@ def _evaluated(folder: Path, record: Mapping[str, Any], tested: str, notes: list
     return numbers
 
 
-def _is_stale(result: Path, weights: Path, known: str | None) -> bool:
+def is_stale(result: Path, weights: Path, known: str | None) -> bool:
     """Whether the weights have changed since the result. They are read only if their file is the newer one."""
     if known is None or not weights.is_file() or weights.stat().st_mtime <= result.stat().st_mtime:
         return False

@@ -1,8 +1,6 @@
 """The pictures of a run for its page: those that exist, and those that are missing."""
 
 import json
-from base64 import b64encode
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from vae_exp.config import ConfigError
+from vae_exp.page.embedded import data_url
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.trained import Trained
 from vae_exp.what.make import make
@@ -27,7 +26,6 @@ ALT = {
     "traversal": "Images along one latent dimension in each row, with the other dimensions fixed",
     "kl_per_dim": "The KL of each latent dimension in the evaluation",
 }
-LARGE = 400_000  # bytes; a larger picture is compressed again
 
 
 def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
@@ -66,7 +64,7 @@ def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
         with Image.open(path) as image:
             size, source = image.size, image.info.get("Source")
         if size != one_image:  # files of a single image are for other uses
-            known = {"stem": path.stem, "source": _packed(path), "size": size, "by": made["content"].get("by", source)}
+            known = {"stem": path.stem, "source": data_url(path), "size": size, "by": made["content"].get("by", source)}
             known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
             sections[SECTIONS.get(made["what"], "more")].append(made | known)
     return sections
@@ -88,13 +86,3 @@ def _made(folder: Path) -> list[dict[str, Any]]:
             known = {"content": content, "is_stale": is_stale(content, weights), "folder": path.parent}
             made.append({"what": path.stem, **known})
     return made
-
-
-def _packed(path: Path) -> str:
-    content, kind = path.read_bytes(), "png"
-    if len(content) > LARGE:
-        buffer = BytesIO()
-        with Image.open(path) as image:
-            image.convert("RGB").save(buffer, "WEBP", quality=88)
-        content, kind = buffer.getvalue(), "webp"
-    return f"data:image/{kind};base64,{b64encode(content).decode()}"
