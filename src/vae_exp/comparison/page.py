@@ -39,7 +39,7 @@ def write_page(
         found: The curves of each group that has any.
         left_out: The run folders that are not compared, by the reason.
     """
-    script = (HERE / "compare.js").read_text(encoding="utf-8")
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart.js", "compare.js"))
     templates = Environment(
         loader=FileSystemLoader([HERE, HERE.parent / "page"]),
         autoescape=True,
