@@ -1,12 +1,14 @@
 """W&B as a view of metrics.csv: names, tags, config, variables, and the files of runs that were killed."""
 
 import csv
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from helpers.runs import PICTURED, SMALL, command, composed, environment, record, resume, wandb_records
@@ -232,3 +234,23 @@ def test_an_agent_of_a_sweep_finds_the_run_that_it_asked_for(tmp_path):
     assert (run["run_id"], run["project"]) == ("agent123", "theirs")
     assert record(tmp_path / "run")["run_id"] == "agent123"
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").latent_dim == 4
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_the_process_of_wandb_is_killed(tmp_path):
+    words = (*SMALL, "logger=wandb", "hydra.run.dir=run", "trainer.max_epochs=300", "callbacks.early_stopping=null")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vae_exp", *words], cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while len(rows(tmp_path / "run")) < 20:
+        assert process.poll() is None
+        time.sleep(0.002)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (core,) = [int(child) for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(core, signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert said.count("W&B has failed: ") == 1
+    assert record(tmp_path / "run")["status"] == "finished"
+    assert len([row for row in rows(tmp_path / "run") if "val/elbo" in row]) == 300
