@@ -5,7 +5,7 @@ from helpers.folders import write_run
 from helpers.runs import command
 from omegaconf import OmegaConf
 
-from vae_exp.compare import _with_run
+from vae_exp.cli import with_run
 from vae_exp.comparison.compare import compare_runs
 from vae_exp.comparison.read import read_runs
 
@@ -51,9 +51,9 @@ def test_it_reads_what_a_training_leaves(run, tmp_path, caplog):
 
 
 def test_words_without_a_key_are_runs():
-    assert _with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
-    assert _with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
-    assert _with_run(["run=a", "--help"]) == ["run=a", "--help"]
+    assert with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
+    assert with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
+    assert with_run(["run=a", "--help"]) == ["run=a", "--help"]
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,19 @@
 
 import csv
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from helpers.runs import SMALL, composed, environment, resume, wandb_records
+from helpers.runs import PICTURED, SMALL, command, composed, environment, record, resume, wandb_records
+from omegaconf import OmegaConf
+from pytorch_lightning.loggers import WandbLogger
 
 from vae_exp import resolvers
-from vae_exp.loggers.wandb import make_wandb
+from vae_exp.loggers.wandb import WandB, link, make_wandb
 
 
 def stated(*overrides):
@@ -30,17 +33,10 @@ def test_a_run_is_named_by_what_was_typed_and_its_seed():
 
 
 def test_in_a_sweep_the_name_has_what_the_jobs_do_not_share(monkeypatch):
-    typed = [
-        "vae_exp",
-        "-m",
-        "latent_dim=2, 4",
-        "seed=0,1",
-        "data.batch_size=16",
-        "encoder.hidden=[8, 8]",
-        "logger=wandb",
-    ]
-    monkeypatch.setattr(sys, "argv", typed)
-    job = ("latent_dim=4", "seed=1", "data.batch_size=16", "encoder.hidden=[8,8]")
+    """Hydra writes some words in another way for a job."""
+    shared = ["data.batch_size=16", "encoder.hidden=[8, 8]", "report=false", "logger=wandb"]
+    monkeypatch.setattr(sys, "argv", ["vae_exp", "-m", "latent_dim=2, 4", "seed=0,1", *shared])
+    job = ("latent_dim=4", "seed=1", "data.batch_size=16", "encoder.hidden=[8,8]", "report=False")
     assert stated(*job, "hydra.mode=MULTIRUN").name == "vae_mnist latent_dim=4 seed=1"
 
 
@@ -75,6 +71,38 @@ def test_a_variable_wins_over_the_default_and_what_was_typed_over_the_variable(m
     assert stated(seed)[key] == expected
     typed, mine = ("[mine]", ["mine"]) if key == "tags" else ("mine", "mine")
     assert stated(seed, f"logger.wandb.{key}={typed}")[key] == mine
+
+
+def test_the_config_is_sent_without_callbacks_and_loggers(monkeypatch):
+    sent = {}
+    monkeypatch.setattr(WandbLogger, "log_hyperparams", lambda self, params: sent.update(params))
+    cfg = OmegaConf.to_container(composed("logger=wandb"))
+    WandB().log_hyperparams(cfg)
+    assert cfg.keys() - sent.keys() == {"callbacks", "logger"}
+    assert sent["latent_dim"] == 20
+
+
+def test_links_are_where_leet_looks_for_runs_and_lead_there_as_long_as_the_run_does(tmp_path):
+    outputs = tmp_path / "outputs"
+    made = []
+    for name in ("a", "b"):
+        source = outputs / "vae_fake" / name / "wandb" / f"offline-run-1-{name}"
+        source.mkdir(parents=True)
+        link(source, outputs / "vae_fake" / name)
+        link(source, outputs / "vae_fake" / name)  # a second command on this run
+        made.append(outputs / source.name)
+    assert [path.resolve().parent.parent.name for path in made] == ["a", "b"]
+    outputs = outputs.rename(tmp_path / "other").rename(outputs)  # links are relative
+    (outputs / "vae_fake" / "a").rename(outputs / "moved")
+    link(outputs / "moved" / "wandb" / "offline-run-1-a", outputs / "moved")
+    assert made[0].resolve().parent.parent.name == "moved"
+    shutil.rmtree(outputs / "moved")
+    link(outputs / "vae_fake" / "b" / "wandb" / "offline-run-1-b", outputs / "vae_fake" / "b")
+    assert [path.name for path in outputs.glob("offline-run-*")] == ["offline-run-1-b"]
+    elsewhere = tmp_path / "elsewhere" / "wandb" / "offline-run-1-c"
+    elsewhere.mkdir(parents=True)
+    link(elsewhere, tmp_path / "elsewhere")
+    assert not list(tmp_path.glob("offline-run-*"))
 
 
 def rows(folder):
@@ -167,3 +195,40 @@ def test_the_file_of_a_killed_run_holds_the_rows_older_than_a_second(tmp_path):
 
     killed(tmp_path / "run", (*ENDLESS, "hydra.run.dir=run"), later)
     assert logged(tmp_path / "run")[: len(old[1])] == [pytest.approx(row) for row in old[1]]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_its_pictures(tmp_path, monkeypatch):
+    """Those of earlier epochs lie in the row that follows them, as they did before."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+    def drawn(folder):
+        """Checksums of the samples, by the number of the row."""
+        items = [record["history"]["item"] for record in wandb_records(folder) if record["type"] == "history"]
+        name = "images/samples.filenames"
+        return {item["_step"]: item[name][0].rpartition("_")[2] for item in items if name in item}
+
+    folder = tmp_path / "outputs" / "run"
+    every = ("callbacks.pictures.every_n_epochs=1", "test=false", "hydra.run.dir=outputs/run")
+    assert command(*PICTURED, "logger=wandb", *every, cwd=tmp_path).returncode == 0
+    first, kept = drawn(folder), len(rows(folder))
+    resume(folder, trainer__max_epochs=3)
+    second = drawn(folder)
+    before = {row: checksum for row, checksum in first.items() if row < kept}
+    assert len(before) == 2
+    assert before.items() <= second.items()
+    assert len(second) == 4  # and those of the third epoch, and of the end
+    assert all(path.is_file() for path in folder.rglob("media/images/**/*.png"))
+    (link_to_run,) = (tmp_path / "outputs").glob("offline-run-*")
+    assert link_to_run.resolve().is_relative_to(folder)
+
+
+@pytest.mark.slow
+def test_an_agent_of_a_sweep_finds_the_run_that_it_asked_for(tmp_path):
+    line = ("--latent_dim=4", "--model=cvae", *(word for word in SMALL if "latent_dim" not in word), "logger=wandb")
+    done = command(*line, "hydra.run.dir=run", cwd=tmp_path, WANDB_RUN_ID="agent123", WANDB_PROJECT="theirs")
+    assert done.returncode == 0, done.stderr
+    (run,) = (record["run"] for record in wandb_records(tmp_path / "run") if record["type"] == "run")
+    assert (run["run_id"], run["project"]) == ("agent123", "theirs")
+    assert record(tmp_path / "run")["run_id"] == "agent123"
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").latent_dim == 4

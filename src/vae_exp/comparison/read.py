@@ -13,7 +13,7 @@ import yaml
 from vae_exp.config import ConfigError
 from vae_exp.runs.folder import fingerprint
 
-__all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs"]
+__all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs", "run_folders"]
 
 TERMS = ("elbo", "kl", "recon", "iwae", "error")
 AXES = ("step", "epoch", "seconds")
@@ -63,7 +63,7 @@ def read_runs(patterns: Sequence[str]) -> tuple[list[Run], dict[Path, str]]:
     """
     runs: list[Run] = []
     left_out: dict[Path, str] = {}
-    for folder in _run_folders(patterns):
+    for folder in run_folders(patterns):
         try:
             runs.append(_read(folder))
         except _UnreadableError as error:
@@ -77,7 +77,12 @@ def read_runs(patterns: Sequence[str]) -> tuple[list[Run], dict[Path, str]]:
     return runs, left_out
 
 
-def _run_folders(patterns: Sequence[str]) -> list[Path]:
+def run_folders(patterns: Sequence[str]) -> list[Path]:
+    """Run folders, those in folders that hold some at any depth, and those in what matches a pattern for either.
+
+    Raises:
+        ConfigError: If there is no such folder, or no run folder in any of them.
+    """
     found: list[Path] = []
     seen: set[str] = set()
     for pattern in patterns:

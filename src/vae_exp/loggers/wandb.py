@@ -139,16 +139,17 @@ def _replay(run: Any, rows: list[dict[str, str]], earlier: list[Path]) -> None:
     """Logs rows of `metrics.csv`, with the pictures that earlier files have for them, and removes these files."""
     import wandb
 
-    pictures: dict[int, dict[str, Any]] = defaultdict(dict)
+    pictures: dict[int, dict[str, Path]] = defaultdict(dict)
     for file in earlier:
         media = file.parent / "files" / "media" / "images"
         for path in sorted(media.rglob("*.png")):
             # W&B names them `key_row_checksum.png`.
             key, place, _ = path.relative_to(media).as_posix().rsplit("_", 2)
-            pictures[int(place)][key] = [wandb.Image(str(path))]
+            pictures[int(place)][key] = path
     for number, row in enumerate(rows):
         values = {key: _number(text) for key, text in row.items() if text and key not in ("step", "seconds")}
-        run.log({**values, **pictures[number], "trainer/global_step": int(row["step"])})
+        drawn = {key: [wandb.Image(str(path))] for key, path in pictures[number].items()}
+        run.log({**values, **drawn, "trainer/global_step": int(row["step"])})
     for file in earlier:
         shutil.rmtree(file.parent)
 
