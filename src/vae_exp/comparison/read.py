@@ -104,7 +104,7 @@ def run_folders(patterns: Sequence[str]) -> list[Path]:
 def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     """The run folders in a folder; itself, if it is one. A link leads to a folder once."""
     real = os.path.realpath(folder)
-    if real in seen or not folder.is_dir():
+    if real in seen or not folder.is_dir() or folder.name == "wandb":  # W&B has a config.yaml of its own
         return
     seen.add(real)
     with os.scandir(folder) as entries:
@@ -113,7 +113,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
         yield folder
         return
     for name in sorted(files):
-        if files[name].is_dir() and name != "wandb" and not name.startswith("."):
+        if files[name].is_dir() and not name.startswith("."):
             yield from _walk(folder / name, seen)
 
 
