@@ -254,3 +254,22 @@ def test_a_run_goes_on_when_the_process_of_wandb_is_killed(tmp_path):
     assert said.count("W&B has failed: ") == 1
     assert record(tmp_path / "run")["status"] == "finished"
     assert len([row for row in rows(tmp_path / "run") if "val/elbo" in row]) == 300
+
+
+@pytest.mark.slow
+def test_a_run_on_a_server_is_asked_to_go_back_to_the_last_row_that_it_keeps(tmp_path, monkeypatch):
+    """What W&B records of it; there is no server here."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "wandb" / "run-20260101_000000-abc").mkdir(parents=True)  # from when it was online
+    (tmp_path / "metrics.csv").write_text("step,train/elbo\n0,-3.0\n0,-2.5\n1,-2.0\n2,-1.0\n")
+    try:
+        make_wandb(str(tmp_path), "abc", first_step=2).log_metrics({"train/elbo": -1.5}, step=2)
+    finally:
+        wandb.finish()
+    records = wandb_records(tmp_path)
+    (begun,) = (record["run"] for record in records if record["type"] == "run")
+    assert begun["branch_point"] == {"run": "abc", "metric": "_step", "value": 2}  # rows 0 to 2 are kept
+    (row,) = (record["history"]["item"] for record in records if record["type"] == "history")
+    assert (row["_step"], row["trainer/global_step"], row["train/elbo"]) == (3, 2, -1.5)
