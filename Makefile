@@ -3,22 +3,30 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt
+# What is installed: the package alone, and with it what the tests and tools need.
+PACKAGE := $(VENV)/package
 STAMP := $(VENV)/installed
 
-$(STAMP): pyproject.toml constraints.txt
+$(PACKAGE): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about a minute, 6 GB)"
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@$(RUN) pip install --quiet --constraint constraints.txt uv
-	@$(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(STAMP): $(PACKAGE)
+	@echo "adding what the tests need"
+	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 .PHONY: help setup demo test test-all bench results check format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## make .venv
+setup: $(STAMP) ## make .venv, with what the tests and tools need
 
-demo: $(STAMP) ## train a conditional VAE on real digits, about a minute
+demo: $(PACKAGE) ## train a conditional VAE on real digits, about a minute
 	@$(RUN) vae_exp experiment=quickstart
 
 test: $(STAMP) ## the fast tests: no network, no GPU, no data

@@ -9,7 +9,7 @@ from helpers.runs import ROOT
 SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
-    {"__init__", "__main__", "compare", "evaluate", "export", "generate", "report"},
+    {"__init__", "__main__", "compare", "evaluate", "export", "generate", "report", "sync"},
     {"launchers", "searches"},
     {"sweeps"},
     {"training", "comparison"},
@@ -118,3 +118,9 @@ def test_models_and_distributions_say_what_they_can_do():
 def test_files_are_short():
     for path in SOURCE.rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/extending.md", "docs/extending_runs.md"])
+def test_a_block_of_code_fits_on_a_screen(page):
+    blocks = (ROOT / page).read_text().split("```")[1::2]
+    assert max(len(line) for block in blocks for line in block.splitlines()) <= 120

@@ -435,7 +435,7 @@ def test_a_config_can_be_shown_resolved(name, words):
         del cfg["hydra"]
     OmegaConf.resolve(cfg)
     if name == "train" and not words:
-        assert "model=vae" in cfg.logger.wandb.tags
+        assert cfg.logger.wandb.tags == []  # nothing was chosen
 
 
 OF_OWN_METRIC = [
@@ -467,3 +467,13 @@ def own_metric(folder: Path) -> None:
     (folder / "conf" / "metrics").mkdir(parents=True)
     content = "# @package mine\n# Counts.\nmetric: my_metrics.mine\nnum: 3 # how many\n"
     (folder / "conf" / "metrics" / "mine.yaml").write_text(content)
+
+
+def test_arguments_of_an_agent_of_wandb_are_overrides_and_options_of_hydra_stay():
+    from vae_exp.cli import _of_agent
+
+    typed = ["--latent_dim=4", "--model=cvae", "--optimizer.lr=1e-3", "--data.image_shape=[1,8,8]", "seed=1"]
+    assert _of_agent(typed) == [word.removeprefix("--") for word in typed]
+    options = ["--cfg=job", "--cfg", "job", "--config-dir=mine", "--config-name=x", "--info=all", "--multirun", "-m"]
+    options += ["--package=_global_", "--experimental-rerun=x", "--help", "+a=--b=c", "name=--x=1"]
+    assert _of_agent(options) == options

@@ -115,40 +115,30 @@ def written(chosen):
     return " ".join(f"{group}={option}" for group, option in dict(chosen).items())
 
 
-def check_built(row):
+def fast_and_slow(fast, slow):
+    """Both as cases of a test, named by what they choose."""
+    return [
+        *(pytest.param(case, id=written(case)) for case in fast),
+        *(pytest.param(case, id=written(case), marks=pytest.mark.slow) for case in slow),
+    ]
+
+
+@pytest.mark.parametrize("row", fast_and_slow(ROWS_OF_MODELS, ROWS))
+def test_options_that_go_together_take_a_step(row):
+    """Fast: every option with every model; slow: every two options."""
     narrow = [f"{part}.hidden=[8]" for part in ("encoder", "decoder") if row[part] == "mlp"]
     # Of files of a user's own nobody knows how many there are, and beta_tcvae needs to.
     size = ["data.train_size=64"] if row["data"] in ("image_folder", "npz") else []
     take_a_step(*build(composed(*written(row).split(), *narrow, *size, "latent_dim=4")))
 
 
-def check_refused(pair):
+@pytest.mark.parametrize("pair", fast_and_slow(BROKEN, APART))
+def test_of_options_that_do_not_go_together_it_is_told_why(pair):
+    """Fast: one pair for each reason; slow: every pair."""
     cfg = composed(*written(pair).split(), *(() if "data" in dict(pair) else SMALL_IMAGE))
     said = why_not(HydraConfig.get().runtime.choices)
     with pytest.raises(ConfigError, match="|".join(said)):
         build(cfg)
-
-
-@pytest.mark.parametrize("row", ROWS_OF_MODELS, ids=written)
-def test_every_option_takes_a_step_with_every_model(row):
-    check_built(row)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS, ids=written)
-def test_every_two_options_that_go_together_take_a_step(row):
-    check_built(row)
-
-
-@pytest.mark.parametrize("pair", BROKEN, ids=written)
-def test_of_every_reason_why_options_do_not_go_together_one_pair_is_told_it(pair):
-    check_refused(pair)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("pair", APART, ids=written)
-def test_every_two_options_that_do_not_go_together_are_told_why(pair):
-    check_refused(pair)
 
 
 @pytest.mark.parametrize("trainer", options("trainer"))

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -84,12 +85,18 @@ def test_the_logger_and_the_callback_of_the_page_are_called(folder):
     assert norms[-1] == pytest.approx(float(norm), rel=1e-5)
 
 
+def done_on(path: Path, name: str, folder: Path) -> CompletedProcess[str]:
+    """The command of the page on a trained run."""
+    (line,) = re.findall(rf"python -m vae_exp.{name} (.*)", TEXT)
+    done = command(*line.replace("outputs/...", str(path)).split(), module=f"vae_exp.{name}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.slow
 def test_the_metric_of_the_page_is_computed(folder, run):
     path, _ = run()
-    (line,) = re.findall(r"python -m vae_exp.evaluate (.*)", TEXT)
-    done = command(*line.replace("outputs/...", str(path)).split(), module="vae_exp.evaluate", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done = done_on(path, "evaluate", folder)
     content = json.loads((path / "evaluation.json").read_text())
     trained = restore(path, accelerator="cpu")
     x, y = trained.images(50)
@@ -102,9 +109,7 @@ def test_the_metric_of_the_page_is_computed(folder, run):
 @pytest.mark.slow
 def test_the_what_of_the_page_is_made(folder, run):
     path, _ = run()
-    (line,) = re.findall(r"python -m vae_exp.generate (.*)", TEXT)
-    done = command(*line.replace("outputs/...", str(path)).split(), module="vae_exp.generate", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    done_on(path, "generate", folder)
     out = path / "images" / "differences"
     content = json.loads((out / "differences.json").read_text())
     assert (out / "differences.png").stat().st_size > 0

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ def test_the_first_commands_are_the_two():
     assert re.findall(r"^(make \w+)", first, re.MULTILINE) == ["make demo", "make test"]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"`?make ([a-z-]+)`? ", TEXT)) <= set(targets)
+
+
+@pytest.mark.parametrize(("target", "wanted"), [("demo", ["."]), ("test", [".", "'.[dev]'"])])
+def test_make_installs_no_more_than_it_needs(target, wanted, tmp_path):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    said = subprocess.run(["make", "-n", target], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"--editable (\S+)", said) == wanted
 
 
 @pytest.mark.parametrize("line", COMMANDS)

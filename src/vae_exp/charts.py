@@ -62,6 +62,7 @@ def save_twice(draw: Callable[[], Any], path: Path, origin: str) -> list[Path]:
         figure = draw()
         for file, metadata in zip(files, ({}, {"Date": None}), strict=True):
             figure.savefig(file, dpi=DPI, facecolor="white", metadata={"Source": origin, **metadata})
+            figure.set_layout_engine("none")  # what the first file has settled
     return files
 
 

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,23 +27,24 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, FOLDERS, ConfigError, options
-from vae_exp.overrides import is_metric, nearest
+from vae_exp.overrides import is_metric, nearest, quoted
 from vae_exp.resolvers import register_resolvers
 
 __all__ = [
-    "OPTIONS_WITH_VALUE",
     "exit_code",
     "explain",
     "job",
     "run_command",
+    "with_run",
 ]
 
-COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare")
+COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare", "sync")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
     "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",
     "-p", "--experimental-rerun",
 )  # fmt: skip
+OF_HYDRA = ("--cfg", "--info", "--package", "--experimental-rerun", "--run", "--multirun", "--resolve")
 READING = (errno.ENOENT, errno.EISDIR)
 
 log = logging.getLogger("vae_exp")
@@ -54,11 +56,12 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
     register_resolvers()
 
     def main() -> None:
-        _check_words(sys.argv[1:])
         typed = sys.argv
-        folder, sys.argv = _with_own_folder_first(typed)
+        given = _of_agent(typed)
+        _check_words(given[1:])
+        folder, sys.argv = _with_own_folder_first(given)
         FOLDERS[:] = [Path(folder), *([] if folder == CONF else [Path(CONF)])]
-        _check_choices(typed[1:], config_name)
+        _check_choices(given[1:], config_name)
 
         @wraps(task)
         def as_typed(cfg: DictConfig) -> Any:
@@ -68,6 +71,26 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
         hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(as_typed)()
 
     sys.exit(exit_code(main, config_name))
+
+
+def with_run(words: list[str]) -> list[str]:
+    """The command line with the words that name no key as `run=[...]`: folders, or patterns for several."""
+    bare = [
+        word
+        for before, word in pairwise(["", *words])
+        if "=" not in word and not word.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE
+    ]
+    run = [f"run=[{','.join(map(quoted, bare))}]"] if bare else []
+    return [word for word in words if word not in bare] + run
+
+
+def _of_agent(words: list[str]) -> list[str]:
+    """The command line with `--latent_dim=4`, as an agent of a W&B sweep writes it, as `latent_dim=4`.
+
+    Options of Hydra's stay: those without a value, those with a hyphen in their name and those of `OF_HYDRA`.
+    """
+    keys = re.compile(r"--([A-Za-z_][\w./@]*)=")
+    return [word[2:] if keys.match(word) and word.partition("=")[0] not in OF_HYDRA else word for word in words]
 
 
 def _check_words(words: list[str]) -> None:

@@ -16,10 +16,11 @@ from torch.distributions import Distribution, Independent
 from vae_exp.distributions import closed_form_kl, mean_of, sample_of, variance_of
 from vae_exp.precision import full_precision
 
-__all__ = ["Draw", "sample"]
+__all__ = ["Draw", "Stop", "sample"]
 
 T = TypeVar("T")
 STOPS = ("z", "q", "p")
+Stop = Collection[str]  # of these, what gets no gradient
 
 
 def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
@@ -36,7 +37,7 @@ def _term(compute: Callable[["Draw"], T]) -> "cached_property[T]":
     return cached_property(in_full)
 
 
-def sample(q: Distribution, num_samples: int, stop: Collection[str] = ()) -> tuple[Tensor, Tensor | None]:
+def sample(q: Distribution, num_samples: int, stop: Stop = ()) -> tuple[Tensor, Tensor | None]:
     """Latents `(K, B, D)` of q, and `log q(z | x, c)` `(K, B)` if computing the two together costs less; else None.
 
     Raises:
@@ -102,7 +103,7 @@ class Draw:
         q: Distribution,
         p: Distribution | None,
         decode: Callable[[Tensor], Distribution],
-        stop: Collection[str] = (),
+        stop: Stop = (),
         log_qz: Tensor | None = None,
     ) -> None:
         if not set(stop) <= set(STOPS):

@@ -24,7 +24,16 @@ from vae_exp.parts import Posterior
 __all__ = ["Bernoulli", "Categorical", "DiagonalNormal", "Flow", "FullNormal", "Laplace", "Point"]
 
 
-class DiagonalNormal(Posterior):
+class _MuAndLogvar(Posterior):
+    """The two heads that a location and a scale are read from."""
+
+    def __init__(self, in_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.mu = nn.Linear(in_features, latent_dim)
+        self.logvar = nn.Linear(in_features, latent_dim)
+
+
+class DiagonalNormal(_MuAndLogvar):
     """`q(z | h) = N(z; mu(h), diag(exp(logvar(h))))` (Kingma & Welling, 2014).
 
     Arguments:
@@ -32,18 +41,13 @@ class DiagonalNormal(Posterior):
         latent_dim: D.
     """
 
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.mu = nn.Linear(in_features, latent_dim)
-        self.logvar = nn.Linear(in_features, latent_dim)
-
     def forward(self, h: Tensor) -> Independent:
         """`(B, F) ->` Independent normal, batch `(B,)`, event `(D,)`."""
         scale = (0.5 * self.logvar(h)).exp()
         return Independent(Normal(self.mu(h), scale, validate_args=False), 1, validate_args=False)
 
 
-class FullNormal(Posterior):
+class FullNormal(_MuAndLogvar):
     """`q(z | h) = N(z; mu(h), L L^T)`, `L = diag(exp(logvar(h) / 2)) (I + B(h) / D)`, B strictly lower triangular.
 
     Arguments:
@@ -55,9 +59,7 @@ class FullNormal(Posterior):
     columns: Tensor
 
     def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.mu = nn.Linear(in_features, latent_dim)
-        self.logvar = nn.Linear(in_features, latent_dim)
+        super().__init__(in_features, latent_dim)
         rows, columns = torch.tril_indices(latent_dim, latent_dim, offset=-1)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
@@ -96,18 +98,13 @@ def _kl_full_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     return (logs + 0.5 * square / normal.scale.square() - 0.5).sum(dim=-1)
 
 
-class Laplace(Posterior):
+class Laplace(_MuAndLogvar):
     """`q(z | h)`, independent Laplace with mean `mu(h)` and standard deviation `exp(logvar(h) / 2)`.
 
     Arguments:
         in_features: F, the width of the encoder's output.
         latent_dim: D.
     """
-
-    def __init__(self, in_features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.mu = nn.Linear(in_features, latent_dim)
-        self.logvar = nn.Linear(in_features, latent_dim)
 
     def forward(self, h: Tensor) -> Independent:
         """`(B, F) ->` Independent Laplace, batch `(B,)`, event `(D,)`."""

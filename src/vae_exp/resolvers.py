@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,8 +107,8 @@ def run_name(*, _root_: DictConfig) -> str | None:
     if name is None:
         return None
     typed = {key: value for key, value in _typed() if key != "seed" and f"_{value}_" not in f"_{name}_"}
-    shared = {word.replace(" ", "") for word in sys.argv}
-    swept = {key: value for key, value in typed.items() if not {f"{key}={value}", f"+{key}={value}"} & shared}
+    shared = {_plain(word.lstrip("+")) for word in sys.argv}
+    swept = {key: value for key, value in typed.items() if _plain(f"{key}={value}") not in shared}
     if HydraConfig.get().mode != RunMode.MULTIRUN or not swept:
         swept = {k: v for k, v in typed.items() if k not in UNNAMED and k.partition(".")[0] not in UNNAMED}
     last = [key.rpartition(".")[2] for key in swept]
@@ -122,6 +123,11 @@ def run_name(*, _root_: DictConfig) -> str | None:
             break
         shown.append(word)
     return " ".join([*shown, f"seed={seed}"])
+
+
+def _plain(word: str) -> str:
+    """A word as it is however it was written: Hydra writes `report=false` as `report=False` for the jobs of a sweep."""
+    return re.sub(r"[\s'\"]", "", word).lower()
 
 
 def _typed() -> list[tuple[str, str]]:

@@ -3,8 +3,11 @@
 import pytest
 from helpers.folders import write_run
 from helpers.runs import command
+from omegaconf import OmegaConf
 
-from vae_exp.compare import _with_run
+from vae_exp.cli import with_run
+from vae_exp.comparison.compare import compare_runs
+from vae_exp.comparison.read import read_runs
 
 
 @pytest.fixture
@@ -29,10 +32,28 @@ def test_the_command_compares_what_a_pattern_names(outputs, no_torch):
     assert {path.name for path in (outputs / "new" / "paper").iterdir()} >= {"table.md", "table.tex", "table.csv"}
 
 
+def test_it_reads_what_a_training_leaves(run, tmp_path, caplog):
+    caplog.set_level("INFO", logger="vae_exp")
+    metrics = [run(f"seed={seed}", folder=f"runs/{seed}")[1] for seed in (0, 1)]
+    runs, left_out = read_runs([str(tmp_path / "runs")])
+    assert left_out == {}
+    for own, known in zip(runs, metrics, strict=True):
+        assert own.notes == []
+        assert own.numbers["test/elbo"] == known["test/elbo"]
+        assert own.numbers["val/elbo"] == pytest.approx(known["best/val/elbo"], rel=1e-6)
+        assert len(own.curves["kl"]) == len(own.curves["seconds"]) == 2
+    cfg = {"run": str(tmp_path / "runs"), "by": None, "rank": None, "axis": "seconds", "out": str(tmp_path / "out")}
+    (section,) = compare_runs(OmegaConf.create(cfg))
+    mean = sum(each["test/elbo"] for each in metrics) / 2
+    assert section.groups[0].interval("test/elbo").mean == pytest.approx(mean)
+    assert f"{mean:.2f}" in caplog.text
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"compare.html", "elbo.svg", "recon.png"}
+
+
 def test_words_without_a_key_are_runs():
-    assert _with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
-    assert _with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
-    assert _with_run(["run=a", "--help"]) == ["run=a", "--help"]
+    assert with_run(["a b/[0]", "by=model", "out/**"]) == ["by=model", "run=['a b/[0]','out/**']"]
+    assert with_run(["--config-dir", "mine", "-c", "job", "a"]) == ["--config-dir", "mine", "-c", "job", "run=[a]"]
+    assert with_run(["run=a", "--help"]) == ["run=a", "--help"]
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,18 @@ def test_files_are_one_figure_twice(many, tmp_path):
         assert image.info["Source"] == "compare"
         assert image.width == 1080
     assert "beta_vae, beta=8" in svg.read_text()
+
+
+def test_what_diverged_does_not_flatten_the_others_and_is_told(tmp_path):
+    for place, elbo in enumerate((-100.0, -101.0, -102.0, -1e6)):
+        write_run(tmp_path / f"{place}", elbo=elbo, config={"optimizer.lr": place + 1}, kl=5.0)
+    ((section,), found) = compared(tmp_path)
+    (axes,) = band(section, found, "elbo", "step")().axes
+    low, high = axes.get_ylim()
+    assert -140 < low < high < -90
+    assert axes.texts[-1].get_text() == "lr=4 ↓ -1e+06"
+    (axes,) = figures(section, found, "step")["rate_distortion"]().axes
+    assert axes.get_ylim()[1] < 120
+    last = coordinates(section, section.groups)[-1]
+    assert [text for _, text in last["ticks"]] == ["≤ -102", "-100"]
+    np.testing.assert_allclose(last["places"], [1, 0.5, 0, 0])

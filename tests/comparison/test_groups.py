@@ -120,6 +120,15 @@ def test_runs_that_did_not_record_their_choices_are_named_by_classes(tmp_path):
     (section,) = compared(tmp_path, by=["model"])
     assert section.keys == ["model"]
     assert sorted(map(section.name, section.groups)) == ["CVAE", "HVAE", "VAE"]
+    assert section.notes == ["2 of 3 runs recorded no choices, so classes name the groups."]
+
+
+def test_runs_of_several_versions_of_the_code_compare_and_the_section_says_so(tmp_path):
+    for seed, commit in enumerate("aab"):
+        starts = [{"argv": [], "git": {"commit": commit * 40}}]
+        write_run(tmp_path / f"{seed}", seed, starts=starts)
+    (section,) = compared(tmp_path)
+    assert section.notes == ["Trained by 2 versions of the code: aaaaaaaa, bbbbbbbb."]
 
 
 def test_what_was_typed_and_differs_without_a_name_is_told(tmp_path):

@@ -4,12 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.folders import write_run
 from PIL import Image
 
 from vae_exp.comparison.compare import by_reason
 from vae_exp.comparison.curves import curves
+from vae_exp.comparison.figures import spread
 from vae_exp.comparison.groups import sections
 from vae_exp.comparison.page import write_page
 from vae_exp.comparison.read import TERMS, read_runs
@@ -104,6 +106,7 @@ const box = chart.getBoundingClientRect();
 chart.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + box.width / 3, clientY: box.top + 30 }));
 done.tip = section.querySelector(".tip").textContent;
 done.on = section.querySelector("figure .group.on").dataset.group;
+done.spread = spread(WANTED, 0.05, 0, 1);
 const result = document.createElement("pre");
 result.id = "result";
 result.textContent = JSON.stringify(done);
@@ -127,7 +130,9 @@ def test_a_browser_shows_it_by_itself_and_obeys(runs, browser, tmp_path):
     html = page.read_text()
     copy = Path(tmp_path / "copy.html")
     without_policy = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
-    copy.write_text(without_policy.replace("</body>", f"<script>{PROBE}</script></body>"))
+    wanted = list(np.random.default_rng(0).uniform(0, 0.5, 12))
+    probe = PROBE.replace("WANTED", str([float(place) for place in wanted]))
+    copy.write_text(without_policy.replace("</body>", f"<script>{probe}</script></body>"))
     console, dom, _ = browser(copy, 1300)
     assert console == []
     seen = probed(dom)
@@ -143,6 +148,7 @@ def test_a_browser_shows_it_by_itself_and_obeys(runs, browser, tmp_path):
     assert seen["all"] == seen["start"]
     assert "vae" in seen["tip"]
     assert seen["on"] == "0"
+    assert seen["spread"] == pytest.approx(spread(wanted, 0.05, 0, 1))
     # The check can fail: a script that is not the page's own is refused, and the console says so.
     copy.write_text(html.replace("</body>", "<script>1</script></body>"))
     assert any("Content Security Policy" in line for line in browser(copy, 1300)[0])

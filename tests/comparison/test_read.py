@@ -48,8 +48,9 @@ def test_folders_stand_for_what_lies_in_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     deep = write_run(tmp_path / "outputs" / "sweeps" / "s" / "0")
     write_run(tmp_path / "outputs" / "one")
-    (deep / "wandb" / "files").mkdir(parents=True)
-    (deep / "wandb" / "files" / "config.yaml").write_text("a: 1")
+    for parent in (deep, tmp_path / "outputs"):  # W&B's own config.yaml is none of a run
+        (parent / "wandb" / "files").mkdir(parents=True)
+        (parent / "wandb" / "files" / "config.yaml").write_text("a: 1")
     (tmp_path / "outputs" / "link").symlink_to(deep)
     for pattern in ("outputs/**", "outputs", "outputs/*", str(tmp_path / "outputs")):
         runs, left_out = read_runs([pattern])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, log10
+from statistics import median
 from typing import Any
 
 from vae_exp.charts import COLOURS, canvas
@@ -58,14 +59,15 @@ def band(section: Section, found: Mapping[Group, Curves], term: str, axis: str) 
         return None
 
     def draw() -> Any:
-        figure, axes = canvas(HEIGHT, width=WIDTH)
+        figure, axes = canvas(HEIGHT, _title(section), WIDTH)
         for place, _, rows in lines:
             x, mean, low, high = zip(*rows, strict=True)
             axes.fill_between(x, low, high, color=look(place)["color"], alpha=0.16, lw=0)
             axes.plot(x, mean, lw=1.6, marker="o" if len(x) == 1 else "", ms=3, **look(place))
         last = max(rows[-1][0] for _, _, rows in lines)
-        shown = [value for _, _, rows in lines for row in rows if row[0] >= last / 10 for value in row[1:]]
-        _limits(axes.set_ylim, shown)
+        is_near = near([rows[-1][1] for _, _, rows in lines])
+        shown = [row for _, _, rows in lines if is_near(rows[-1][1]) for row in rows if row[0] >= last / 10]
+        _limits(axes.set_ylim, [value for row in shown for value in row[1:]])
         axes.set_xlim(0, last)
         _engineering(axes.xaxis)
         axes.set_xlabel(AXIS[axis])
@@ -93,10 +95,10 @@ def plane(section: Section) -> Callable[[], Any] | None:
     def draw() -> Any:
         from matplotlib.ticker import MaxNLocator
 
-        figure, axes = canvas(4.6, width=WIDTH)
-        everywhere = [point for _, _, each in points for point in each]
-        _limits(axes.set_xlim, [x for x, _ in everywhere])
-        _limits(axes.set_ylim, [y for _, y in everywhere])
+        figure, axes = canvas(4.6, _title(section), WIDTH)
+        for d, set_limits in enumerate((axes.set_xlim, axes.set_ylim)):
+            column = [point[d] for _, _, each in points for point in each]
+            _limits(set_limits, list(filter(near(column), column)))
         axes.grid(visible=False)
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
         for elbo in MaxNLocator(8).tick_values(-right - high, -left - low):
@@ -110,7 +112,7 @@ def plane(section: Section) -> Callable[[], Any] | None:
             x, y = (sum(point[d] for point in each) / len(each) for d in (0, 1))
             axes.scatter(*zip(*each, strict=True), s=14, color=look(place)["color"], alpha=0.55, lw=0)
             axes.plot([x], [y], "o", ms=8, mfc="none", mew=1.6, color=look(place)["color"])
-            ends.append((place, name, (x - left) / (right - left), y))
+            ends.append((place, name, min((x - left) / (right - left), 1.0), y))
         axes.set_xlabel(f"rate: {stage}/kl, nats per image")
         axes.set_ylabel(f"distortion: {stage}/recon, nats per image")
         _labels(axes, ends)
@@ -159,17 +161,19 @@ def _axis_of(values: Sequence[str]) -> dict[str, Any]:
 
 def _scale(numbers: Sequence[float | None], is_log: bool, at: Sequence[float] | None = None) -> dict[str, Any]:
     known = [number for number in numbers if number is not None]
-    low, high = min(known), max(known)
+    inside = known if at else list(filter(near(known), known))
+    low, high = min(inside), max(inside)
 
     def place(number: float) -> float:
         if low == high:
             return 0.5
-        return log10(number / low) / log10(high / low) if is_log else (number - low) / (high - low)
+        share = log10(number / low) / log10(high / low) if is_log else (number - low) / (high - low)
+        return min(max(share, 0.0), 1.0)
 
-    at = [low, high] if at is None else at
-    texts = [f"{number:.6g}" if list(at) != [low, high] else f"{number:.4g}" for number in at]
+    ends = ("≤ " if min(known) < low else "", low), ("≥ " if max(known) > high else "", high)
+    ticks = [("", number) for number in at] if at else list(dict.fromkeys(ends))
     return {
-        "ticks": [(place(number), text) for number, text in zip(at, texts, strict=True)],
+        "ticks": [(place(number), f"{sign}{number:.{6 if at else 4}g}") for sign, number in ticks],
         "places": [None if number is None else place(number) for number in numbers],
     }
 
@@ -190,7 +194,7 @@ def parallel(section: Section) -> Callable[[], Any] | None:
         return None
 
     def draw() -> Any:
-        figure, axes = canvas(HEIGHT, width=WIDTH + 0.8 * max(0, len(columns) - 4))
+        figure, axes = canvas(HEIGHT, _title(section), WIDTH + 0.8 * max(0, len(columns) - 4))
         axes.grid(visible=False)
         axes.set_axis_off()
         axes.set_xlim(0, len(columns) - 1)
@@ -218,6 +222,12 @@ def parallel(section: Section) -> Callable[[], Any] | None:
     return draw
 
 
+def near(values: Sequence[float]) -> Callable[[float], bool]:
+    """Whether a number belongs to the picture of some: what diverged, ten times as far off as they are large, not."""
+    middle = median(values)
+    return lambda value: abs(value - middle) <= 10 * max(abs(middle), 10.0)
+
+
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places near the wanted ones, in their order, at least `gap` apart or as far as fits between `low` and `high`."""
     order = sorted(range(len(wanted)), key=lambda index: wanted[index])
@@ -236,18 +246,25 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     return found
 
 
+def _title(section: Section) -> str:
+    """What a figure leaves out."""
+    count = len(section.groups)
+    return f"the best {MOST} of {count} groups" if count > MOST else ""
+
+
 def _labels(axes: Any, ends: Sequence[tuple[int, str, float, float]]) -> None:
     """A name at the right of the axes for each end, `(rank, name, x as a share of the axes, y)`, none over another."""
     low, high = axes.get_ylim()
     height = axes.figure.get_figheight() * 72 * 0.8
     shares = [min(max((y - low) / (high - low), 0.0), 1.0) for _, _, _, y in ends]
-    for (rank, name, x, _), at, share in zip(ends, spread(shares, 11 / height, 0.0, 1.0), shares, strict=True):
+    for (rank, name, x, y), at, share in zip(ends, spread(shares, 11 / height, 0.0, 1.0), shares, strict=True):
         colour = look(rank)["color"]
         axes.plot(
             [x, 1.0, 1 + LEADER], [share, at if x < 0.97 else share, at],
             transform=axes.transAxes, color=colour, lw=0.6, alpha=0.6, clip_on=False, zorder=0,
         )  # fmt: skip
         text = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+        text += f" {'↓' if y < low else '↑'} {y:.3g}" if not low <= y <= high else ""
         axes.text(1 + LEADER + 0.008, at, text, transform=axes.transAxes, color=colour, fontsize=8, va="center")
 
 

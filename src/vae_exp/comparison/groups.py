@@ -1,10 +1,11 @@
 """What differs between runs and what compares: sections that are never put side by side, groups of seeds in them."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from vae_exp.comparison.names import differing, is_word, reader, short, telling, text, typed
 from vae_exp.comparison.read import Run
 from vae_exp.comparison.statistics import Interval, difference, interval
 from vae_exp.config import ConfigError
@@ -13,16 +14,6 @@ from vae_exp.overrides import nearest
 
 __all__ = ["Group", "Section", "is_better_lower", "sections"]
 
-# What changes no number: keys, and nodes with all that is in them.
-IDLE = (
-    "name", "seed", "test", "report", "resume", "expected", "logger", "launcher", "sweep", "data.root",
-    "callbacks.pictures", "callbacks.curves", "callbacks.latents", "callbacks.speed", "callbacks.progress",
-    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar", "trainer.enable_model_summary",
-)  # fmt: skip
-# Groups of conf/ whose options change no number, or only other keys that differ, too.
-IDLE_CHOICES = ("logger", "callbacks", "trainer", "local", "experiment")
-FIRST = ("model", "data", "objective", "prior", "posterior", "likelihood", "encoder", "decoder", "corruption")
 LOWER = ("kl", "recon", "nll", "error")
 RANKING = ("test/elbo", "val/elbo", "test/recon", "val/recon")
 
@@ -86,9 +77,9 @@ class Section(NamedTuple):
     def name(self, group: Group) -> str:
         """The group in a few words, such as `beta_vae, beta=4`."""
         keys = self.keys or list(self.shared)
-        short = _short(keys)
+        names = short(keys)
         words = [
-            group.labels[key] if _is_word(key, group.labels[key]) else f"{short[key]}={group.labels[key]}"
+            group.labels[key] if is_word(key, group.labels[key]) else f"{names[key]}={group.labels[key]}"
             for key in keys
             if group.labels[key]
         ]
@@ -124,22 +115,22 @@ def sections(runs: Sequence[Run], by: Sequence[str], rank: str | None) -> tuple[
     Raises:
         ConfigError: If no run has a key of `by`, or none or several metrics are what ranks.
     """
-    value = _reader(runs)
+    value = reader(runs)
     for key in by:
         if not any(value(run, key) is not None for run in runs):
             known = {name for run in runs for name in (*run.config, *run.record.get("choices", ()))}
             raise ConfigError(f"by={key}: no run has this key{nearest(key, known)}")
     metric = rank and _ranking(rank, {name for run in runs for name in run.numbers})
-    differing = _differing(runs)
+    varied = differing(runs)
     cells: dict[tuple[tuple[str, ...], Hashable], list[Run]] = {}
     for run in runs:
-        content = (*(run.config.get(key) for key in differing), *(value(run, key) for key in by))
+        content = (*(run.config.get(key) for key in varied), *(value(run, key) for key in by))
         cells.setdefault((_compares(run), content), []).append(run)
-    keys = _telling(cells, by, differing, value)
+    keys = telling(cells, by, varied, value)
     repeats: dict[Path, str] = {}
     found: dict[tuple[str, ...], list[Group]] = {}
     for (compares, _), members in cells.items():
-        labels = {key: _text(value(members[0], key)) for key in keys}
+        labels = {key: text(value(members[0], key)) for key in keys}
         found.setdefault(compares, []).append(Group(labels, _one_each_seed(members, repeats)))
     largest_first = sorted(found, key=lambda compares: -sum(len(group.runs) for group in found[compares]))
     first = largest_first[0]
@@ -177,8 +168,10 @@ def _section(
     groups = sorted(groups, key=place)
     if len({run.record["data"].get("train") for group in groups for run in group.runs}) > 1:
         notes.append("The training images differ between runs; those that are scored are the same.")
-    typed = dict.fromkeys(key for group in groups for run in group.runs for key in _typed(run))
-    more = [key for key in typed if key not in keys and key in _differing([g.runs[0] for g in groups])]
+    notes += _origins([run for group in groups for run in group.runs])
+    varied = differing([group.runs[0] for group in groups])
+    words = dict.fromkeys(key for group in groups for run in group.runs for key in typed(run))
+    more = [key for key in words if key not in keys and key in varied]
     if more:
         notes.append(f"These groups also differ in {', '.join(more)}.")
     varying = [key for key in keys if len({group.labels[key] for group in groups}) > 1]
@@ -194,67 +187,21 @@ def _section(
     return Section(f"{what}; {pixels}; images {images}", why, shared, varying, groups, metric, notes)
 
 
+def _origins(runs: Sequence[Run]) -> Iterator[str]:
+    """What a reader must know of where runs come from."""
+    without = sum("choices" not in run.record for run in runs)
+    if without:
+        yield f"{without} of {len(runs)} runs recorded no choices, so classes name the groups."
+    starts = [start for run in runs for start in run.record.get("starts", ())]
+    commits = sorted({start["git"]["commit"][:8] for start in starts if start.get("git")})
+    if len(commits) > 1:
+        yield f"Trained by {len(commits)} versions of the code: {', '.join(commits)}."
+
+
 def _compares(run: Run) -> tuple[str, ...]:
     """What must agree for numbers to compare: bound, pixels, the checksums of the images that are scored."""
     bound, data = run.record["bound"], run.record["data"]
     return bounded(bound), str(bound.get("representation")), data.get("val", ""), data.get("test", "")
-
-
-def _reader(runs: Sequence[Run]) -> Callable[[Run, str], Any]:
-    """What a run has under a key: its choice where all runs recorded theirs, or else the value in its config."""
-    have_choices = all("choices" in run.record for run in runs)
-
-    def value(run: Run, key: str) -> Any:
-        if have_choices and key in run.record["choices"]:
-            return run.record["choices"][key]
-        names = (key, f"{key}.source._target_") if key == "data" else (key, f"{key}._target_")
-        return next((run.config[name] for name in names if run.config.get(name) is not None), None)
-
-    return value
-
-
-def _differing(runs: Sequence[Run]) -> list[str]:
-    """Keys of the config whose values are not the same in all runs, without those that change no number or are the seed
-    of each run, such as `data.train_seed`."""
-    first = runs[0].config
-    return [
-        key
-        for key in dict.fromkeys(key for run in runs for key in run.config)
-        if any(run.config.get(key) != first.get(key) for run in runs)
-        and not any(f"{key}.".startswith(f"{idle}.") for idle in IDLE)
-        and not all(run.config.get(key) == run.seed for run in runs)
-    ]
-
-
-def _telling(
-    cells: Mapping[Any, Sequence[Run]],
-    by: Sequence[str],
-    differing: Sequence[str],
-    value: Callable[[Run, str], Any],
-) -> list[str]:
-    """Few keys that tell all cells apart: those of `by`, choices, and then keys of the config."""
-    each = [members[0] for members in cells.values()]
-    typed = [key for run in each for key in _typed(run)]
-    choices = dict.fromkeys(key for run in each for key in run.record.get("choices", ()))
-    groups = [key for key in dict.fromkeys((*FIRST, *choices)) if key not in IDLE_CHOICES and "/" not in key]
-    order = sorted(differing, key=lambda key: (key.count("."), key.endswith("_target_")))
-    candidates = [*groups, *(key for key in dict.fromkeys(typed) if key in differing), *order]
-    keys = list(by)
-    known = [tuple(value(run, key) for key in by) for run in each]
-    for key in candidates:
-        more = [(*before, value(run, key)) for before, run in zip(known, each, strict=True)]
-        tells = len(set(more)) > len(set(known))
-        if tells and all(len({value(run, key) for run in members}) == 1 for members in cells.values()):
-            keys.append(key)
-            known = more
-    return list(dict.fromkeys(keys))
-
-
-def _typed(run: Run) -> list[str]:
-    """The keys that were typed for a run."""
-    starts = run.record.get("starts") or [{}]
-    words = run.record.get("overrides") or [word for word in starts[0].get("argv", [])[1:] if "=" in word]
-    return [word.lstrip("+~").partition("=")[0] for word in words]
 
 
 def _one_each_seed(members: Sequence[Run], repeats: dict[Path, str]) -> list[Run]:
@@ -265,36 +212,3 @@ def _one_each_seed(members: Sequence[Run], repeats: dict[Path, str]) -> list[Run
             repeats[kept[run.seed].folder] = f"the same config and seed again: {run.folder} is taken"
         kept[run.seed] = run
     return list(kept.values())
-
-
-def _short(keys: Sequence[str]) -> dict[str, str]:
-    """Each key by as many of its last words as tell it from the others."""
-    names = {}
-    for key in keys:
-        words = key.removesuffix("._target_").removesuffix(".source").split(".")
-        ends = [".".join(words[-count:]) for count in range(1, len(words) + 1)]
-        others = [other for other in keys if other != key]
-        names[key] = next(
-            (end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), ends[-1]
-        )
-    return names
-
-
-def _is_word(key: str, label: str) -> bool:
-    """Whether a label says by itself what it is the label of, such as `cvae`."""
-    return "." not in key.removesuffix("._target_") and label.replace("_", "").isalpha() and label not in WORDS
-
-
-WORDS = ("true", "false", "null", "none")
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = str(value)
-    is_class = text.count(".") > 0 and all(word.isidentifier() for word in text.split("."))
-    return text.rpartition(".")[2] if is_class else text

@@ -24,6 +24,7 @@ __all__ = ["write_page"]
 
 HERE = Path(__file__).parent
 DRAWN = 60  # groups with charts on the page; of these the best MOST are shown at first
+FEW = 6  # seeds that stand in the table one by one
 PICTURES = ("samples", "reconstructions")
 
 
@@ -38,7 +39,7 @@ def write_page(
         found: The curves of each group that has any.
         left_out: The run folders that are not compared, by the reason.
     """
-    script = (HERE / "compare.js").read_text(encoding="utf-8")
+    script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart.js", "compare.js"))
     templates = Environment(
         loader=FileSystemLoader([HERE, HERE.parent / "page"]),
         autoescape=True,
@@ -56,6 +57,7 @@ def write_page(
         units=UNITS,
         most=MOST,
         drawn=DRAWN,
+        few=FEW,
         data=Markup(content),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),

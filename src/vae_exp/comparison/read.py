@@ -13,7 +13,7 @@ import yaml
 from vae_exp.config import ConfigError
 from vae_exp.runs.folder import fingerprint
 
-__all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs"]
+__all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs", "run_folders"]
 
 TERMS = ("elbo", "kl", "recon", "iwae", "error")
 AXES = ("step", "epoch", "seconds")
@@ -63,7 +63,7 @@ def read_runs(patterns: Sequence[str]) -> tuple[list[Run], dict[Path, str]]:
     """
     runs: list[Run] = []
     left_out: dict[Path, str] = {}
-    for folder in _run_folders(patterns):
+    for folder in run_folders(patterns):
         try:
             runs.append(_read(folder))
         except _UnreadableError as error:
@@ -77,7 +77,12 @@ def read_runs(patterns: Sequence[str]) -> tuple[list[Run], dict[Path, str]]:
     return runs, left_out
 
 
-def _run_folders(patterns: Sequence[str]) -> list[Path]:
+def run_folders(patterns: Sequence[str]) -> list[Path]:
+    """Run folders, those in folders that hold some at any depth, and those in what matches a pattern for either.
+
+    Raises:
+        ConfigError: If there is no such folder, or no run folder in any of them.
+    """
     found: list[Path] = []
     seen: set[str] = set()
     for pattern in patterns:
@@ -99,7 +104,7 @@ def _run_folders(patterns: Sequence[str]) -> list[Path]:
 def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
     """The run folders in a folder; itself, if it is one. A link leads to a folder once."""
     real = os.path.realpath(folder)
-    if real in seen or not folder.is_dir():
+    if real in seen or not folder.is_dir() or folder.name == "wandb":  # W&B has a config.yaml of its own
         return
     seen.add(real)
     with os.scandir(folder) as entries:
@@ -108,7 +113,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
         yield folder
         return
     for name in sorted(files):
-        if files[name].is_dir() and name != "wandb" and not name.startswith("."):
+        if files[name].is_dir() and not name.startswith("."):
             yield from _walk(folder / name, seen)
 
 
@@ -146,7 +151,8 @@ def _record(folder: Path) -> dict[str, Any]:
         raise _UnreadableError("run.json is no record of a run")
     if record.get("status") != "finished":
         why = str(record.get("error") or "").splitlines()[:1]
-        raise _UnreadableError(": ".join([str(record.get("status", "no status")), *why]))
+        status = record.get("status", "no status")
+        raise _UnreadableError(": ".join(["it never began" if status == "new" else str(status), *why]))
     for key, needed in (("bound", BOUND), ("data", set())):
         if not isinstance(record.get(key), dict) or not needed <= record[key].keys():
             raise _UnreadableError(f"run.json has no {key}, so nobody knows what its numbers compare with")

@@ -60,11 +60,8 @@ class Batches:
         drop_last: bool = False,
     ) -> None:
         self.split = split
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.batch_size, self.shuffle, self.seed = batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
         self.device = device or split.device
         self.view = view
         self.drop_last = drop_last

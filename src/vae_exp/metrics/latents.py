@@ -57,7 +57,7 @@ def latents(
     active = [variance > threshold for variance in numbers["mean_variances"]]
     dead = [share <= DEAD for share in numbers["explained_variances"] or []]
     if numbers["kl_per_dim"] is not None:
-        title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split} images"
+        title = f"{trained.cfg.name}\n{sum(active)} of {len(active)} units active, {trained.split_title} images"
         path = trained.folder / "images" / f"kl_per_dim{'' if trained.split == 'test' else '_' + trained.split}.png"
         path.parent.mkdir(exist_ok=True)
         names = [f"z{d}" for d in range(len(active))]

@@ -1,6 +1,6 @@
 """The semi-supervised VAE (arXiv:1406.5298)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from math import log
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vae_exp.draws import Draw
+from vae_exp.draws import Draw, Stop
 from vae_exp.models.cvae import CVAE
 from vae_exp.models.vae import Ability
 
@@ -60,12 +60,7 @@ class M2(CVAE):
         return guess if y is None else torch.where(y < 0, guess, y)
 
     def draw(
-        self,
-        x: Tensor,
-        y: Tensor | None = None,
-        num_samples: int = 1,
-        z: Tensor | None = None,
-        stop: Collection[str] = (),
+        self, x: Tensor, y: Tensor | None = None, num_samples: int = 1, z: Tensor | None = None, stop: Stop = ()
     ) -> "LabelDraw":
         """Scores every image with every class; in evaluation the labels are taken for missing.
 

@@ -1,6 +1,6 @@
 """What every model shares with Lightning: the steps, the optimizer, the logs, what a checkpoint keeps."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from vae_exp.config import ConfigError
-from vae_exp.draws import Draw
+from vae_exp.draws import Draw, Stop
 from vae_exp.ledger import Ledger
 from vae_exp.objectives import Objective
 from vae_exp.parts import Likelihood, Part, Prior
@@ -51,12 +51,7 @@ class Module(pl.LightningModule):
         raise NotImplementedError
 
     def draw(
-        self,
-        x: Tensor,
-        y: Tensor | None = None,
-        num_samples: int = 1,
-        z: Tensor | None = None,
-        stop: Collection[str] = (),
+        self, x: Tensor, y: Tensor | None = None, num_samples: int = 1, z: Tensor | None = None, stop: Stop = ()
     ) -> Draw:
         """Draws latents for images and scores them."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """The VAE (arXiv:1312.6114): the graphical model, and the hooks that other models override."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from vae_exp.config import NoMeaningError
 from vae_exp.distributions import mean_of
-from vae_exp.draws import Draw, sample
+from vae_exp.draws import Draw, Stop, sample
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.models.module import Module
 from vae_exp.objectives import Model, Objective
@@ -138,12 +138,7 @@ class VAE(Module):
         raise NoMeaningError(f"{type(self).__name__} infers no labels: choose model=m2")
 
     def draw(
-        self,
-        x: Tensor,
-        y: Tensor | None = None,
-        num_samples: int = 1,
-        z: Tensor | None = None,
-        stop: Collection[str] = (),
+        self, x: Tensor, y: Tensor | None = None, num_samples: int = 1, z: Tensor | None = None, stop: Stop = ()
     ) -> Draw:
         """Draws latents for images and scores them: the one place where anything is scored.
 

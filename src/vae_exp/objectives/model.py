@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from vae_exp.draws import Draw
+from vae_exp.draws import Draw, Stop
 from vae_exp.parts import Likelihood, Prior
 
 __all__ = ["Model", "Objective", "check_choice", "check_count"]
@@ -17,14 +17,7 @@ class Model(Protocol):
     prior: Prior
     likelihood: Likelihood
 
-    def draw(
-        self,
-        x: Tensor,
-        y: Tensor | None,
-        num_samples: int = 1,
-        z: Tensor | None = None,
-        stop: Collection[str] = (),
-    ) -> Draw:
+    def draw(self, x: Tensor, y: Tensor | None, num_samples: int = 1, z: Tensor | None = None, stop: Stop = ()) -> Draw:
         """`(B, C, H, W), (B,) ->` K = num_samples latents for each image, and the distributions that score them."""
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -19,10 +20,12 @@ from tqdm.auto import tqdm
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.data.files import decode
-from vae_exp.loggers import make_wandb
+from vae_exp.loggers.csv import rows_before
+from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import checkpoint, each_folder, load_config, load_weights
+from vae_exp.runs.folder import checkpoint as path_of
+from vae_exp.runs.folder import each_folder, load_config, load_weights
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
 
@@ -75,6 +78,11 @@ class Trained:
         if known and known != self.data.checksums[split]:
             log.warning("the %s images are not those of the run (checksum %s)", split, known)
 
+    @property
+    def split_title(self) -> str:
+        """The command's split in words, for titles."""
+        return {"train": "training", "val": "validation"}.get(self.split, self.split)
+
     def num_images(self, split: str | None = None) -> int:
         """The number of images of a split, by default of the split of the command."""
         self.setup(split or self.split)
@@ -121,8 +129,8 @@ class Trained:
         """The images of the command's split that `subset` keeps, in words, for titles."""
         total = self.num_images()
         if num_images is None or num_images >= total:
-            return f"{total} {self.split} images"
-        return f"{num_images} {self.split} images drawn at random"
+            return f"{total} {self.split_title} images"
+        return f"{num_images} {self.split_title} images drawn at random"
 
     def with_all_labels(self) -> "Trained":
         """The run with the labels of all training images, even if it was trained with few labels (`data.labelled`)."""
@@ -188,35 +196,48 @@ class Trained:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
             if pictures:
                 kinds = {".png": wandb.Image, ".html": wandb.Html}
-                run.log({f"images/{path.stem}": kinds[path.suffix](str(path)) for path in pictures})
+                # Offline, W&B does not know how many rows its other files have.
+                files = offline_files(Path(run.dir).parents[2], run.id)
+                rows = rows_before(self.folder / "metrics.csv", sys.maxsize)
+                step = len(rows) + len(files) if run.offline else None
+                run.log({f"images/{path.stem}": kinds[path.suffix](str(path)) for path in pictures}, step=step)
         finally:
             wandb.finish()
 
 
 def restore(
-    folder: str | Path,
-    checkpoint_name: str = "best",
+    run: str | Path,
+    checkpoint: str = "best",
     split: str = "test",
     seed: int = 0,
     accelerator: str = "auto",
     data_root: str | None = None,
     progress: bool = True,
 ) -> Trained:
-    """Makes the model and the data of a run again; no data are read yet.
+    """A run read back from its folder, with its model and its data: what the commands work on. No data are read yet.
+
+    Arguments:
+        run: The folder, as under outputs/.
+        checkpoint: Which weights, best or last.
+        split: The images that are worked on, test, val or train.
+        seed: Of everything random.
+        accelerator: auto, cpu or gpu.
+        data_root: Where the data are now, if not where the run found them.
+        progress: Whether bars are shown.
 
     Raises:
         ConfigError: If the folder holds no run, an option has a wrong value, or the machine lacks the accelerator.
     """
     for key, choice, choices in (
-        ("checkpoint", checkpoint_name, ("best", "last")),
+        ("checkpoint", checkpoint, ("best", "last")),
         ("split", split, ("test", "val", "train")),
         ("accelerator", accelerator, ("auto", "cpu", "gpu")),
     ):
         if choice not in choices:
             raise ConfigError(f"{key}={choice}: choose one of {', '.join(choices)}")
-    folder = Path(folder)
+    folder = Path(run)
     cfg = load_config(folder)
-    path = checkpoint(folder, checkpoint_name)
+    path = path_of(folder, checkpoint)
     if data_root:
         cfg.data.root = data_root
     cfg.trainer.compile = False
@@ -228,7 +249,7 @@ def restore(
     model.check_fitted()
     data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
-    return Trained(folder, cfg, model, data, checkpoint_name, split, seed, progress)
+    return Trained(folder, cfg, model, data, checkpoint, split, seed, progress)
 
 
 def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Trained:

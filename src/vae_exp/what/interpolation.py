@@ -76,7 +76,7 @@ def interpolation(
             if input is not None:
                 each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
                 codes.save(trained, steps, each, out)
-    source = "files" if input is not None else f"{trained.split} images"
+    source = "files" if input is not None else f"{trained.split_title} images"
     title = f"{trained.cfg.name}\ninterpolation between the codes of {source}"
     heads = ["x", *(f"{share:.2g}" for share in t.tolist()), "x"]
     shown = trained.shown(torch.cat(images))

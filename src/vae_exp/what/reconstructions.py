@@ -29,7 +29,7 @@ def reconstructions(
         raise ConfigError(f"num_images={num_images}: at least 1 is needed")
     x, y, names = codes.given(trained, input, label, range(min(num_images, trained.num_images())))
     recon = trained.model.reconstruct(x, y)
-    source = f"{trained.split} images" if input is None else "files"
+    source = f"{trained.split_title} images" if input is None else "files"
     title = f"{trained.cfg.name}\n{source} and their reconstructions"
     plots.reconstructions(trained.shown(x), trained.shown(recon), title, out / "reconstructions.png")
     if input is not None:

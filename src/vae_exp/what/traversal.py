@@ -61,7 +61,7 @@ def traversal(
     z = z.flatten(2).flatten(0, 1)
     c = model.context(y)
     images = codes.decode(model, z, None if c is None else c.expand(len(z), -1))
-    source = f"{trained.split} image {image}" if input is None else names[0]
+    source = f"{trained.split_title} image {image}" if input is None else names[0]
     by = "variance of their means over images" if kl is None else "KL in nats"
     told = "" if y is None else f" (y = {int(y)})"
     title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}"
