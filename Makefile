@@ -7,6 +7,7 @@ INSTALL := $(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-b
 # What is installed: the package alone, and with it what the tests and tools need.
 PACKAGE := $(VENV)/package
 STAMP := $(VENV)/installed
+CLUSTER := $(VENV)/cluster
 
 $(PACKAGE): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about a minute, 6 GB)"
@@ -18,6 +19,11 @@ $(PACKAGE): pyproject.toml constraints.txt
 $(STAMP): $(PACKAGE)
 	@echo "adding what the tests need"
 	@$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(CLUSTER): $(STAMP)
+	@echo "adding what the tests of searches and clusters need"
+	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
 	@touch $@
 
 .PHONY: help setup demo test test-all bench results check format constraints clean
@@ -32,7 +38,7 @@ demo: $(PACKAGE) ## train a conditional VAE on real digits, about a minute
 test: $(STAMP) ## the fast tests: no network, no GPU, no data
 	@$(RUN) pytest -q -n 2 --dist worksteal -m "not slow and not data"
 
-test-all: $(STAMP) ## all tests, those on whole runs and real data too
+test-all: $(CLUSTER) ## all tests, those on whole runs and real data too
 	@$(RUN) pytest -q -n 2 --dist worksteal
 
 bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes benchmarks/README.md

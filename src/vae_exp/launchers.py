@@ -1,4 +1,4 @@
-"""Launchers: where the jobs of a sweep run."""
+"""Launchers: where the jobs of a sweep run. Each of them runs `python -m vae_exp --job FOLDER`, or what it does."""
 
 import logging
 import os
@@ -6,16 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import inf
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from vae_exp.config import ConfigError
 
-__all__ = ["Processes", "Serial"]
+__all__ = ["Processes", "Ray", "Serial", "Slurm"]
 
 log = logging.getLogger("vae_exp")
 
@@ -113,6 +116,126 @@ class Processes:
             process.wait()
             self._running.remove(process)
         self._gpus.put(gpu)
+
+
+class Slurm:
+    """An array of SLURM jobs, by submitit; one that is preempted or out of time is queued again and goes on.
+
+    Arguments:
+        jobs: How many may run at a time; null: as many as SLURM starts.
+        detach: Whether to leave as soon as the jobs are queued; `vae_exp sweep NAME` shows where they stand.
+        folder: Where submitit keeps its scripts and what the jobs print.
+        cluster: slurm; or local, for processes of this machine.
+        resources: Further arguments of submitit: timeout_min, cpus_per_task, mem_gb, slurm_partition, ...
+    """
+
+    def __init__(self, jobs: int | None, detach: bool, folder: str, cluster: str, **resources: Any) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise ConfigError("launcher=slurm needs submitit: pip install '.[slurm]'") from error
+        self.slots, self.detach = jobs or inf, detach
+        self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        most = {"slurm_array_parallelism": jobs} if jobs else {}
+        self._executor.update_parameters(name="vae_exp", **most, **resources)
+        self._jobs: dict[Future[None], Any] = {}
+        self._has_ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._watch, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """After Ctrl-C, takes back what is queued or runs; it goes on with the next command."""
+        self._has_ended.set()
+        if kind is KeyboardInterrupt:
+            for job in self._jobs.values():
+                job.cancel()
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Sends the jobs as one array."""
+        before = len(self._jobs)
+        with self._executor.batch(allow_implicit_submissions=True):
+            yield
+        if self.detach and len(self._jobs) > before:
+            log.info("%d jobs are queued", len(self._jobs))
+            raise SystemExit(0)
+
+    def submit(self, folder: Path) -> Future[None]:
+        """Queues the run of a folder."""
+        future: Future[None] = Future()
+        self._jobs[future] = self._executor.submit(OnCluster(folder.resolve()))
+        return future
+
+    def _watch(self) -> None:
+        while not self._has_ended.wait(1):
+            for future, job in list(self._jobs.items()):
+                if not future.done() and job.done():
+                    future.set_result(None)
+
+
+class OnCluster:
+    """What a job of SLURM does; submitit calls `checkpoint` when its time is over."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self) -> None:
+        run_apart(self.folder)
+
+    def checkpoint(self) -> Any:
+        """The same again: the run goes on from its last checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(OnCluster(self.folder))
+
+
+class Ray:
+    """A task of Ray for each job, on this machine or on a running cluster whose nodes share the folder of the cells.
+
+    A job whose node is lost goes on elsewhere, from its last checkpoint.
+
+    Arguments:
+        jobs: How many are handed to Ray at a time; null: all.
+        cpus: Cores of each job.
+        gpus: GPUs of each job.
+        address: Of a running cluster, or auto; null: one that lives as long as the sweep.
+    """
+
+    def __init__(self, jobs: int | None, cpus: float, gpus: float, address: str | None) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("launcher=ray needs ray: pip install '.[ray]'") from error
+        self.slots, self._address = jobs or inf, address
+        self._task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(run_apart)
+
+    def __enter__(self) -> Self:
+        import ray
+
+        ray.init(self._address, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def batch(self) -> AbstractContextManager[None]:
+        """Sends each job at once."""
+        return nullcontext()
+
+    def submit(self, folder: Path) -> Future[None]:
+        """Hands the run of a folder to Ray."""
+        return self._task.remote(folder.resolve()).future()
+
+
+def run_apart(folder: Path) -> None:
+    """Trains the run of a folder in a process of its own; how it ended stands in the folder."""
+    with (folder / "train.log").open("ab") as file:
+        line = [sys.executable, "-m", "vae_exp", "--job", str(folder)]
+        subprocess.run(line, stdout=subprocess.DEVNULL, stderr=file, check=False)  # noqa: S603
 
 
 def visible_gpus() -> list[str]:

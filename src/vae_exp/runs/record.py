@@ -46,17 +46,18 @@ class Record:
         """The id of the run; resuming does not change it."""
         return self.content["run_id"]
 
-    def finish(self, error: BaseException | None, **content: Any) -> None:
+    def finish(self, error: BaseException | None, status: str = "finished", **content: Any) -> None:
         """Writes how the run ended.
 
         Arguments:
             error: The error that stopped the run, None if there was none.
+            status: What to call an end without error: finished, or pruned by a search.
             content: Results.
         """
         # For a resumed run this is the sum over its starts.
         seconds = self.content.get("wall_seconds", 0.0) + time.perf_counter() - self._clock
         self.content |= {"wall_seconds": round(seconds, 2), **content}
-        self.content |= _end(error)
+        self.content |= _end(error) if error else {"status": status}
         write_json(self.path, self.content)
 
 
@@ -67,9 +68,7 @@ def note_end(folder: Path, error: BaseException) -> None:
     write_json(path, earlier | _end(error))
 
 
-def _end(error: BaseException | None) -> dict[str, str]:
-    if error is None:
-        return {"status": "finished"}
+def _end(error: BaseException) -> dict[str, str]:
     status = "failed" if isinstance(error, Exception) else "interrupted"
     named: BaseException = error
     if isinstance(error, SystemExit):  # Lightning turns Ctrl-C into SystemExit(1)

@@ -3,7 +3,6 @@
 import logging
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.runs.folder import read_json
-from vae_exp.sweeps.cell import State, read_record
-from vae_exp.sweeps.plan import Job, Planner, grid_of
+from vae_exp.sweeps.cell import State
+from vae_exp.sweeps.plan import Planner, grid_of
 from vae_exp.sweeps.sweep import Sweep
 from vae_exp.sweeps.table import lines
 
@@ -52,12 +51,13 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     sweep.write()
     code = 0
     try:
-        sweep.run(jobs, launcher, lambda job: search.tell(job, _value(sweep, job)))
+        sweep.run(jobs, launcher, lambda job: search.tell(sweep, job))
     except KeyboardInterrupt:
         code = 130
     except SystemExit as error:
         code = int(error.code or 0)
     finally:
+        sweep.front = search.front()
         # What is printed comes from the folders, not from the memory of this process.
         sweep.write()
         print("", *lines(read_json(sweep.folder / "sweep.json"), sweep.folder), sep="\n")  # noqa: T201
@@ -72,14 +72,6 @@ def _made(config: DictConfig, name: str, key: str) -> Any:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from error
         raise ConfigError(f"{key}: {error.__cause__ or error}") from error
-
-
-def _value(sweep: Sweep, job: Job) -> float | None:
-    """The best value of the metric that the job's run follows; None if it has none."""
-    record = read_record(sweep.folder_of(job))
-    with suppress(KeyError):
-        return record["metrics"][f"best/{job.cfg['monitor']}"]
-    return None
 
 
 def _end(number: int, frame: object) -> NoReturn:

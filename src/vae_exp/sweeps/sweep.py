@@ -12,13 +12,12 @@ from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 
-from vae_exp.runs.folder import write_json
+from vae_exp.config import ConfigError
+from vae_exp.runs.folder import read_json, write_json
 from vae_exp.sweeps.cell import State, locked, read_record, state_of
 from vae_exp.sweeps.plan import Job
 
-__all__ = ["Launcher", "Sweep"]
-
-UNSETTLED = (State.NEW, State.CUT_OFF, State.PRUNED)
+__all__ = ["Launcher", "Sweep", "read_sweep"]
 
 log = logging.getLogger("vae_exp")
 
@@ -53,6 +52,7 @@ class Sweep:
         self.folder, self.cells = folder, cells
         self.retry, self.stop_at_first_failure = retry, stop_at_first_failure
         self.jobs: list[Job] = []
+        self.front: list[int] = []  # numbers of the jobs that a search found best
         self._began: dict[str, int] = {}  # how often this command began each cell
 
     def folder_of(self, job: Job) -> Path:
@@ -134,7 +134,7 @@ class Sweep:
         return launcher.submit(folder)
 
     def _was_killed(self, job: Job) -> bool:
-        return self.state(job) in UNSETTLED and self._began.get(job.cell) == 1
+        return self.state(job) in (State.NEW, State.CUT_OFF) and self._began.get(job.cell) == 1
 
     def _link(self, job: Job) -> None:
         link = self.folder / str(job.num)
@@ -155,23 +155,42 @@ class Sweep:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
             "command": sys.argv,
+            "front": self.front,
             "jobs": [self._entry(job) for job in self.jobs],
         }
         write_json(self.folder / "sweep.json", content)
 
     def _entry(self, job: Job) -> dict[str, Any]:
-        folder = self.folder_of(job)
-        record = read_record(folder) if job.cell else {}
         return {
             "num": job.num,
-            "state": self.state(job),
             "varied": job.varied,
             "overrides": job.overrides,
             "choices": job.choices,
             "cell": job.cell,
-            "folder": str(folder) if job.cell else None,
-            "monitor": job.cfg.get("monitor"),
-            "mode": job.cfg.get("monitor_mode"),
-            "error": job.error or record.get("error"),
-            **{key: record.get(key) for key in ("bound", "data", "metrics", "epochs", "steps", "wall_seconds")},
+            "folder": str(self.folder_of(job)) if job.cell else None,
+            **_outcome(self.folder_of(job) if job.cell else None, job.error),
         }
+
+
+def _outcome(folder: Path | None, error: str) -> dict[str, Any]:
+    """What the folder of a run says now."""
+    record = read_record(folder) if folder else {}
+    numbers = {key: record.get(key) for key in ("metrics", "epochs", "steps", "wall_seconds")}
+    state = state_of(folder) if folder else State.FAILED
+    return {"state": state, "error": error or record.get("error"), **numbers}
+
+
+def read_sweep(folder: Path) -> dict[str, Any]:
+    """The content of a `sweep.json`, with what its runs say now.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    content = read_json(folder / "sweep.json")
+    if not content:
+        raise ConfigError(
+            f"{folder} is not the folder of a sweep: it has no sweep.json. Sweeps are under outputs/sweeps/"
+        )
+    for job in content["jobs"]:
+        job |= _outcome(Path(job["folder"]) if job["folder"] else None, "" if job["folder"] else job["error"])
+    return content

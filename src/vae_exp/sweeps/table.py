@@ -32,6 +32,9 @@ def lines(sweep: dict[str, Any], folder: Path) -> Iterator[str]:
         known = [key for key in varied if any(key in run.config or key in run.record["choices"] for run in runs)]
         yield from as_text(sections(runs, known, None)[0])
         yield ""
+    for num in sweep["front"]:
+        words = " ".join(f"{key}={value}" for key, value in jobs[num]["varied"].items())
+        yield f"{'best' if len(sweep['front']) == 1 else 'Pareto front':<15} job {num}: {words}"
     others = [job for job in jobs if job["state"] != State.FINISHED]
     for job in others[:OTHERS]:
         words = " ".join(f"{key}={value}" for key, value in job["varied"].items())

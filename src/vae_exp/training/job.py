@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.callbacks import Checkpoint
+from vae_exp.callbacks import Checkpoint, Prune
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
@@ -118,11 +118,12 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
         error = caught
         raise
     finally:
+        _close_wandb(exit_code=0 if error is None else 1)
         ended = {"metrics": metrics or _values(trainer), "data": data.checksums}
-        record.finish(error, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
+        status = "pruned" if _is_pruned(trainer) else "finished"
+        record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             log.info("interrupted; continue with %s", override("resume", folder))
-        _close_wandb(exit_code=0 if error is None else 1)
     if cfg.get("report"):
         _report(cfg, folder, trainer)
     return metrics
@@ -158,12 +159,17 @@ def _fit_and_test(
         if isinstance(callback, ModelCheckpoint) and callback.monitor == cfg.monitor:
             score = callback.best_model_score
             metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
-    if cfg.test:
+    if cfg.test and not _is_pruned(trainer):
         best = folder / "checkpoints" / "best.ckpt"
         path = str(best) if best.exists() else None
         trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
         metrics |= _values(trainer)
     return metrics
+
+
+def _is_pruned(trainer: pl.Trainer) -> bool:
+    """Whether a search stopped the run before its end."""
+    return any(callback.has_stopped for callback in trainer.callbacks if isinstance(callback, Prune))  # type: ignore[attr-defined]
 
 
 def _values(trainer: pl.Trainer) -> dict[str, float]:
