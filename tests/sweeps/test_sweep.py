@@ -7,47 +7,15 @@ import subprocess
 import sys
 import time
 from collections import deque
-from concurrent.futures import Future
-from contextlib import nullcontext
 
 import pytest
+from helpers.launchers import Fake
 from helpers.runs import SMALL, command, curve, environment
 
 from vae_exp.sweeps.cell import State, locked
 from vae_exp.sweeps.plan import Job
 from vae_exp.sweeps.sweep import Sweep
 from vae_exp.sweeps.table import lines
-
-
-class Fake:
-    """A launcher whose jobs end at once, as `outcomes` says; what it took is in `began`."""
-
-    slots = 2
-
-    def __init__(self, **outcomes):
-        self.outcomes, self.began = outcomes, []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    def batch(self):
-        return nullcontext()
-
-    def submit(self, folder):
-        self.began.append(folder.name)
-        outcome = self.outcomes.get(folder.name, {"status": "finished", "metrics": {"best/val/elbo": 1.0}})
-        if isinstance(outcome, list):
-            outcome = outcome.pop(0)
-        if isinstance(outcome, BaseException):
-            raise outcome
-        record = json.loads((folder / "run.json").read_text())
-        (folder / "run.json").write_text(json.dumps(record | outcome))
-        done = Future()
-        done.set_result(None)
-        return done
 
 
 def sweep(tmp_path, *cells, **options):
@@ -158,10 +126,10 @@ def test_a_sweep_loses_no_job_and_a_larger_one_trains_what_is_new(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["serial", "processes"])
+@pytest.mark.parametrize("launcher", ["serial", "processes", "slurm launcher.cluster=local"])
 def test_in_a_sweep_each_job_may_have_several_processes(tmp_path, launcher):
     words = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=0,1,2", "sweep.name=s")
-    done = command("-m", *SMALL, *words, f"launcher={launcher}", cwd=tmp_path)
+    done = command("-m", *SMALL, *words, *f"launcher={launcher}".split(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert states(tmp_path, "s") == ["finished"] * 3
 

@@ -147,6 +147,8 @@ class Sweep:
         if state is State.FINISHED:
             best = f"best/{job.cfg['monitor']}"
             log.info("job %d: finished, %s %.2f", job.num, best, record["metrics"].get(best, float("nan")))
+        elif state is State.PRUNED:
+            log.info("job %d: pruned after %d epochs", job.num, record["epochs"])
         else:
             log.error("job %d: %s: %s", job.num, state, record.get("error", "it left no word"))
 
