@@ -119,7 +119,7 @@ def test_a_whole_study_that_is_killed_twice(tmp_path):
         LR.replace("10", "1"),
     )
     kill = "+callbacks.kill._target_=helpers.kills.Kill"
-    for moment in ("train 14", "validation 5"):
+    for moment in ("train 7", "end 1"):
         killed = command(*words, kill, cwd=tmp_path, PYTHONPATH=str(TESTS), **{MOMENT: moment})
         assert killed.returncode < 0
     done = command(*words, kill, cwd=tmp_path, PYTHONPATH=str(TESTS))

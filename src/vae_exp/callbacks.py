@@ -20,7 +20,7 @@ from vae_exp.ledger import Mean, NonFiniteError
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
 
-__all__ = ["Checkpoint", "Curves", "Latents", "Patience", "Pictures", "Progress", "Prune", "Speed"]
+__all__ = ["Checkpoint", "Curves", "Ending", "Latents", "Patience", "Pictures", "Progress", "Speed"]
 
 SHOWN = ("train/loss", "train/elbo", "val/elbo", "val/recon", "val/kl")  # for each epoch, if there is no bar
 
@@ -86,38 +86,10 @@ class Patience(EarlyStopping):
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
-class Prune(Callback):
-    """Stops a run of a search that, at a validation, is worse than the median of the runs before it.
+class Ending(Callback):
+    """A callback that may end a run before it is finished; such a run is not tested, and recorded as pruned."""
 
-    It waits for five finished runs, and for one validation.
-
-    Arguments:
-        storage: The address of the study.
-        study: Its name.
-        trial: The number of this run in it.
-        monitor: The metric that is compared.
-    """
-
-    def __init__(self, storage: str, study: str, trial: int, monitor: str) -> None:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # a resumed run reports a validation twice
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
-        self.study = optuna.load_study(study_name=study, storage=storage, pruner=pruner)
-        self.number, self.monitor = trial, monitor
-        self.has_stopped = False
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
-            return
-        if trainer.is_global_zero:
-            from optuna.trial import Trial
-
-            trial = Trial(self.study, self.study.trials[self.number]._trial_id)
-            trial.report(float(trainer.callback_metrics[self.monitor]), step=trainer.current_epoch)
-            self.has_stopped = trial.should_prune()
-        self.has_stopped = trainer.strategy.reduce_boolean_decision(self.has_stopped, all=False)
-        trainer.should_stop = trainer.should_stop or self.has_stopped
+    has_ended = False
 
 
 class Latents(Callback):

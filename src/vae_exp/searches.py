@@ -109,7 +109,7 @@ class Optuna:
         job = planner.job(trial.number, {key: f"{key}={value}" for key, value in trial.params.items()})
         if self.prune and job.cell:  # it is no part of what the cell is known by
             job.cfg["callbacks"]["prune"] = {
-                "_target_": "vae_exp.callbacks.Prune",
+                "_target_": "vae_exp.pruning.Prune",
                 "storage": self._storage,
                 "study": self._study.study_name,
                 "trial": trial.number,

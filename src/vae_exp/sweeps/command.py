@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -33,7 +32,6 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
         ConfigError: If the sweep itself is wrong; what is wrong with one job is told of that job.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
-    HydraConfig.instance().set_config(config)
     signal.signal(signal.SIGTERM, _end)
     if any(word.startswith("hydra.sweep.subdir") for word in config.hydra.overrides.hydra):
         raise ConfigError("hydra.sweep.subdir: the runs of a sweep lie in sweep.cells, leave it out")

@@ -92,6 +92,7 @@ class Planner:
     """
 
     def __init__(self, loader: ConfigLoader, config: DictConfig, fixed: list[Override]) -> None:
+        HydraConfig.instance().set_config(config)  # what names the folder of the sweep asks for it
         self.loader, self.config, self.fixed = loader, config, fixed
         self._composed = cache(lambda *words: loader.load_sweep_config(config, list(words)))
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))

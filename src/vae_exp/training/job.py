@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
-from vae_exp.callbacks import Checkpoint, Prune
+from vae_exp.callbacks import Checkpoint, Ending
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
@@ -168,8 +168,8 @@ def _fit_and_test(
 
 
 def _is_pruned(trainer: pl.Trainer) -> bool:
-    """Whether a search stopped the run before its end."""
-    return any(callback.has_stopped for callback in trainer.callbacks if isinstance(callback, Prune))  # type: ignore[attr-defined]
+    """Whether a search ended the run before it was finished."""
+    return any(callback.has_ended for callback in trainer.callbacks if isinstance(callback, Ending))  # type: ignore[attr-defined]
 
 
 def _values(trainer: pl.Trainer) -> dict[str, float]:
