@@ -1,12 +1,14 @@
 """W&B as a view of metrics.csv: names, tags, config, variables, and the files of runs that were killed."""
 
 import csv
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from helpers.runs import PICTURED, SMALL, command, composed, environment, record, resume, wandb_records
@@ -232,3 +234,42 @@ def test_an_agent_of_a_sweep_finds_the_run_that_it_asked_for(tmp_path):
     assert (run["run_id"], run["project"]) == ("agent123", "theirs")
     assert record(tmp_path / "run")["run_id"] == "agent123"
     assert OmegaConf.load(tmp_path / "run" / "config.yaml").latent_dim == 4
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_the_process_of_wandb_is_killed(tmp_path):
+    words = (*SMALL, "logger=wandb", "hydra.run.dir=run", "trainer.max_epochs=300", "callbacks.early_stopping=null")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vae_exp", *words], cwd=tmp_path, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while len(rows(tmp_path / "run")) < 20:
+        assert process.poll() is None
+        time.sleep(0.002)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (core,) = [int(child) for child in children if "wandb-core" in Path(f"/proc/{child}/cmdline").read_text()]
+    os.kill(core, signal.SIGKILL)
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert said.count("W&B has failed: ") == 1
+    assert record(tmp_path / "run")["status"] == "finished"
+    assert len([row for row in rows(tmp_path / "run") if "val/elbo" in row]) == 300
+
+
+@pytest.mark.slow
+def test_a_run_on_a_server_is_asked_to_go_back_to_the_last_row_that_it_keeps(tmp_path, monkeypatch):
+    """What W&B records of it; there is no server here."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (tmp_path / "wandb" / "run-20260101_000000-abc").mkdir(parents=True)  # from when it was online
+    (tmp_path / "metrics.csv").write_text("step,train/elbo\n0,-3.0\n0,-2.5\n1,-2.0\n2,-1.0\n")
+    try:
+        make_wandb(str(tmp_path), "abc", first_step=2).log_metrics({"train/elbo": -1.5}, step=2)
+    finally:
+        wandb.finish()
+    records = wandb_records(tmp_path)
+    (begun,) = (record["run"] for record in records if record["type"] == "run")
+    assert begun["branch_point"] == {"run": "abc", "metric": "_step", "value": 2}  # rows 0 to 2 are kept
+    (row,) = (record["history"]["item"] for record in records if record["type"] == "history")
+    assert (row["_step"], row["trainer/global_step"], row["train/elbo"]) == (3, 2, -1.5)

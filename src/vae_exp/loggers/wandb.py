@@ -5,6 +5,7 @@ import os
 import shutil
 from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ log = logging.getLogger("vae_exp")
 
 
 class WandB(WandbLogger):
-    """Lightning's logger, whose `_step` is the number of the row in `metrics.csv`."""
+    """Lightning's logger, whose `_step` is the number of the row in `metrics.csv`. If W&B fails, the run goes on."""
+
+    _is_lost = False
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Sends the config without the trees of `callbacks` and `logger`."""
@@ -37,11 +40,27 @@ class WandB(WandbLogger):
         super().log_hyperparams({key: value for key, value in entries.items() if key not in UNSENT})
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Logs a row, as `metrics.csv` has it."""
+        self._send({**metrics, "trainer/global_step": step}, commit=True)
+
+    @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Adds pictures to the next row, so that they have no row of their own."""
         import wandb
 
-        self.experiment.log({key: [wandb.Image(image) for image in images]}, commit=False)
+        self._send({key: [wandb.Image(image) for image in images]}, commit=False)
+
+    def _send(self, values: dict[str, Any], commit: bool) -> None:
+        import wandb
+
+        if self._is_lost:
+            return
+        try:
+            self.experiment.log(values, commit=commit)
+        except (OSError, wandb.Error) as error:  # its process has died, or the disk is full
+            self._is_lost = True
+            log.warning("W&B has failed: %s. The run goes on, and metrics.csv has all numbers", error)
 
 
 def make_wandb(

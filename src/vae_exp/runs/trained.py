@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -19,7 +20,8 @@ from tqdm.auto import tqdm
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.data.files import decode
-from vae_exp.loggers import make_wandb
+from vae_exp.loggers.csv import rows_before
+from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
 from vae_exp.runs.build import build
 from vae_exp.runs.folder import checkpoint as path_of
@@ -194,7 +196,11 @@ class Trained:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
             if pictures:
                 kinds = {".png": wandb.Image, ".html": wandb.Html}
-                run.log({f"images/{path.stem}": kinds[path.suffix](str(path)) for path in pictures})
+                # Offline, W&B does not know how many rows its other files have.
+                files = offline_files(Path(run.dir).parents[2], run.id)
+                rows = rows_before(self.folder / "metrics.csv", sys.maxsize)
+                step = len(rows) + len(files) if run.offline else None
+                run.log({f"images/{path.stem}": kinds[path.suffix](str(path)) for path in pictures}, step=step)
         finally:
             wandb.finish()
 

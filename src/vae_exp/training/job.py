@@ -164,7 +164,10 @@ def _close_wandb(exit_code: int) -> None:
     """Closes the run; otherwise the next job of a sweep would log into it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
-        wandb.finish(exit_code=exit_code)
+        try:
+            wandb.finish(exit_code=exit_code)
+        except (OSError, wandb.Error) as failure:
+            log.warning("W&B has failed, its file may lack the last rows: %s", failure)
 
 
 def _report(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> Path | None:
