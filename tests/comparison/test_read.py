@@ -5,7 +5,9 @@ import os
 import time
 
 import pytest
+import yaml
 from helpers.folders import write_run
+from helpers.runs import TESTS
 
 from vae_exp.comparison.read import read_runs
 from vae_exp.config import ConfigError
@@ -36,6 +38,20 @@ def test_the_validation_is_that_of_the_weights_that_were_tested(tmp_path):
     assert "seconds" not in run.curves
     last = write_run(tmp_path / "last", rows=ROWS, metrics={"test/elbo": -102.0})  # no best weights were kept
     assert one(last).numbers == {"test/elbo": -102, "val/elbo": -103, "val/kl": 12, "val/recon": 91}
+
+
+def test_the_config_is_what_yaml_reads():
+    """Of a run of an earlier commit, whose file is read block by block."""
+
+    def leaves(node, prefix=""):
+        for key, value in node.items():
+            yield from (
+                leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(f"{prefix}{key}", value)]
+            )
+
+    folder = TESTS / "fixtures" / "old_run"
+    whole = dict(leaves(yaml.safe_load((folder / "config.yaml").read_text())))
+    assert one(folder).config == {k: str(v) if isinstance(v, list | dict) else v for k, v in whole.items()}
 
 
 def test_a_lower_metric_may_be_the_best(tmp_path):

@@ -3,7 +3,9 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,15 +121,7 @@ def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
 
 def _read(folder: Path) -> Run:
     record = _record(folder)
-    try:
-        tree = yaml.load((folder / "config.yaml").read_bytes(), LOADER)  # noqa: S506
-    except FileNotFoundError:
-        raise _UnreadableError("it has no config.yaml") from None
-    except yaml.YAMLError as error:
-        raise _UnreadableError("config.yaml is torn") from error
-    if not isinstance(tree, dict) or "seed" not in tree or "data" not in tree:
-        raise _UnreadableError("config.yaml is no config of a run")
-    config = dict(_leaves(tree))
+    config = _config(folder)
     notes: list[str] = []
     curves = _curves(folder, notes)
     metrics = record.get("metrics") or {}
@@ -157,6 +151,28 @@ def _record(folder: Path) -> dict[str, Any]:
         if not isinstance(record.get(key), dict) or not needed <= record[key].keys():
             raise _UnreadableError(f"run.json has no {key}, so nobody knows what its numbers compare with")
     return record
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        # A key at the left begins a block; runs have most of their blocks in common.
+        config = {
+            key: value for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE) for key, value in _block(block)
+        }
+    except FileNotFoundError:
+        raise _UnreadableError("it has no config.yaml") from None
+    except yaml.YAMLError as error:
+        raise _UnreadableError("config.yaml is torn") from error
+    if "seed" not in config or not any(key.startswith("data.") for key in config):
+        raise _UnreadableError("config.yaml is no config of a run")
+    return config
+
+
+@lru_cache(maxsize=4096)
+def _block(text: str) -> tuple[tuple[str, Any], ...]:
+    node = yaml.load(text, LOADER)  # noqa: S506
+    return tuple(_leaves(node)) if isinstance(node, dict) else ()
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
