@@ -58,8 +58,8 @@ def test_it_states_the_number_of_the_experiment():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_demo_gives_the_number(tmp_path, seed):
-    cfg = composed("experiment=quickstart", f"seed={seed}", "logger=csv", "trainer.enable_progress_bar=false")
+def test_the_demo_gives_the_number(tmp_path):
+    """For another seed than the number was measured with."""
+    cfg = composed("experiment=quickstart", "seed=1", "logger=csv", "trainer.enable_progress_bar=false")
     elbo = train(cfg, tmp_path)[EXPECTED.metric]
     assert elbo == pytest.approx(EXPECTED.value, abs=EXPECTED.tolerance)

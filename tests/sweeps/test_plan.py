@@ -7,7 +7,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from vae_exp.config import CONF
+from vae_exp.config import CONF, options
+from vae_exp.runs.build import build
 from vae_exp.sweeps.plan import Planner, grid_of, words_of
 
 
@@ -61,6 +62,18 @@ def test_a_ready_grid_gives_way_to_the_command_line():
     made = jobs(*SMALL, "objective=beta_elbo", "seed=7", ready={"seed": "range(0,3)", "objective.beta": "1,2"})
     assert [job.title for job in made] == ["objective.beta=1", "objective.beta=2"]
     assert all(job.cfg["seed"] == 7 for job in made)
+
+
+@pytest.mark.parametrize("name", [name for name in options("sweep") if name != "optuna"])
+def test_every_ready_sweep_is_one_of_configs_that_fit(name):
+    """Each says in its grid what it varies."""
+    ready = OmegaConf.to_container(composed(*SMALL, f"sweep={name}").sweep.grid)
+    made = jobs(*SMALL, "model=beta_vae" if name == "beta" else "model=vae", ready=ready)
+    assert [job.error for job in made] == [""] * len(made)
+    assert len({job.cell for job in made}) == len(made) == {"grid": 1, "seeds": 5}.get(name, len(made))
+    for job in made:
+        if job.cfg["seed"] == 0:
+            build(OmegaConf.create(job.cfg))
 
 
 def test_a_wrong_config_is_told_of_its_job_alone():
