@@ -154,5 +154,5 @@ def _distribution(word: Override) -> "BaseDistribution":
     values: Any = word._value
     if isinstance(values, IntervalSweep):
         make = distributions.IntDistribution if isinstance(values.start, int) else distributions.FloatDistribution
-        return make(values.start, values.end, log="log" in values.tags)  # type: ignore[arg-type]
+        return make(values.start, values.end, log="log" in values.tags)
     return distributions.CategoricalDistribution(list(word.sweep_string_iterator()))

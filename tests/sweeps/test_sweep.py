@@ -99,8 +99,8 @@ def states(folder, name):
 
 
 @pytest.mark.slow
-def test_a_sweep_loses_no_job_and_a_larger_one_trains_what_is_new(tmp_path):
-    """The first job fails; the others are as they would be alone."""
+def test_a_sweep_loses_no_job_and_a_larger_one_trains_what_is_new(tmp_path, no_torch):
+    """The first job fails; the others are as they would be alone, and nobody needs torch for what is settled."""
     scales = "likelihood.init_scale=-1,0.5"
     done = command("-m", *SMALL, scales, "sweep.name=small", cwd=tmp_path)
     assert done.returncode == 2
@@ -108,6 +108,10 @@ def test_a_sweep_loses_no_job_and_a_larger_one_trains_what_is_new(tmp_path):
     assert "Traceback" not in done.stderr
     assert states(tmp_path, "small") == ["failed", "finished"]
     before = (tmp_path / "outputs" / "sweeps" / "small" / "1" / "metrics.csv").stat().st_mtime_ns
+    again = command("-m", *SMALL, scales, "sweep.name=small", cwd=tmp_path, PYTHONPATH=no_torch)
+    assert again.stdout.splitlines()[-8:] == done.stdout.splitlines()[-8:], again.stderr
+    shown = command("small", module="vae_exp.sweep", cwd=tmp_path, PYTHONPATH=no_torch)
+    assert (shown.returncode, shown.stdout.splitlines()) == (0, again.stdout.splitlines()[1:])
 
     done = command("-m", *SMALL, f"{scales},0.7,0.70", "sweep.name=large", cwd=tmp_path)
     assert done.returncode == 2

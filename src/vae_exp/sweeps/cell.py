@@ -81,7 +81,7 @@ def _own_code(value: Any) -> dict[str, str]:
         return {}
     found = _own_code(list(value.values()))
     package = str(value.get("_target_", "")).partition(".")[0]
-    if package not in ("", "vae_exp", *sys.stdlib_module_names):
+    if package not in ("", "vae_exp", "torch", *sys.stdlib_module_names):
         spec = find_spec(package)
         origin = Path(spec.origin) if spec and spec.origin else None
         if origin and "site-packages" not in origin.parts:
