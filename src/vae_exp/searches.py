@@ -5,6 +5,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
+from tqdm import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.resolvers import LOWER_IS_BETTER
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid", "Optuna"]
 
+MANY = 50  # jobs whose planning shows a bar
 VERY_BAD = 1e12  # told of a run that diverged, so that the sampler leaves its region; nats per image
 
 
@@ -32,7 +34,9 @@ class Grid:
                     f"{word.input_line}: a grid needs a list of values such as {word.key_or_group}=1,2,4; "
                     "an interval is searched with sweep=optuna"
                 )
-        sweep.jobs = [planner.job(num, varied) for num, varied in enumerate(words_of(several))]
+        points = words_of(several)
+        bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY)
+        sweep.jobs = [planner.job(num, varied) for num, varied in enumerate(bar)]
         todo: dict[str, Job] = {}
         for job in sweep.jobs:
             if job.cell and not sweep.is_settled(job):

@@ -144,7 +144,7 @@ def test_a_run_of_which_log_p_is_known(tmp_path):
     model = trained.model
     affine = Affine(3, 4)
     affine.weight.data, affine.bias.data = model.decoder.layers[0].weight, model.decoder.layers[0].bias
-    true = -exact(make(nn.Identity(), affine, None, model.likelihood.log_scale.exp().item(), model.posterior), x)[0]
+    true = -exact(make(nn.Identity(), affine, ELBO(), model.likelihood.log_scale.exp().item(), model.posterior), x)[0]
     options = ("ais.num_images=12", "ais.chains=16", "ais.temperatures=40", "num_samples=2000")
     numbers = evaluated(folder, "metrics=[nll,ais]", *options)
     for how in ("ais", "is"):

@@ -53,6 +53,7 @@ class Sweep:
         self.retry, self.stop_at_first_failure = retry, stop_at_first_failure
         self.jobs: list[Job] = []
         self.front: list[int] = []  # numbers of the jobs that a search found best
+        self._entries: dict[int, dict[str, Any]] = {}
         self._began: dict[str, int] = {}  # how often this command began each cell
 
     def folder_of(self, job: Job) -> Path:
@@ -100,7 +101,7 @@ class Sweep:
                         continue
                     self._say(job)
                     tell(job)
-                    self.write()
+                    self.write(job)
                     if self.stop_at_first_failure and self.state(job) is State.FAILED:
                         jobs, held = iter(()), deque()
 
@@ -152,13 +153,20 @@ class Sweep:
         else:
             log.error("job %d: %s: %s", job.num, state, record.get("error", "it left no word"))
 
-    def write(self) -> None:
-        """Writes `sweep.json`: every number in it comes from the folders of the runs."""
+    def write(self, *ended: Job) -> None:
+        """Writes `sweep.json`: every number in it comes from the folders of the runs.
+
+        Arguments:
+            ended: The jobs whose folders are read again, besides those that were never read; all if none is given.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
+        for job in self.jobs:
+            if not ended or job in ended or job.num not in self._entries:
+                self._entries[job.num] = self._entry(job)
         content = {
             "command": sys.argv,
             "front": self.front,
-            "jobs": [self._entry(job) for job in self.jobs],
+            "jobs": [self._entries[job.num] for job in self.jobs],
         }
         write_json(self.folder / "sweep.json", content)
 

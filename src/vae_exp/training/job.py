@@ -19,6 +19,7 @@ from vae_exp.callbacks import Checkpoint, Ending
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
+from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
 from vae_exp.overrides import override
 from vae_exp.page.pictures import fill_in
@@ -124,6 +125,8 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
         record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
         if isinstance(error, SystemExit | KeyboardInterrupt):
             log.info("interrupted; continue with %s", override("resume", folder))
+    if warning := unused_latents(cfg, metrics, trainer.global_step):
+        log.warning(warning)
     if cfg.get("report"):
         _report(cfg, folder, trainer)
     return metrics
@@ -192,6 +195,6 @@ def _report(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
         is_best = cfg.test and (folder / "checkpoints" / "best.ckpt").exists()  # the test has loaded it
         trained = of_training(trainer, cfg.name, "best" if is_best else "last")
         trained.model.to(trained.data.device).eval().requires_grad_(False)
-        write_page(folder, fill_in(trained))
+        log.info("report          %s", write_page(folder, fill_in(trained)))
     except Exception as error:  # any error: the run itself has finished
         log.warning("no report: %s: %s", type(error).__name__, error)

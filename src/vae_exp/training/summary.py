@@ -8,9 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
-from vae_exp.metrics.collapse import unused_latents
 from vae_exp.overrides import override
-from vae_exp.runs.folder import read_json
 
 __all__ = ["summarise"]
 
@@ -35,12 +33,8 @@ def summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
         log.info("expected        %10.2f ± %s", cfg.expected["value"], cfg.expected["tolerance"])
-    if warning := unused_latents(cfg, metrics, read_json(folder / "run.json")["steps"]):
-        log.warning(warning)
     if (folder / "images").is_dir():
         log.info("pictures        %s", folder / "images")
-    if (folder / "report.html").is_file():
-        log.info("report          %s", folder / "report.html")
     _how_to_use(folder)
 
 
