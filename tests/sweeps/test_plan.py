@@ -31,6 +31,7 @@ def test_every_combination_is_a_job_the_last_varying_fastest():
     ]
     assert [job.choices["model"] for job in made] == ["vae", "vae", "cvae", "cvae"]
     assert len({job.cell for job in made}) == 4
+    assert len({job.cfg["logger"]["wandb"]["group"] for job in jobs("logger=wandb", "seed=0,1,2")}) == 1
     assert not {"launcher", "sweep"} & (made[0].cfg.keys() | made[0].choices.keys())
 
 

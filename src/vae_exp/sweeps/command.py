@@ -40,7 +40,7 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     planner = Planner(loader, config, fixed)
     search, launcher = _made(options, "search", "sweep.search"), _made(config, "launcher", "launcher")
     sweep = Sweep(
-        Path(config.hydra.sweep.dir),
+        planner.folder,
         Path(options.cells),
         retry=options.retry,
         stop_at_first_failure=options.stop_at_first_failure,

@@ -93,7 +93,8 @@ class Planner:
 
     def __init__(self, loader: ConfigLoader, config: DictConfig, fixed: list[Override]) -> None:
         HydraConfig.instance().set_config(config)  # what names the folder of the sweep asks for it
-        self.loader, self.config, self.fixed = loader, config, fixed
+        self.folder = Path(config.hydra.sweep.dir)  # of the sweep; its name depends on HydraConfig, which each job sets
+        self.fixed = fixed
         self._composed = cache(lambda *words: loader.load_sweep_config(config, list(words)))
         self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
 
@@ -112,7 +113,7 @@ class Planner:
         groups = [word for word in overrides if self._is_group(word.key_or_group)]
         cfg = deepcopy(self._composed(*(word.input_line for word in groups)))
         ConfigLoaderImpl._apply_overrides_to_config([word for word in overrides if word not in groups], cfg)
-        cfg.hydra.mode, cfg.hydra.sweep.dir = RunMode.MULTIRUN, self.config.hydra.sweep.dir
+        cfg.hydra.mode, cfg.hydra.sweep.dir = RunMode.MULTIRUN, str(self.folder)
         cfg.hydra.overrides.task = job.overrides
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
