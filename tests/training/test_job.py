@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import load_weights
+from vae_exp.runs.folder import load_config, load_weights
+from vae_exp.training.summary import summarise
 
 
 @pytest.mark.parametrize("model", slow_but(["cvae"], ["vae", "cvae", "beta_vae"]))
@@ -178,6 +179,7 @@ def test_an_elbo_that_is_no_number_is_no_result(run, tmp_path):
 def test_training_without_a_validation_says_what_was_tested(run, caplog):
     caplog.set_level("INFO", logger="vae_exp")
     folder, metrics = run("trainer.max_steps=2")
+    summarise(load_config(folder), folder, metrics)
     assert "there was no validation" in caplog.text
     assert "checkpoint=last" in caplog.text
     assert (folder / "checkpoints" / "last.ckpt").exists()
