@@ -35,7 +35,7 @@ class Grid:
                     "an interval is searched with sweep=optuna"
                 )
         points = words_of(several)
-        bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY)
+        bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY or None)  # None: where there is no terminal
         sweep.jobs = [planner.job(num, varied) for num, varied in enumerate(bar)]
         todo: dict[str, Job] = {}
         for job in sweep.jobs:
