@@ -35,7 +35,8 @@ class Grid:
                     "an interval is searched with sweep=optuna"
                 )
         points = words_of(several)
-        bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY or None)  # None: where there is no terminal
+        # None: only on a terminal.
+        bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY or None)
         sweep.jobs = [planner.job(num, varied) for num, varied in enumerate(bar)]
         todo: dict[str, Job] = {}
         for job in sweep.jobs:
