@@ -279,10 +279,13 @@ def test_two_processes_fail_in_a_few_lines(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_terminated_run_says_so_and_can_be_resumed(tmp_path):
-    stop = "+callbacks.stop._target_=helpers.callbacks.Terminate"
+@pytest.mark.parametrize(("how", "code"), [("Terminate", 143), ("Interrupt", 130)])
+def test_a_run_that_is_stopped_says_so_and_can_be_resumed(tmp_path, how, code):
+    """To the same numbers, wherever in a step the signal arrives."""
+    stop = f"+callbacks.stop._target_=helpers.callbacks.{how}"
     done = command(*SMALL, stop, "hydra.run.dir=run", cwd=tmp_path, PYTHONPATH=str(TESTS))
-    assert done.returncode == 143
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
     done = command("resume=run", "+callbacks.stop=null", cwd=tmp_path, PYTHONPATH=str(TESTS))
     assert done.returncode == 0, done.stderr

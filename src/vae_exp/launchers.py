@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vae_exp.config import ConfigError
+from vae_exp.sweeps.sweep import LIFELINE
 
 __all__ = ["Processes", "Ray", "Serial", "Slurm"]
 
@@ -43,6 +45,7 @@ class Serial:
         from vae_exp.sweeps.job import run_job  # torch is imported when there is something to train
 
         future: Future[None] = Future()
+        ends = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning alone ends training, between two steps
         try:
             run_job(folder)
         except ConfigError:
@@ -51,8 +54,11 @@ class Serial:
             if error.code == 143:
                 raise
             raise KeyboardInterrupt from error
-        except Exception:
-            log.exception("%s", folder)
+        except Exception:  # a fault of the code: the others go on
+            with (folder / "train.log").open("a") as file:
+                traceback.print_exc(file=file)
+        finally:
+            signal.signal(signal.SIGTERM, ends)
         future.set_result(None)
         return future
 
@@ -72,7 +78,6 @@ class Processes:
         self._gpus: SimpleQueue[str] = SimpleQueue()
         for slot in range(self.slots):
             self._gpus.put(gpus[slot % len(gpus)] if gpus else "")
-        self._running: set[subprocess.Popen[bytes]] = set()
         self._threads = ThreadPoolExecutor(self.slots)
 
     def __enter__(self) -> Self:
@@ -80,12 +85,11 @@ class Processes:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Waits until no job is left; after Ctrl-C, those that run save their last checkpoint first."""
-        if kind is not None:
-            for process in list(self._running):
-                process.send_signal(signal.SIGINT)
-        self._threads.shutdown(cancel_futures=kind is not None)
+        """Waits until no job is left; after Ctrl-C each of them ends between two steps, with its last checkpoint."""
+        if kind is None:
+            self._threads.shutdown()
         os.close(self._end)
+        self._threads.shutdown(cancel_futures=True)
         os.close(self._lifeline)
 
     def batch(self) -> AbstractContextManager[None]:
@@ -99,22 +103,20 @@ class Processes:
     def _run(self, folder: Path) -> None:
         gpu = self._gpus.get()
         threads = max(1, (os.cpu_count() or 1) // int(self.slots))
-        environ = {"OMP_NUM_THREADS": str(threads), **os.environ, "VAE_EXP_LIFELINE": str(self._lifeline)}
+        environ = {"OMP_NUM_THREADS": str(threads), **os.environ, LIFELINE: str(self._lifeline)}
         if gpu:
             environ["CUDA_VISIBLE_DEVICES"] = gpu
         with (folder / "train.log").open("ab") as file:
-            process = subprocess.Popen(  # noqa: S603
+            subprocess.run(  # noqa: S603
                 [sys.executable, "-m", "vae_exp", "--job", str(folder.resolve())],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=file,
                 pass_fds=[self._lifeline],
-                start_new_session=True,  # Ctrl-C reaches the sweep alone, which passes it on once
+                start_new_session=True,  # Ctrl-C reaches the sweep alone
+                check=False,
             )
-            self._running.add(process)
-            process.wait()
-            self._running.remove(process)
         self._gpus.put(gpu)
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF, ConfigError, options
 
-__all__ = ["check_overrides", "is_metric", "nearest", "override", "quoted"]
+__all__ = ["OF_SWEEPS", "check_overrides", "choices", "is_metric", "nearest", "override", "quoted"]
 
 MANY_TYPES = (
     "trainer.devices",  # 2, [0, 1], auto
@@ -26,6 +26,7 @@ MANY_TYPES = (
     "data.levels",  # 256, unit
 )
 
+OF_SWEEPS = ("launcher", "sweep")  # groups that say nothing of a single run
 BRING_KEYS = ("what", "metrics")  # groups whose options have keys of their own at the top of the config
 
 
@@ -44,6 +45,12 @@ def quoted(value: object) -> str:
         return text
     # Within Hydra's quotes a backslash is itself, but for those before a quote.
     return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), text) + "'"
+
+
+def choices(hydra: HydraConf) -> dict[str, str]:
+    """The chosen option of each group of a run."""
+    chosen = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
+    return {group: name for group, name in chosen.items() if group not in OF_SWEEPS}
 
 
 def check_overrides(cfg: DictConfig, config_name: str) -> None:

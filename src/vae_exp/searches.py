@@ -1,10 +1,9 @@
 """Searches: which points a sweep visits, and in which order."""
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from tqdm import tqdm
 
 from vae_exp.config import ConfigError
@@ -72,7 +71,11 @@ class Optuna:
         self.trials, self.objectives, self.prune = trials, objectives, prune and not objectives
 
     def jobs(self, sweep: Sweep, planner: Planner, several: list[Override]) -> Iterator[Job]:
-        """The jobs one by one; first those that were cut off."""
+        """The jobs one by one; first those that were cut off.
+
+        Raises:
+            ConfigError: If nothing is to be searched, or a run with its fixed words would be wrong.
+        """
         try:
             import optuna
         except ImportError as error:
@@ -88,21 +91,28 @@ class Optuna:
         if first.error:
             raise ConfigError(first.error)
         self._names = [f"val/{name}" for name in self.objectives or ()] or [f"best/{first.cfg['monitor']}"]
+        self._modes = [_mode(name) for name in self._names] if self.objectives else [first.cfg["monitor_mode"]]
         sweep.folder.mkdir(parents=True, exist_ok=True)
         self._storage = f"sqlite:///{(sweep.folder / 'study.db').resolve()}"
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=sweep.folder.name,
             load_if_exists=True,
-            directions=["minimize" if _is_lower_better(name) else "maximize" for name in self._names],
+            directions=[f"{mode}imize" for mode in self._modes],
         )
+        return self._ask(sweep, planner, space, int(first.cfg["seed"]))
+
+    def _ask(self, sweep: Sweep, planner: Planner, space: dict[str, Any], seed: int) -> Iterator[Job]:
+        import optuna
+        from numpy.random import SeedSequence
+
         earlier = [self._job(trial, sweep, planner) for trial in self._study.get_trials(deepcopy=False)]
         running = optuna.trial.TrialState.RUNNING
         yield from [job for job, trial in zip(earlier, self._study.trials, strict=True) if trial.state == running]
         while len(self._study.trials) < self.trials:
             # TPE draws from its own stream, which begins anew with each start of this command.
-            seed = (int(first.cfg["seed"]), len(self._study.trials))
-            self._study.sampler = optuna.samplers.TPESampler(seed=hash(seed) % 2**32)
+            start = SeedSequence((seed, len(self._study.trials))).generate_state(1)
+            self._study.sampler = optuna.samplers.TPESampler(seed=int(start[0]))
             trial = self._study.ask(space)
             job = self._job(self._study.trials[trial.number], sweep, planner)
             if job.error:
@@ -124,22 +134,22 @@ class Optuna:
         return job
 
     def tell(self, sweep: Sweep, job: Job) -> None:
-        """Tells the study how a trial ended; one that was cut off stays open and goes on with the next command."""
+        """Tells the study how a trial ended; one that was cut off stays open and goes on with the next command.
+
+        Raises:
+            ConfigError: If the run has no number of the name of an objective.
+        """
         from optuna.trial import TrialState
 
         state, record = sweep.state(job), read_record(sweep.folder_of(job))
         if self._study.trials[job.num].state.is_finished():
             return
         if state is State.FINISHED:
-            values = [record["metrics"].get(name, float("nan")) for name in self._names]
-            if all(map(isfinite, values)):
-                self._study.tell(job.num, values)
-            else:
-                self._study.tell(job.num, state=TrialState.FAIL)
+            self._study.tell(job.num, [_number(record["metrics"], name) for name in self._names])
         elif state is State.PRUNED:
             self._study.tell(job.num, state=TrialState.PRUNED)
         elif state is State.FAILED and record.get("cause") == "numbers":
-            self._study.tell(job.num, [VERY_BAD if _is_lower_better(name) else -VERY_BAD for name in self._names])
+            self._study.tell(job.num, [VERY_BAD if mode == "min" else -VERY_BAD for mode in self._modes])
         elif state is State.FAILED:
             self._study.tell(job.num, state=TrialState.FAIL)
 
@@ -148,8 +158,15 @@ class Optuna:
         return [trial.number for trial in self._study.best_trials]
 
 
-def _is_lower_better(name: str) -> bool:
-    return name.removeprefix("best/") in (*LOWER_IS_BETTER, "val/kl")
+def _mode(name: str) -> str:
+    return "min" if name in (*LOWER_IS_BETTER, "val/kl") else "max"
+
+
+def _number(metrics: dict[str, float], name: str) -> float:
+    if name not in metrics:
+        known = sorted(key for key in metrics if key.startswith(name.partition("/")[0]))
+        raise ConfigError(f"sweep.objectives: the runs have no {name}; they have {', '.join(known)}")
+    return metrics[name]
 
 
 def _distribution(word: Override) -> "BaseDistribution":
@@ -160,4 +177,8 @@ def _distribution(word: Override) -> "BaseDistribution":
     if isinstance(values, IntervalSweep):
         make = distributions.IntDistribution if isinstance(values.start, int) else distributions.FloatDistribution
         return make(values.start, values.end, log="log" in values.tags)
+    ends: list[Any] = [values.start, values.stop, values.step] if isinstance(values, RangeSweep) else []
+    if ends and all(isinstance(end, int) for end in ends):
+        steps = range(*ends)
+        return distributions.IntDistribution(min(steps), max(steps), step=abs(steps.step))
     return distributions.CategoricalDistribution(list(word.sweep_string_iterator()))

@@ -13,13 +13,15 @@ from helpers.launchers import Fake
 from helpers.runs import SMALL, command, curve, environment
 
 from vae_exp.sweeps.cell import State, locked
+from vae_exp.sweeps.job import run_job
 from vae_exp.sweeps.plan import Job
 from vae_exp.sweeps.sweep import Sweep
 from vae_exp.sweeps.table import lines
 
 
 def sweep(tmp_path, *cells, **options):
-    made = Sweep(tmp_path / "sweep", tmp_path / "cells", **({"retry": False, "stop_at_first_failure": False} | options))
+    options = {"retry": False, "stop_at_first_failure": False} | options
+    made = Sweep(tmp_path / "sweep", tmp_path / "cells", {"a": ",".join(cells)}, **options)
     made.jobs = [
         Job(num, [f"a={cell}"], {"a": cell}, {}, cell, {"monitor": "val/elbo"}) for num, cell in enumerate(cells)
     ]
@@ -48,6 +50,15 @@ def test_what_failed_is_tried_again_only_where_asked(tmp_path):
     assert again.began == []
     assert run(sweep(tmp_path, "x", "y", retry=True), again) == ["finished"] * 2
     assert again.began == ["x"]
+
+
+def test_what_another_sweep_saw_fail_is_not_trained_again(tmp_path):
+    """While the job waits for the lock of its cell."""
+    made = sweep(tmp_path, "x")
+    made._begin(made.jobs[0], Fake(x=FAILED))
+    (tmp_path / "cells" / "x" / "config.yaml").write_text("not read")
+    run_job(tmp_path / "cells" / "x")
+    assert made.state(made.jobs[0]) is State.FAILED
 
 
 def test_what_fails_again_is_not_tried_for_ever(tmp_path):
@@ -156,7 +167,15 @@ def test_two_sweeps_at_once_share_their_cells(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("launcher", "number"), [("serial", signal.SIGINT), ("processes", signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("launcher", "number"),
+    [
+        ("serial", signal.SIGINT),
+        ("serial", signal.SIGTERM),
+        ("processes", signal.SIGINT),
+        ("processes", signal.SIGKILL),
+    ],
+)
 def test_when_a_sweep_is_stopped_no_job_is_left(tmp_path, launcher, number):
     """Ctrl-C is told; after `kill -9` the jobs end by themselves."""
     words = [*SMALL, "trainer.max_epochs=2000", "seed=0,1", "sweep.name=s", f"launcher={launcher}"]
@@ -169,8 +188,8 @@ def test_when_a_sweep_is_stopped_no_job_is_left(tmp_path, launcher, number):
             assert process.poll() is None
         os.kill(process.pid, number)
         said = process.stdout.read()
-    if number == signal.SIGINT:
-        assert process.returncode == 130
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
+    if number != signal.SIGKILL:
         assert "never begun seed=1" in said
         assert "\ngo on" in said
     (folder,) = (tmp_path / "outputs" / "cells").iterdir()

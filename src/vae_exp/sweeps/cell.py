@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
+from vae_exp.overrides import OF_SWEEPS
 from vae_exp.runs.folder import fingerprint, read_json
 
 __all__ = ["State", "identity", "is_held", "locked", "read_record", "state_of"]
@@ -22,7 +23,7 @@ __all__ = ["State", "identity", "is_held", "locked", "read_record", "state_of"]
 # Raised with every change of the code that changes the numbers of some run: its cells are then computed again.
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
-FREE = ("expected", "launcher", "logger", "name", "report", "resume", "sweep")
+FREE = ("expected", "logger", "name", "report", "resume", *OF_SWEEPS)
 FREE_OF = {
     "callbacks": ("curves", "pictures", "progress", "speed"),
     "data": ("root",),
@@ -106,12 +107,14 @@ def state_of(folder: Path) -> State:
     """
     record = read_record(folder)
     status = record.get("status", "new")
-    if status in ("finished", "pruned"):
-        return State(status)
-    if is_held(folder):
-        return State.RUNNING
+    if status == "finished":
+        return State.FINISHED
     if status == "failed" and record.get("cause") != "machine":
         return State.FAILED
+    if is_held(folder):
+        return State.RUNNING
+    if status == "pruned":
+        return State.PRUNED
     return State.NEW if status == "new" else State.CUT_OFF
 
 

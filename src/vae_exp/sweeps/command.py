@@ -42,6 +42,7 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     sweep = Sweep(
         planner.folder,
         Path(options.cells),
+        grid={word.get_key_element(): (word.input_line or "").partition("=")[2] for word in several},
         retry=options.retry,
         stop_at_first_failure=options.stop_at_first_failure,
     )

@@ -16,12 +16,12 @@ from vae_exp.config import ConfigError
 from vae_exp.runs.folder import load_checkpoint
 from vae_exp.runs.record import note_end
 from vae_exp.sweeps.cell import State, locked, read_record, state_of
+from vae_exp.sweeps.sweep import LIFELINE
 from vae_exp.training.job import train
 
-__all__ = ["LIFELINE", "job_process", "run_job"]
+__all__ = ["job_process", "run_job"]
 
-LIFELINE = "VAE_EXP_LIFELINE"  # the number of an open pipe whose other end the sweep holds
-KEPT = ("config.yaml", "run.json", "train.log", "lock", "lease", "trial.json")  # when a run begins anew
+KEPT = ("config.yaml", "run.json", "train.log", "lock", "lease")  # when a run begins anew
 
 log = logging.getLogger("vae_exp")
 
@@ -52,7 +52,7 @@ def job_process(folder: Path) -> int:
 
 
 def run_job(folder: Path) -> None:
-    """Trains the run of a folder to its end, unless it is finished; what was cut off goes on from its last checkpoint.
+    """Trains the run of a folder to its end, unless it has one; what was cut off goes on from its last checkpoint.
 
     Only one process does so at a time, the others wait for it.
 
@@ -63,7 +63,7 @@ def run_job(folder: Path) -> None:
         raise ConfigError(f"--job {folder}: it has no config.yaml. A sweep writes it: python -m vae_exp -m ...")
     with locked(folder), _log_in(folder):
         before = read_record(folder)
-        if state_of(folder) is State.FINISHED:
+        if state_of(folder) in (State.FINISHED, State.FAILED):  # by another sweep, while this one waited for the lock
             return
         cfg = _config(folder)
         cfg.resume = str(folder.resolve()) if _can_go_on(folder) else None
@@ -86,7 +86,7 @@ def _config(folder: Path) -> DictConfig:
 
 def _can_go_on(folder: Path) -> bool:
     last = folder / "checkpoints" / "last.ckpt"
-    if not last.exists() or read_record(folder).get("cause") in ("config", "numbers"):
+    if not last.exists() or read_record(folder).get("status") == "new":
         return False
     try:
         load_checkpoint(last)

@@ -19,12 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vae_exp.cli import explain
 from vae_exp.config import ConfigError
-from vae_exp.overrides import check_overrides
+from vae_exp.overrides import OF_SWEEPS, check_overrides, choices
 from vae_exp.sweeps.cell import identity
 
 __all__ = ["Job", "Planner", "grid_of", "words_of"]
 
-OF_SWEEP = ("sweep", "launcher")  # groups of the sweep, not of a run
 # What takes longer than to train a small model, and is left out unless the command asks for it.
 SLOW = ("pictures", "curves")
 
@@ -69,10 +68,9 @@ def grid_of(words: list[str], ready: dict[str, Any] | None = None) -> tuple[list
     typed = parser.parse_overrides(words)
     keys = [word.get_key_element() for word in typed]
     typed += parser.parse_overrides([f"{key}={values}" for key, values in (ready or {}).items() if key not in keys])
-    typed = [word for word in typed if word.key_or_group.partition(".")[0] not in OF_SWEEP]
-    return [word for word in typed if not word.is_sweep_override()], [
-        word for word in typed if word.is_sweep_override()
-    ]
+    typed = [word for word in typed if word.key_or_group.partition(".")[0] not in OF_SWEEPS]
+    several = [word for word in typed if word.is_sweep_override()]
+    return [word for word in typed if not word.is_sweep_override()], several
 
 
 def words_of(several: list[Override]) -> list[dict[str, str]]:
@@ -129,8 +127,7 @@ class Planner:
             cfg.report = False
         resolved = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(resolved, dict)
-        job.cfg = {str(key): value for key, value in resolved.items() if key not in OF_SWEEP}
+        job.cfg = {str(key): value for key, value in resolved.items() if key not in OF_SWEEPS}
         job.cfg["data"]["root"] = str(Path(job.cfg["data"]["root"]).resolve())
-        job.choices = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
-        job.choices = {group: name for group, name in job.choices.items() if group not in OF_SWEEP}
+        job.choices = choices(hydra)
         job.cell = identity(job.cfg)

@@ -17,7 +17,9 @@ from vae_exp.runs.folder import read_json, write_json
 from vae_exp.sweeps.cell import State, locked, read_record, state_of
 from vae_exp.sweeps.plan import Job
 
-__all__ = ["Launcher", "Sweep", "read_sweep"]
+__all__ = ["LIFELINE", "Launcher", "Sweep", "read_sweep"]
+
+LIFELINE = "VAE_EXP_LIFELINE"  # for a job: the number of an open pipe whose other end the sweep holds
 
 log = logging.getLogger("vae_exp")
 
@@ -44,12 +46,15 @@ class Sweep:
     Arguments:
         folder: Of the sweep: `sweep.json`, and a link to the run of each job.
         cells: The folder of the runs, which sweeps share.
+        grid: What is varied, by key, as it was typed.
         retry: Whether to train again what failed for its config or its numbers.
         stop_at_first_failure: Whether to begin no further job after one has failed.
     """
 
-    def __init__(self, folder: Path, cells: Path, retry: bool, stop_at_first_failure: bool) -> None:
-        self.folder, self.cells = folder, cells
+    def __init__(
+        self, folder: Path, cells: Path, grid: dict[str, str], retry: bool, stop_at_first_failure: bool
+    ) -> None:
+        self.folder, self.cells, self.grid = folder, cells, grid
         self.retry, self.stop_at_first_failure = retry, stop_at_first_failure
         self.jobs: list[Job] = []
         self.front: list[int] = []  # numbers of the jobs that a search found best
@@ -123,13 +128,11 @@ class Sweep:
         with locked(folder, wait=False) as is_mine:
             if is_mine:  # else another sweep has written the same config
                 OmegaConf.save(OmegaConf.create(job.cfg), folder / "config.yaml")
-                about = {
-                    "choices": job.choices,
-                    "overrides": job.overrides,
-                    "sweep": self.folder.name,
-                    "cell": job.cell,
-                }
-                write_json(folder / "run.json", {"status": "new", **read_record(folder), **about})
+                record = {"status": "new", **read_record(folder)}
+                if self.state(job) is State.FAILED:  # asked to be tried again, from the beginning
+                    record |= {"status": "new", "cause": None, "error": None}
+                about = {"choices": job.choices, "overrides": job.overrides, "cell": job.cell}
+                write_json(folder / "run.json", record | about | {"sweep": self.folder.name})
         self._link(job)
         log.info("job %d: %s", job.num, job.title)
         return launcher.submit(folder)
@@ -165,6 +168,7 @@ class Sweep:
                 self._entries[job.num] = self._entry(job)
         content = {
             "command": sys.argv,
+            "grid": self.grid,
             "front": self.front,
             "jobs": [self._entries[job.num] for job in self.jobs],
         }
@@ -198,9 +202,7 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     """
     content = read_json(folder / "sweep.json")
     if not content:
-        raise ConfigError(
-            f"{folder} is not the folder of a sweep: it has no sweep.json. Sweeps are under outputs/sweeps/"
-        )
+        raise ConfigError(f"{folder} has no sweep.json: it is no folder of a sweep. Sweeps are under outputs/sweeps/")
     for job in content["jobs"]:
         job |= _outcome(Path(job["folder"]) if job["folder"] else None, "" if job["folder"] else job["error"])
     return content

@@ -49,7 +49,7 @@ def lines(sweep: dict[str, Any], folder: Path) -> Iterator[str]:
     if any(state not in (State.FINISHED, State.FAILED, State.PRUNED) for state in counts):
         yield f"go on           {again}"
     elif counts[State.FAILED]:
-        yield f"try failed ones again   {again} sweep.retry=true"
+        yield f"try again       {again} sweep.retry=true"
     if finished:
         yield f"compare         {shlex.join(_program(sweep['command']))} compare {override('run', folder)}"
 

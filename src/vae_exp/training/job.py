@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae_exp.callbacks import Checkpoint, Ending
 from vae_exp.config import ConfigError
@@ -21,7 +21,7 @@ from vae_exp.data import Images
 from vae_exp.ledger import NonFiniteError
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
-from vae_exp.overrides import override
+from vae_exp.overrides import OF_SWEEPS, choices, override
 from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
@@ -31,6 +31,7 @@ from vae_exp.runs.folder import checkpoint, load_checkpoint, load_weights, resum
 from vae_exp.runs.record import Record
 from vae_exp.runs.trained import of_training
 from vae_exp.training.processes import processes_of_one_run
+from vae_exp.training.signals import signals_between_steps
 from vae_exp.training.summary import summarise
 from vae_exp.training.trainer import make_trainer
 
@@ -39,7 +40,6 @@ __all__ = ["train", "train_job"]
 # Keys that change no number of an experiment by more than its tolerance; the tolerance covers different seeds.
 UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "trainer.enable_progress_bar", "expected")
 
-OF_SWEEPS = ("launcher", "sweep")  # groups that say nothing of a single run
 
 log = logging.getLogger("vae_exp")
 
@@ -65,9 +65,7 @@ def train_job(cfg: DictConfig) -> None:
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     cfg = OmegaConf.create({key: value for key, value in resolved.items() if key not in OF_SWEEPS})
-    chosen = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
-    choices = {group: name for group, name in chosen.items() if group not in OF_SWEEPS}
-    about = {} if cfg.resume else {"choices": choices, "overrides": words, "sweep": None}
+    about = {} if cfg.resume else {"choices": choices(hydra), "overrides": words, "sweep": None}
     summarise(cfg, folder, train(cfg, folder, about))
 
 
@@ -100,7 +98,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     with known_run(run_dir=str(folder)):
         trainer = make_trainer(cfg, folder)
     if not trainer.is_global_zero:
-        with _reported():
+        with signals_between_steps(trainer), _reported():
             return _fit_and_test(cfg, folder, trainer, model, data, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
@@ -113,7 +111,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        with processes_of_one_run(folder), _reported():
+        with processes_of_one_run(folder), signals_between_steps(trainer), _reported():
             metrics = _fit_and_test(cfg, folder, trainer, model, data, record.run_id)
     except BaseException as caught:
         error = caught
@@ -134,11 +132,9 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Turns the ends that a user can act on into errors that are shown in a few lines."""
+    """Turns what a user can mend into an error that is shown in a few lines."""
     try:
         yield
-    except SIGTERMException as error:
-        raise SystemExit(143) from error  # as a shell reports SIGTERM; Lightning alone would exit with 0
     except (NonFiniteError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from error
 
