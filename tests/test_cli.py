@@ -336,6 +336,7 @@ def test_a_file_of_the_users_own_is_read_in_place_of_ours(form, tmp_path):
     assert "mine/likelihood/laplace.yaml: vae_exp has a file of this name" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_are_subcommands_too(tmp_path):
     version = command("--version", cwd=tmp_path).stdout
     assert version == f"vae_exp {vae_exp.__version__}\n"

@@ -245,6 +245,7 @@ def printed(caplog):
     return tables
 
 
+@pytest.mark.slow
 def test_numbers_of_another_bound_or_of_other_images_stand_in_another_table(run, tmp_path, caplog):
     caplog.set_level("INFO", logger="vae_exp")
     kinds = {

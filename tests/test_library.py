@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import torch
 from helpers.runs import ROOT, SMALL, composed
 from PIL import Image
@@ -16,6 +17,7 @@ SIZES = {"C": 1, "H": 8, "W": 8, "D": 3}
 RUNS = {"vae": ("data.binarize=dynamic", "likelihood=bce"), "cvae": ("data.num_classes=10",)}
 
 
+@pytest.mark.slow
 def test_the_page_is_true(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for model, overrides in RUNS.items():

@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import pytest
+from helpers.cases import slow_but
 from helpers.loggers import Own
 from helpers.runs import PICTURED, SMALL, command, composed, resume, wandb_records
 from hydra import compose, initialize_config_dir
@@ -133,7 +134,7 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", slow_but(["evaluate"], COMMANDS))
 def test_every_command_adds_its_results_to_the_record_in_wandb(run, monkeypatch, name):
     folder, _ = run()
     logged = []

@@ -53,6 +53,7 @@ def test_every_command_is_listed_with_its_number():
             assert said.split(",")[0] == f"{value:.2f}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", run.SECTIONS)
 def test_every_command_can_be_run(name):
     section = run.SECTIONS[name]

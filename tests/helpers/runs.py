@@ -10,12 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import CONF
 from vae_exp.metrics.score import score_runs
+from vae_exp.sweeps.plan import Composer
 from vae_exp.training.job import train
 from vae_exp.what.make import generate_runs
 
@@ -35,10 +38,16 @@ PICTURED = SMALL[:-2]
 
 
 @cache
+def _composer(name: str) -> Composer:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return Composer(GlobalHydra.instance().config_loader(), name)
+
+
+@cache
 def _train(*overrides: str) -> tuple[DictConfig, DictConfig]:
     """Kept, for to compose a config takes longer than to train a small model."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
+    cfg = _composer("train").compose(overrides)
+    cfg.hydra.mode = RunMode.RUN
     HydraConfig.instance().set_config(cfg)
     own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     return cfg, OmegaConf.create(OmegaConf.to_container(own, resolve=True))
@@ -46,8 +55,8 @@ def _train(*overrides: str) -> tuple[DictConfig, DictConfig]:
 
 @cache
 def _on_runs(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return compose(name, overrides=["run=''", "accelerator=cpu", "progress=false", *overrides])
+    cfg = _composer(name).compose(["run=''", "accelerator=cpu", "progress=false", *overrides])
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
 
 
 def composed(*overrides: str) -> DictConfig:

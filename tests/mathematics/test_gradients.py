@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from helpers.cases import slow_but
 from helpers.linear import Affine, Flat, Given, GivenEach, exact_terms, make, make_at
 from torch import nn
 from zuko.flows import MAF
@@ -152,7 +153,7 @@ BOUNDS = {
 
 @points
 @pytest.mark.parametrize("estimator", ["pathwise", "dreg"])
-@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("bound", slow_but(["iwae", "ciwae"], BOUNDS))
 def test_pathwise_and_dreg_have_the_exact_gradient_as_their_mean(point, bound, estimator):
     objective, beta = BOUNDS[bound]
     model, x = make_at(*POINTS[point])

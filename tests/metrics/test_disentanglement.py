@@ -278,6 +278,7 @@ class Point(Sampled):
         return self.z
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", slow_but(["test"], ["train", "test"]))
 def test_factors_are_those_of_the_images(tmp_path, split):
     """Codes made from the pictures: centres of mass, which x and y set, area, and a latent that is mostly noise."""

@@ -93,10 +93,13 @@ def test_surgery_in_one_dimension_is_that_of_the_mixture_by_quadrature():
     assert numbers["aggregate_images"] == 5
 
 
+POSTERIORS = [DiagonalNormal(F, 2), FullNormal(F, 2), Laplace(F, 2), Flow(F, 2, hidden=[5]), BottomUp(F, 1, [1], [5])]
+
+
 @pytest.mark.parametrize("prior", [StandardNormal, Mixture])
 @pytest.mark.parametrize(
     "posterior",
-    [DiagonalNormal(F, 2), FullNormal(F, 2), Laplace(F, 2), Flow(F, 2, hidden=[5]), BottomUp(F, 1, [1], [5])],
+    slow_but(POSTERIORS[:2], POSTERIORS),
     ids=lambda part: type(part).__name__,
 )
 def test_surgery_in_two_dimensions_is_that_of_the_mixture_by_quadrature(posterior, prior):
@@ -392,6 +395,7 @@ def test_an_autoencoder_is_refused(tmp_path):
         latents(untrained(tmp_path, "model=ae"), **OPTIONS)
 
 
+@pytest.mark.slow
 def test_evaluate_writes_them_and_the_picture(run):
     folder, metrics = run()
     numbers = evaluated(folder, "metrics=[latents,train_gap,elbo]", "num_samples=20")

@@ -252,6 +252,7 @@ def test_in_evaluation_labels_enter_the_error_alone(objective):
     assert not torch.equal(one.extras["error"], other.extras["error"])
 
 
+@pytest.mark.slow
 def test_a_run_logs_the_error_is_evaluated_and_resumed(run):
     whole, metrics = run(*FEW, "trainer.max_epochs=4", folder="whole", small=PICTURED)
     assert 0 <= metrics["val/error"] <= 1

@@ -1,9 +1,11 @@
 """The plan of a sweep: which jobs a command line means, and that each has the config that it would have alone."""
 
 import pytest
+from helpers.cases import slow_but
 from helpers.runs import SMALL, composed
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -41,7 +43,10 @@ def test_every_combination_is_a_job_the_last_varying_fastest():
 def test_each_job_has_the_config_that_it_would_have_alone(words):
     """Although the config files are read once for all jobs that choose the same options."""
     for job in jobs(*SMALL, *words):
-        alone = OmegaConf.to_container(composed(*SMALL, *(word for word in job.overrides if word not in SMALL)))
+        with initialize_config_dir(CONF, version_base="1.3"):
+            cfg = compose("train", overrides=job.overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        alone = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True)
         for cfg in (alone, job.cfg):
             for free in ("launcher", "sweep", "logger", "report"):
                 cfg.pop(free, None)
@@ -65,7 +70,7 @@ def test_a_ready_grid_gives_way_to_the_command_line():
     assert all(job.cfg["seed"] == 7 for job in made)
 
 
-@pytest.mark.parametrize("name", [name for name in options("sweep") if name != "optuna"])
+@pytest.mark.parametrize("name", slow_but(["grid", "seeds"], [name for name in options("sweep") if name != "optuna"]))
 def test_every_ready_sweep_is_one_of_configs_that_fit(name):
     """Each says in its grid what it varies."""
     ready = OmegaConf.to_container(composed(*SMALL, f"sweep={name}").sweep.grid)

@@ -383,6 +383,7 @@ def test_files_go_in_and_come_out_at_their_size(folder, tmp_path):
         assert min(written.size) > 200
 
 
+@pytest.mark.slow
 def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, tmp_path, drawn):
     run, (a, b) = folder("vae"), (tmp_path / "a.png", tmp_path / "b.png")
     x = torch.stack([picture(a, seed=1), picture(b, seed=2)])[:, None]

@@ -1,5 +1,6 @@
 """The plan of a sweep: from the words of a command line to jobs, each with its config and its cell."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +23,7 @@ from vae_exp.config import ConfigError
 from vae_exp.overrides import OF_SWEEPS, check_overrides, choices
 from vae_exp.sweeps.cell import identity
 
-__all__ = ["Job", "Planner", "grid_of", "words_of"]
+__all__ = ["Composer", "Job", "Planner", "grid_of", "words_of"]
 
 # What takes longer than to train a small model, and is left out unless the command asks for it.
 SLOW = ("pictures", "curves")
@@ -80,8 +81,34 @@ def words_of(several: list[Override]) -> list[dict[str, str]]:
     return [dict(zip(keys, point, strict=True)) for point in product(*values)]
 
 
+class Composer:
+    """Composes configs as Hydra does. Files are read once for all command lines that choose the same options.
+
+    Arguments:
+        loader: Hydra's.
+        config_name: Of the file that composes the others.
+        words: That hold for every config, such as Hydra's own.
+    """
+
+    def __init__(self, loader: ConfigLoader, config_name: str, words: Sequence[str] = ()) -> None:
+        self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        self._read = cache(lambda *groups: loader.load_configuration(config_name, [*words, *groups], RunMode.RUN))
+
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        """The config of a command line, unresolved, with the node `hydra`."""
+        overrides = OverridesParser.create().parse_overrides(list(words))
+        groups = [
+            word for word in overrides if self._is_group(word.key_or_group) and not isinstance(word.value(), dict)
+        ]
+        cfg = deepcopy(self._read(*(word.input_line for word in groups)))
+        # Hydra, too, first reads the files of the chosen options, and then sets values.
+        ConfigLoaderImpl._apply_overrides_to_config([word for word in overrides if word not in groups], cfg)
+        cfg.hydra.overrides.task = list(words)
+        return cfg
+
+
 class Planner:
-    """Makes jobs. To compose a config takes 0.2 s, so it is done once for all jobs that choose the same options.
+    """Makes jobs.
 
     Arguments:
         loader: Hydra's.
@@ -93,8 +120,7 @@ class Planner:
         HydraConfig.instance().set_config(config)  # what names the folder of the sweep asks for it
         self.folder = Path(config.hydra.sweep.dir)  # of the sweep; its name depends on HydraConfig, which each job sets
         self.fixed = fixed
-        self._composed = cache(lambda *words: loader.load_sweep_config(config, list(words)))
-        self._is_group = cache(lambda key: bool(loader.get_group_options(key)))
+        self._composer = Composer(loader, config.hydra.job.config_name, list(config.hydra.overrides.hydra))
 
     def job(self, num: int, varied: dict[str, str]) -> Job:
         """The job with the words of `varied`; a wrong config is written into the job."""
@@ -107,19 +133,15 @@ class Planner:
         return job
 
     def _compose(self, job: Job) -> None:
-        overrides = OverridesParser.create().parse_overrides(job.overrides)
-        groups = [word for word in overrides if self._is_group(word.key_or_group)]
-        cfg = deepcopy(self._composed(*(word.input_line for word in groups)))
-        ConfigLoaderImpl._apply_overrides_to_config([word for word in overrides if word not in groups], cfg)
+        cfg = self._composer.compose(job.overrides)
         cfg.hydra.mode, cfg.hydra.sweep.dir = RunMode.MULTIRUN, str(self.folder)
-        cfg.hydra.overrides.task = job.overrides
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             hydra = cfg.pop("hydra")
         check_overrides(cfg, "train")
         if cfg.resume:
             raise ConfigError("resume continues one run: leave out -m. A sweep goes on by itself when it is run again")
-        keys = [word.key_or_group for word in overrides]
+        keys = [word.lstrip("+~").partition("=")[0] for word in job.overrides]
         for name in SLOW:
             if name in cfg.callbacks and not any(key.startswith(f"callbacks.{name}") for key in keys):
                 cfg.callbacks[name] = None
