@@ -25,6 +25,14 @@ def pytest_configure(config: pytest.Config) -> None:
     register_resolvers()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What trains whole runs is slow, but for the tests of training itself."""
+    for item in items:
+        if "run" in item.fixturenames and item.path.name != "test_job.py":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where everything is there (CI), a test that is skipped is a test that is lost."""

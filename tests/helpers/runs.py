@@ -47,7 +47,7 @@ def _composer(name: str) -> Composer:
 def _train(*overrides: str) -> tuple[DictConfig, DictConfig]:
     """Kept, for to compose a config takes longer than to train a small model."""
     cfg = _composer("train").compose(overrides)
-    cfg.hydra.mode = RunMode.RUN
+    cfg.hydra.mode = cfg.hydra.mode or RunMode.RUN
     HydraConfig.instance().set_config(cfg)
     own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
     return cfg, OmegaConf.create(OmegaConf.to_container(own, resolve=True))

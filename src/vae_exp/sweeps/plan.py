@@ -97,14 +97,16 @@ class Composer:
     def compose(self, words: Sequence[str]) -> DictConfig:
         """The config of a command line, unresolved, with the node `hydra`."""
         overrides = OverridesParser.create().parse_overrides(list(words))
-        groups = [
-            word for word in overrides if self._is_group(word.key_or_group) and not isinstance(word.value(), dict)
-        ]
-        cfg = deepcopy(self._read(*(word.input_line for word in groups)))
         # Hydra, too, first reads the files of the chosen options, and then sets values.
-        ConfigLoaderImpl._apply_overrides_to_config([word for word in overrides if word not in groups], cfg)
-        cfg.hydra.overrides.task = list(words)
+        chosen = [word for word in overrides if word.is_hydra_override() or self._chooses(word)]
+        cfg = deepcopy(self._read(*(word.input_line for word in chosen)))
+        ConfigLoaderImpl._apply_overrides_to_config([word for word in overrides if word not in chosen], cfg)
+        cfg.hydra.overrides.task = [word.input_line for word in overrides if not word.is_hydra_override()]
         return cfg
+
+    def _chooses(self, word: Override) -> bool:
+        """Whether a word chooses an option of a group."""
+        return self._is_group(word.key_or_group) and not isinstance(word.value(), dict)
 
 
 class Planner:
