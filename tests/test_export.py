@@ -58,6 +58,7 @@ def close(given, expected):
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", slow_but(ALL[:1], ALL), ids=" ".join)
 def test_the_files_give_what_the_model_gives(tmp_path, overrides):
     run = trained(tmp_path, *overrides)
@@ -85,6 +86,7 @@ def test_the_files_give_what_the_model_gives(tmp_path, overrides):
             close(ran(out / "classifier.onnx", x)["log_qy"], model.classify(x))
 
 
+@pytest.mark.slow
 def test_weights_and_words(tmp_path):
     run = trained(tmp_path, "model=cvae", "likelihood=gaussian")
     about = export(run)

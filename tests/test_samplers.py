@@ -81,6 +81,7 @@ def test_small_classes_get_fewer_components_and_empty_ones_are_refused():
         fit_mixture(z, nn.functional.one_hot(y, 3).float(), Nobody())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", slow_but([1], [1, 2]))
 def test_a_flow_learns_a_density(dims, monkeypatch):
     monkeypatch.setattr(samplers, "STEPS", 250)

@@ -22,6 +22,7 @@ def outputs(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_compares_what_a_pattern_names(outputs, no_torch):
     done = command("compare", "outputs/**", "by=model", "out=new/paper", cwd=outputs, PYTHONPATH=no_torch)
     assert done.returncode == 0, done.stderr

@@ -65,6 +65,7 @@ def test_the_estimate_averages_to_p_of_x_and_its_log_lies_just_below(chains, tem
     assert alone.mean() < -0.1
 
 
+@pytest.mark.slow
 def test_the_bidirectional_bounds_enclose_log_p_of_what_was_simulated():
     """All chains backwards start from the one z that x was made of."""
     model = make(Flat(4, 5), Affine(2, 4), ELBO(1))
@@ -125,6 +126,7 @@ def test_step_sizes_are_found_image_by_image():
 # --- Runs ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_of_which_log_p_is_known(tmp_path):
     """A linear decoder and normal noise, trained a little: the numbers of its metric against the closed form."""
     data = ("data=linear_gaussian", "data.image_shape=[1,2,2]", "data.train_size=200", "data.source.val_size=20")

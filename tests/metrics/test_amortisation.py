@@ -75,6 +75,7 @@ def test_refinement_reaches_the_best_posterior_of_the_family(family):
     torch.testing.assert_close(q.mean, true.mean, atol=0.02, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["full", "diagonal"])
 def test_gaps_are_those_of_the_closed_form(family):
     """The elbo is log p(x) - KL(q || p(z | x)): one gap is the KL of the encoder less the best, the other the best."""

@@ -332,6 +332,7 @@ CODES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "kind"), slow_but([CODES[0], CODES[-1]], CODES))
 def test_every_kind_of_code_is_scored(tmp_path, chosen, kind, monkeypatch):
     monkeypatch.setattr(d, "VOTES", 20)

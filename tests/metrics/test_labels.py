@@ -76,6 +76,7 @@ def test_bayes_rule_is_exact_where_the_posterior_is(tmp_path):
         assert numbers[f"{name}_se_draws"] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_bayes_rule_with_a_wrong_posterior_is_within_its_errors(tmp_path):
     trained, log_px, y, log_joint = conditional(tmp_path, 20, shift=0.1, scale=1.2)
     exact = {"nll_marginal": -logsumexp(log_joint, axis=1).mean(), "nll_given_label": -log_px[np.arange(20), y].mean()}

@@ -369,6 +369,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", slow_but(["laplace", "flow", "cvae mixture", "m2"], CASES))
 def test_latents_of_every_model(case, tmp_path, monkeypatch):
     overrides, refused = CASES[case]

@@ -134,6 +134,7 @@ def test_training_ends_with_a_page_of_its_run(run, caplog, model):
         assert "No samples : an autoencoder has no density over its codes" in page.text
 
 
+@pytest.mark.slow
 def test_a_page_is_the_same_each_time(done):
     folder, _ = done
     reported(folder)

@@ -37,6 +37,7 @@ def test_every_combination_is_a_job_the_last_varying_fastest():
     assert not {"launcher", "sweep"} & (made[0].cfg.keys() | made[0].choices.keys())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [("seed=1,2", "model=cvae,vae"), ("optimizer=sgd,adam",), ("+schedule@optimizer.lr=linear,constant",)]
 )

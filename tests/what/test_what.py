@@ -174,6 +174,7 @@ def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(fol
     assert drawn["heads"] == ["-3 std", "-1.5 std", "mean", "+1.5 std", "+3 std"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["full_normal", "hvae", "ae", "flow", "mixture"])
 def test_traversal_without_a_kl_of_each_latent_is_in_the_order_of_the_variance(folder, drawn, name):
     numbers = generated(folder(name), "traversal")
@@ -261,6 +262,7 @@ def test_manifold_of_a_conditional_flow_is_told_the_label(folder, drawn):
     assert "y = 2" in drawn["title"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cvae", "cvae_mixture", "cvae_vamp", "m2"])
 def test_classes_are_rows_of_the_same_noise(folder, drawn, name):
     model, *_ = of(folder(name))
@@ -310,6 +312,7 @@ def test_edit_of_a_conditional_model_keeps_z_and_changes_the_label(folder, drawn
         torch.testing.assert_close(drawn["images"][5 * row : 5 * row + 5], torch.cat([chosen[row : row + 1], every]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vae", "full_normal", "laplace", "cvae", "hvae", "bernoulli"])
 def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
     model, x, y = of(folder(name))
