@@ -325,7 +325,14 @@ def test_what_is_printed_can_be_pasted(text):
     assert parsed.value() == text
 
 
-@pytest.mark.parametrize("form", [["--config-dir", "mine"], ["-cd", "mine"], ["--config-dir=mine"]])
+@pytest.mark.parametrize(
+    "form",
+    [
+        ["--config-dir", "mine"],
+        pytest.param(["-cd", "mine"], marks=pytest.mark.slow),
+        pytest.param(["--config-dir=mine"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_of_the_users_own_is_read_in_place_of_ours(form, tmp_path):
     (tmp_path / "mine" / "likelihood").mkdir(parents=True)
     (tmp_path / "mine" / "likelihood" / "laplace.yaml").write_text("_target_: my_parts.Mine\n")

@@ -175,6 +175,7 @@ def test_grey_and_colour_images_have_a_learned_scale_and_a_mean_where_pixels_are
     assert mean.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["gaussian", "gaussian_shared", "sigma_vae"])
 def test_real_numbers_have_a_mean_anywhere(likelihood):
     model, _ = build(composed("data=linear_gaussian", f"likelihood={likelihood}"))

@@ -107,6 +107,7 @@ def test_weights_and_words(tmp_path):
         assert "vae_exp.likelihoods.Gaussian" in file.metadata()["config"]
 
 
+@pytest.mark.slow
 def test_a_posterior_without_a_mean_leaves_the_encoder_out(tmp_path):
     about = export(trained(tmp_path, "posterior=flow"))
     assert set(about["files"]) == {"decoder"}

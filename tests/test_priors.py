@@ -299,6 +299,7 @@ def test_two_modes_are_worth_the_closed_form_gain_over_the_standard_normal(make)
 FLOWS = {"flow": MAF, "docs/extending.md": NSF}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 def test_flows_are_densities_with_the_moments_of_their_samples(flow):
     prior = flow(2, transforms=3, hidden_features=[16]).double()

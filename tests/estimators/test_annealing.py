@@ -106,6 +106,7 @@ def test_the_schedule_is_a_sigmoid():
     assert steps[250] / steps[0] == pytest.approx(0.25 / (1 / (1 + 54.598) * (1 - 1 / 55.598)), rel=0.02)
 
 
+@pytest.mark.slow
 def test_step_sizes_are_found_image_by_image():
     """Posteriors 0.01 and 1 wide: at the end their step sizes differ as much, at the start they do not."""
     scale = torch.tensor([0.01, 1.0])

@@ -24,6 +24,7 @@ def stated(*overrides):
     return composed(*overrides, "logger=wandb").logger.wandb
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_what_was_typed_and_its_seed():
     assert stated().name == "vae_mnist seed=0"
     assert stated("model=beta_vae", "objective.beta=4", "seed=3").name == "beta_vae_mnist beta=4 seed=3"

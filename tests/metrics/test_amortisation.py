@@ -176,6 +176,7 @@ def test_what_has_no_meaning_is_refused(overrides, reason, tmp_path):
         amortisation(untrained(tmp_path, *overrides), **SHORT)
 
 
+@pytest.mark.slow
 def test_a_refinement_that_blows_up_is_no_number():
     with pytest.raises(NoMeaningError, match="no finite elbo"):
         amortisation(wrong("full")[0], **OPTIONS | {"lr": 1e6})

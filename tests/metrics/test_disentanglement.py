@@ -101,6 +101,7 @@ def test_two_factors_left_out_count_as_chance_makes_them():
     assert found["beta_vae_score"] == pytest.approx(0.75, abs=5 * SE)
 
 
+@pytest.mark.slow
 def test_noise_scores_what_chance_gives():
     num, sizes = 1000, np.array([3, 8, 8, 8])
     rng = np.random.default_rng(0)

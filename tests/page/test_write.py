@@ -147,6 +147,7 @@ def test_no_page_is_written_where_none_is_wanted(run):
     assert not (run("trainer.max_epochs=1")[0] / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_an_evaluation_stands_on_the_page_with_its_errors(done):
     folder, _ = done
     numbers = evaluated(folder, "num_samples=10")
@@ -233,6 +234,7 @@ def test_a_finished_training_does_not_fail_for_its_page(run, monkeypatch, caplog
     assert "no report: RuntimeError: no space left" in caplog.text
 
 
+@pytest.mark.slow
 def test_several_runs_have_a_page_each(done, tmp_path):
     shutil.copytree(done[0], tmp_path / "other")
     assert list(report_runs(composed_on(tmp_path / "*", "report"))) == [tmp_path / "other", tmp_path / "run"]

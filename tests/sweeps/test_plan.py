@@ -23,6 +23,7 @@ def jobs(*words, ready=None):
         return [planner.job(num, varied) for num, varied in enumerate(words_of(several))]
 
 
+@pytest.mark.slow
 def test_every_combination_is_a_job_the_last_varying_fastest():
     made = jobs(*SMALL, "model=vae,cvae", "seed=range(0,2)", "launcher.jobs=3", "sweep.name=a")
     assert [job.title for job in made] == [

@@ -60,6 +60,7 @@ def agree(each, expected, largest_error, bias=0.0):
     assert ((each.mean(0) - expected).abs() < 4.5 * error + bias).all()
 
 
+@pytest.mark.slow
 def test_chains_with_acceptance_tend_to_the_conditional_however_wrong_the_posterior(linear):
     model, x, mean, log_p, _ = linear
     missing = missing_of(model, x, 20)
@@ -89,6 +90,7 @@ def test_importance_resampling_agrees_with_the_conditional(linear):
     assert known.variance.mean().sqrt() == pytest.approx(float(known.log_px.std()), rel=0.5)
 
 
+@pytest.mark.slow
 def test_the_drawn_filling_is_drawn_by_its_weight(linear):
     """Its spread is that of E[x | z] under p(z | x_known): W V W^T with V the posterior's covariance."""
     model, x, *_ = linear

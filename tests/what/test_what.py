@@ -189,6 +189,7 @@ def test_traversal_without_a_kl_of_each_latent_is_in_the_order_of_the_variance(f
     assert numbers["variance"] == pytest.approx(variance[numbers["latents"]].tolist(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_traversal_sets_bits_and_categories(folder, drawn):
     model, x, _ = of(folder("bernoulli"))
     numbers = generated(folder("bernoulli"), "traversal")
