@@ -25,7 +25,7 @@ LAYERS = [
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "parts", "distributions", "layers", "precision", "supports"},
+    {"config", "files", "parts", "distributions", "layers", "precision", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

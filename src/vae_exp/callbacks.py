@@ -16,6 +16,7 @@ from torch import Tensor
 from vae_exp import charts
 from vae_exp.config import NoMeaningError
 from vae_exp.draws import Draw
+from vae_exp.files import written
 from vae_exp.ledger import Mean, NonFiniteError
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
@@ -124,7 +125,7 @@ class Latents(Callback):
         step = trainer.global_step - 1
         self._rows.append([trainer.current_epoch, step, *(round(kl, 6) for kl in kl_per_dim.tolist())])
         if trainer.is_global_zero:
-            with (Path(trainer.default_root_dir) / "kl_per_dim.csv").open("w", newline="") as file:
+            with written(Path(trainer.default_root_dir) / "kl_per_dim.csv", newline="") as file:
                 writer = csv.writer(file)
                 writer.writerow(["epoch", "step", *(f"z{d}" for d in range(len(kl_per_dim)))])
                 writer.writerows(self._rows)

@@ -7,6 +7,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from vae_exp.files import written
+
 __all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "read_csv", "save", "save_twice", "scores", "svg"]
 
 DPI = 150
@@ -42,8 +44,8 @@ def save(draw: Callable[[], Any], path: Path, origin: str) -> Path:
     """Writes the figure that `draw` makes as a PNG file, on white; the file itself says who made it, in `Source`."""
     from matplotlib import rc_context
 
-    with rc_context(day()):
-        draw().savefig(path, dpi=DPI, facecolor="white", metadata={"Source": origin})
+    with rc_context(day()), written(path, "wb") as file:
+        draw().savefig(file, format="png", dpi=DPI, facecolor="white", metadata={"Source": origin})
     return path
 
 
@@ -57,11 +59,13 @@ def save_twice(draw: Callable[[], Any], path: Path, origin: str) -> list[Path]:
     """
     from matplotlib import rc_context
 
-    files = [path.with_name(f"{path.name}.{kind}") for kind in ("png", "svg")]
+    kinds = {"png": {}, "svg": {"Date": None}}
+    files = [path.with_name(f"{path.name}.{kind}") for kind in kinds]
     with rc_context({**day(), "svg.hashsalt": path.name}):
         figure = draw()
-        for file, metadata in zip(files, ({}, {"Date": None}), strict=True):
-            figure.savefig(file, dpi=DPI, facecolor="white", metadata={"Source": origin, **metadata})
+        for to, (kind, metadata) in zip(files, kinds.items(), strict=True):
+            with written(to, "wb") as file:
+                figure.savefig(file, format=kind, dpi=DPI, facecolor="white", metadata={"Source": origin, **metadata})
             figure.set_layout_engine("none")  # what the first file has settled
     return files
 

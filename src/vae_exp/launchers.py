@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vae_exp.config import ConfigError
+from vae_exp.files import appended
 from vae_exp.sweeps.sweep import LIFELINE
 
 __all__ = ["Processes", "Ray", "Serial", "Slurm"]
@@ -55,7 +56,7 @@ class Serial:
                 raise
             raise KeyboardInterrupt from error
         except Exception:  # a fault of the code: the others go on
-            with (folder / "train.log").open("a") as file:
+            with appended(folder / "train.log") as file:
                 traceback.print_exc(file=file)
         finally:
             signal.signal(signal.SIGTERM, ends)
@@ -106,7 +107,7 @@ class Processes:
         environ = {"OMP_NUM_THREADS": str(threads), **os.environ, LIFELINE: str(self._lifeline)}
         if gpu:
             environ["CUDA_VISIBLE_DEVICES"] = gpu
-        with (folder / "train.log").open("ab") as file:
+        with appended(folder / "train.log", "ab") as file:
             subprocess.run(  # noqa: S603
                 [sys.executable, "-m", "vae_exp", "--job", str(folder.resolve())],
                 env=environ,
@@ -235,7 +236,7 @@ class Ray:
 
 def run_apart(folder: Path) -> None:
     """Trains the run of a folder in a process of its own; how it ended stands in the folder."""
-    with (folder / "train.log").open("ab") as file:
+    with appended(folder / "train.log", "ab") as file:
         line = [sys.executable, "-m", "vae_exp", "--job", str(folder)]
         subprocess.run(line, stdout=subprocess.DEVNULL, stderr=file, check=False)  # noqa: S603
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vae_exp.files import written
 from vae_exp.precision import on_cpu
 
 __all__ = [
@@ -70,7 +71,8 @@ def grid(
     axes.set_xticks([across * (k + 0.5) for k in range(len(heads))], heads, fontsize=8)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.set_title(title, fontsize=9)
-    figure.savefig(path)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
     return path
 
 
@@ -93,7 +95,8 @@ def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, c
         _show(axes, image[None], 1, pad=0)
         axes.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
     return path
 
 
@@ -116,14 +119,16 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
     axes.set_title(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
     return path
 
 
 def save_image(image: Tensor, path: Path) -> Path:
     """A single image `(C, H, W)` in [0, 1], pixel for pixel; if C is not 1 or 3, its first channels."""
     levels = (_in_colour(image) * 255).round().byte()
-    Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(path)
+    with written(path, "wb") as file:
+        Image.fromarray(levels.permute(1, 2, 0).squeeze(-1).numpy()).save(file, "PNG")
     return path
 
 
@@ -154,5 +159,6 @@ def scatter(
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    figure.savefig(path)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
     return path

@@ -13,6 +13,7 @@ from vae_exp.comparison.page import write_page
 from vae_exp.comparison.read import AXES, TERMS, read_runs
 from vae_exp.comparison.table import as_csv, as_latex, as_markdown, as_text
 from vae_exp.config import ConfigError
+from vae_exp.files import written
 
 __all__ = ["compare_runs"]
 
@@ -46,7 +47,8 @@ def compare_runs(cfg: DictConfig) -> list[Section]:
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     for name, content in (("table.md", as_markdown), ("table.tex", as_latex), ("table.csv", as_csv)):
-        (out / name).write_text(content(found), encoding="utf-8")
+        with written(out / name) as file:
+            file.write(content(found))
     log.info("tables          %s", out / "table.{md,tex,csv}")
     drawn = {group: own for section in found for group in section.groups if (own := curves(group, TERMS))}
     for number, section in enumerate(found, start=1):

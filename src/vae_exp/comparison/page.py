@@ -18,6 +18,7 @@ from vae_exp.comparison.figures import MOST, NAMES, coordinates, of_plane
 from vae_exp.comparison.groups import Group, Section
 from vae_exp.comparison.read import Run, is_stale
 from vae_exp.comparison.table import UNITS, cells, heads
+from vae_exp.files import written
 from vae_exp.page.embedded import data_url
 
 __all__ = ["write_page"]
@@ -63,7 +64,8 @@ def write_page(
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
     )
     path = out / "compare.html"
-    path.write_text(html, encoding="utf-8")
+    with written(path) as file:
+        file.write(html)
     return path
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from vae_exp.files import appended, written
+
 __all__ = ["CSV", "rows_before"]
 
 
@@ -75,7 +77,7 @@ class CSV(Logger):
         new = [key for key in row if key not in self._keys]
         if new:
             self._rewrite(self._read(), [*self._keys, *new])
-        with self.path.open("a", newline="") as file:
+        with appended(self.path, newline="") as file:
             csv.DictWriter(file, self._keys).writerow(row)
 
     def _read(self) -> list[dict[str, str]]:
@@ -87,9 +89,7 @@ class CSV(Logger):
     @rank_zero_only
     def _rewrite(self, rows: list[dict[str, str]], keys: list[str]) -> None:
         self._keys = keys
-        part = self.path.with_suffix(".part")
-        with part.open("w", newline="") as file:
+        with written(self.path, newline="") as file:
             writer = csv.DictWriter(file, keys)
             writer.writeheader()
             writer.writerows(rows)
-        part.replace(self.path)

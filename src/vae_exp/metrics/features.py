@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.encoders import Conv
+from vae_exp.files import written
 from vae_exp.runs.trained import Trained
 
 __all__ = ["Classifier", "Inception", "classifier"]
@@ -114,8 +115,8 @@ def classifier(trained: Trained) -> Classifier:
     else:
         _train(network, whole)
     if path not in found:
-        torch.save(network.state_dict(), path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with written(path, "wb") as file:
+            torch.save(network.state_dict(), file)
     return network.to(trained.data.device).eval().requires_grad_(False)
 
 

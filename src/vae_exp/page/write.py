@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp import charts
+from vae_exp.files import written
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
 from vae_exp.page.pictures import is_stale, pictures, undrawn
@@ -73,9 +74,8 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         duration=_duration(record.get("wall_seconds")),
     )
     path = folder / "report.html"
-    part = path.with_suffix(".part")
-    part.write_text(html, encoding="utf-8")
-    part.replace(path)
+    with written(path) as file:
+        file.write(html)
     return path
 
 

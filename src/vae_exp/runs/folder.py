@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +11,7 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.config import ConfigError
+from vae_exp.files import written
 from vae_exp.overrides import override
 
 if TYPE_CHECKING:
@@ -161,10 +161,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file that is never half written: it is the old one or the new one. nan and infinity become null."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # two sweeps may write at once
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
-    part.write_text(json.dumps(numbers_alone, indent=2) + "\n")
-    part.replace(path)
+    with written(path) as file:
+        file.write(json.dumps(numbers_alone, indent=2) + "\n")
 
 
 def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:

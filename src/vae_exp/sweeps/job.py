@@ -13,6 +13,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError
+from vae_exp.files import LogFile
 from vae_exp.runs.folder import load_checkpoint
 from vae_exp.runs.record import note_end
 from vae_exp.sweeps.cell import State, locked, read_record, state_of
@@ -106,7 +107,7 @@ def _clear(folder: Path) -> None:
 @contextmanager
 def _log_in(folder: Path) -> Iterator[None]:
     """Within it, what is logged is also written to `train.log` of the folder."""
-    handler = logging.FileHandler(folder / "train.log")
+    handler = LogFile(folder / "train.log")
     handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     logging.getLogger().addHandler(handler)
     try:

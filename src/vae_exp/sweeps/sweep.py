@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
+from vae_exp.files import written
 from vae_exp.runs.folder import read_json, write_json
 from vae_exp.sweeps.cell import State, locked, read_record, state_of
 from vae_exp.sweeps.plan import Job
@@ -127,7 +128,8 @@ class Sweep:
         self._began[job.cell] = self._began.get(job.cell, 0) + 1
         with locked(folder, wait=False) as is_mine:
             if is_mine:  # else another sweep has written the same config
-                OmegaConf.save(OmegaConf.create(job.cfg), folder / "config.yaml")
+                with written(folder / "config.yaml") as file:
+                    OmegaConf.save(OmegaConf.create(job.cfg), file)
                 record = {"status": "new", **read_record(folder)}
                 if self.state(job) is State.FAILED:  # asked to be tried again, from the beginning
                     record |= {"status": "new", "cause": None, "error": None}

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from vae_exp.callbacks import Checkpoint, Ending
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
+from vae_exp.files import written
 from vae_exp.ledger import NonFiniteError
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
@@ -105,7 +106,8 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     prepare(data, trainer.world_size)
     folder.mkdir(parents=True, exist_ok=True)
     cfg.data.root = str(Path(cfg.data.root).resolve())
-    OmegaConf.save(cfg, folder / "config.yaml")
+    with written(folder / "config.yaml") as file:
+        OmegaConf.save(cfg, file)
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
     record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data), **(about or {}))
     metrics: dict[str, float] = {}

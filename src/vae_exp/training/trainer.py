@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from vae_exp.config import ConfigError
+from vae_exp.files import written
 from vae_exp.runs.build import make
 from vae_exp.training.loop import Steps
 
@@ -120,9 +121,5 @@ class AtomicIO(TorchCheckpointIO):
         """Writes, flushes to the disk, renames."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with written(path, "wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)

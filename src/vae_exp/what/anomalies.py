@@ -19,6 +19,7 @@ from vae_exp import plots
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
+from vae_exp.files import written
 from vae_exp.models import VAE
 from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.build import bound, data_config, make
@@ -203,8 +204,9 @@ def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None
     for other in others:
         arrays |= {"score_against": other.scores.numpy(), "y_against": other.y.numpy()}
         arrays |= {"image_against": other.numbers.numpy()}
-    np.savez(out / "scores.npz", **arrays)
-    with (out / "scores.csv").open("w", newline="") as file:
+    with written(out / "scores.npz", "wb") as file:
+        np.savez(file, **arrays)
+    with written(out / "scores.csv", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["data", "image", "y", "score"])
         for name, one in sets.items():

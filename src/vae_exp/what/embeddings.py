@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
+from vae_exp.files import written
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
@@ -116,12 +117,13 @@ def _project(
 def _write(out: Path, arrays: dict[str, Any], rows: list[str], names: list[str]) -> None:
     """Writes the files by their names, or the images by their numbers in the split."""
     named = {"name": np.array(names)} if names else {}
-    np.savez_compressed(out / "embeddings.npz", allow_pickle=False, **arrays, **named)
+    with written(out / "embeddings.npz", "wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays, **named)
     columns = {"image": names or rows, "y": arrays["y"].tolist()}
     for kind in ("mean", "scale"):
         for d in range(arrays[kind].shape[1]) if kind in arrays else ():
             columns[f"{kind}_{d}"] = [f"{value:.7g}" for value in arrays[kind][:, d]]
-    with (out / "embeddings.csv").open("w", newline="") as file:
+    with written(out / "embeddings.csv", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))

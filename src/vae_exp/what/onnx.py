@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vae_exp.config import ConfigError
 from vae_exp.distributions import mean_of, variance_of
+from vae_exp.files import written
 from vae_exp.models import VAE
 from vae_exp.runs.build import bound
 from vae_exp.runs.folder import write_json
@@ -118,7 +119,8 @@ def export(trained: Trained) -> dict[str, Any]:
     out.mkdir(exist_ok=True)
     about: dict[str, Any] = {"run": trained.cfg.name, "checkpoint": trained.checkpoint, "model": type(model).__name__}
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    (out / "model.safetensors").write_bytes(save(weights, {**about, "config": OmegaConf.to_yaml(trained.cfg)}))
+    with written(out / "model.safetensors", "wb") as file:
+        file.write(save(weights, {**about, "config": OmegaConf.to_yaml(trained.cfg)}))
     files: dict[str, Any] = {}
     with trained.bar(len(parts), "export", "files") as bar:
         for name, (part, tensors) in parts.items():
@@ -170,6 +172,7 @@ def _write(path: Path, model: VAE, part: Part, inputs: dict[str, Tensor]) -> dic
 
     expected = part(**inputs)
     batch = {0: torch.export.Dim("batch")}
+    path.unlink(missing_ok=True)  # it may be a link, which torch would follow
     try:
         with _quiet():
             torch.onnx.export(
