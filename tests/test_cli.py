@@ -18,11 +18,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 import vae_exp
-from vae_exp.cli import _check_choices
 from vae_exp.config import CONF
 from vae_exp.help import help_page
 from vae_exp.overrides import override
 from vae_exp.training.job import _is_as_expected
+from vae_exp.words import check_choices
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -431,7 +431,7 @@ def test_null_is_no_option_and_no_run(tmp_path, no_torch, word, module, said):
 
 @pytest.mark.parametrize("word", ["model=vae,cvae", "metrics=[elbo],[nll]", "model='3'", "model=glob(*)", "name=null"])
 def test_names_of_options_are_left_to_hydra(word):
-    _check_choices([word, "run=x"], "train")
+    check_choices([word, "run=x"], "train")
 
 
 @pytest.mark.parametrize(
