@@ -481,10 +481,10 @@ def own_metric(folder: Path) -> None:
 
 
 def test_arguments_of_an_agent_of_wandb_are_overrides_and_options_of_hydra_stay():
-    from vae_exp.cli import _of_agent
+    from vae_exp.words import of_agent
 
     typed = ["--latent_dim=4", "--model=cvae", "--optimizer.lr=1e-3", "--data.image_shape=[1,8,8]", "seed=1"]
-    assert _of_agent(typed) == [word.removeprefix("--") for word in typed]
+    assert of_agent(typed) == [word.removeprefix("--") for word in typed]
     options = ["--cfg=job", "--cfg", "job", "--config-dir=mine", "--config-name=x", "--info=all", "--multirun", "-m"]
     options += ["--package=_global_", "--experimental-rerun=x", "--help", "+a=--b=c", "name=--x=1"]
-    assert _of_agent(options) == options
+    assert of_agent(options) == options
