@@ -23,7 +23,8 @@ LAYERS = [
     {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger", "charts", "resolvers"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help", "overrides"},
+    {"chains", "draws", "schedules", "help", "overrides", "saved"},
+    {"records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "files", "parts", "distributions", "layers", "precision", "supports"},
 ]
