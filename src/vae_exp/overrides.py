@@ -48,9 +48,9 @@ def quoted(value: object) -> str:
 
 
 def choices(hydra: HydraConf) -> dict[str, str]:
-    """The chosen option of each group of a run."""
+    """The chosen option of each group of a run, without those that are no part of it: of sweeps and of this machine."""
     chosen = {group: name for group, name in hydra.runtime.choices.items() if name and "/" not in group}
-    return {group: name for group, name in chosen.items() if group not in OF_SWEEPS}
+    return {group: name for group, name in chosen.items() if group not in (*OF_SWEEPS, "local")}
 
 
 def check_overrides(cfg: DictConfig, config_name: str) -> None:
