@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from vae_exp.config import ConfigError
 from vae_exp.files import appended
+from vae_exp.records import whole_or
 from vae_exp.saved import digest, read_config
 from vae_exp.sweeps.sweep import LIFELINE
 
@@ -243,8 +244,9 @@ def run_apart(folder: Path, wrote: str) -> None:
 
 
 def written_in(folder: Path) -> str:
-    """The digest of the config that the sweep wrote into a folder."""
-    return digest(read_config(folder / "config.yaml"))
+    """The digest of the config that the sweep wrote into a folder; empty if there is none, which the job reports."""
+    cfg = whole_or(None, read_config, folder / "config.yaml")
+    return "" if cfg is None else digest(cfg)
 
 
 def visible_gpus() -> list[str]:

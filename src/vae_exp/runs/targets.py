@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from vae_exp.config import ConfigError
 from vae_exp.overrides import OF_SWEEPS, override
 
-__all__ = ["check_links", "check_paths", "check_targets"]
+__all__ = ["check_links", "check_paths", "check_targets", "own_modules"]
 
 META = ("_target_", "_partial_", "_convert_", "_recursive_")
 # Where a class of a saved config is defined.
@@ -42,8 +42,6 @@ def check_targets(cfg: DictConfig, path: Path, allow: str | Sequence[str] | None
     """
     allowed = [allow] if isinstance(allow, str) else list(allow or ())
     for key, node in _nodes(OmegaConf.to_container(cfg), ""):
-        if key.partition(".")[0] in OF_SWEEPS:  # nobody makes them of a saved config
-            continue
         for name in node:
             if str(name).startswith("_") and str(name).endswith("_") and name not in META:
                 raise ConfigError(f"{path}: {key}.{name} is no key of a saved config")
@@ -52,13 +50,24 @@ def check_targets(cfg: DictConfig, path: Path, allow: str | Sequence[str] | None
         target = str(node["_target_"])
         if any(target == name or target.startswith(f"{name}.") for name in allowed):
             continue
-        reason = _objection(target, key)
-        if reason:
-            home = target.rpartition(".")[0] or target
+        if reason := _objection(target, key):
             raise ConfigError(
                 f"{path}: {key}._target_={target} would be run, and {reason}.\n"
-                f"If it is yours, or you would run any code of whoever made this folder, add {override('allow', home)}"
+                f"If it is yours, or you would run any code of whoever made this folder, add "
+                f"{override('allow', _module(target))}"
             )
+
+
+def own_modules(cfg: DictConfig) -> list[str]:
+    """What `allow` has to name for the config of a run."""
+    nodes = [
+        (str(node["_target_"]), key) for key, node in _nodes(OmegaConf.to_container(cfg), "") if "_target_" in node
+    ]
+    return sorted({_module(target) for target, key in nodes if _objection(target, key)})
+
+
+def _module(target: str) -> str:
+    return target.rpartition(".")[0] or target
 
 
 def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
@@ -76,6 +85,8 @@ def _nodes(value: Any, key: str) -> Iterator[tuple[str, dict[Any, Any]]]:
 def _objection(target: str, key: str) -> str:
     """Why a target is not run; empty for a part. Nothing outside `HOMES` is imported."""
     group = key.partition(".")[0].partition("[")[0]
+    if group in OF_SWEEPS:  # nobody makes them of a saved config
+        return ""
     if target in FACTORIES.get(group, ()):
         return ""
     module, _, name = target.rpartition(".")
