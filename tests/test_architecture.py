@@ -21,10 +21,10 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger", "charts", "resolvers"},
+    {"objectives", "ledger", "charts", "resolvers", "words"},
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
-    {"records"},
+    {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "files", "parts", "distributions", "layers", "precision", "supports"},
 ]
