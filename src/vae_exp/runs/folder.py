@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
 from vae_exp.overrides import override
+from vae_exp.records import read_record
+from vae_exp.runs.targets import check_links, check_paths, check_targets
+from vae_exp.saved import read_config
 
 if TYPE_CHECKING:
     from vae_exp.models import VAE
@@ -24,7 +28,6 @@ __all__ = [
     "load_checkpoint",
     "load_config",
     "load_weights",
-    "read_json",
     "resumed_config",
     "run_folders",
     "write_json",
@@ -47,17 +50,16 @@ OF_LOGGERS = {
 
 
 def load_config(folder: str | Path) -> DictConfig:
-    """The resolved config of a run.
+    """The resolved config of a run, which is data: see `vae_exp.runs.saved`.
 
     Raises:
-        ConfigError: If the folder is not a run folder.
+        ConfigError: If the folder is not a run folder, or its config is no config of a run.
     """
     for name in ("config.yaml", "run.json"):
         if not (Path(folder) / name).is_file():
             raise ConfigError(f"{folder} is not a run folder: it has no {name}. Runs are under outputs/")
-    cfg = OmegaConf.load(Path(folder) / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return cfg
+    check_links(Path(folder))
+    return read_config(Path(folder) / "config.yaml")
 
 
 def checkpoint(folder: str | Path, name: str) -> Path:
@@ -116,6 +118,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     for name, node in (saved.get("logger") or {}).items():
         saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
     before = saved.copy()
+    _check_saved(saved, cfg, [word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task])
     epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
     cfg.name = saved.name
     for word in hydra.overrides.task:
@@ -124,7 +127,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
         elif key in FREE_GROUPS:
             saved[key] = cfg[key]
-        elif key == "resume" or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
+        elif key in ("resume", "allow") or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         else:
             raise ConfigError(
@@ -136,7 +139,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
         raise ConfigError(
             f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, set a larger number"
         )
-    status = json.loads((Path(cfg.resume) / "run.json").read_text())["status"]
+    status = read_record(Path(cfg.resume)).get("status")
     if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
         raise ConfigError(
             f"{cfg.resume} has ended, with at most trainer.max_epochs={saved.trainer.max_epochs}: "
@@ -145,25 +148,22 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     return saved
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none.
-
-    Raises:
-        ConfigError: If it is corrupt.
-    """
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is corrupt: {error}") from error
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file that is never half written: it is the old one or the new one. nan and infinity become null."""
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
     with written(path) as file:
         file.write(json.dumps(numbers_alone, indent=2) + "\n")
+
+
+def _check_saved(saved: DictConfig, cfg: DictConfig, keys: list[str]) -> None:
+    """Holds what goes on of a saved config, without the keys that the command line sets, against what it may name."""
+    kept, path = saved.copy(), Path(cfg.resume) / "config.yaml"
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        if isinstance(node := OmegaConf.select(kept, group) if group else kept, DictConfig) and key != "trainer":
+            node.pop(name, None)
+    check_targets(kept, path, cfg.get("allow"))
+    check_paths(kept, path, cfg)
 
 
 def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:
@@ -184,7 +184,7 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     for folder in folders:
         try:
             results[folder] = work(folder)
-        except ConfigError as error:
+        except (ConfigError, OmegaConfBaseException) as error:
             if len(folders) == 1:
                 raise
             log.error("%s: %s", folder, error)

@@ -16,14 +16,15 @@ from typing import Any
 from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from vae_exp.overrides import OF_SWEEPS
-from vae_exp.runs.folder import fingerprint, read_json
+from vae_exp.records import read_record
+from vae_exp.runs.folder import fingerprint
 
-__all__ = ["State", "identity", "is_held", "locked", "read_record", "state_of"]
+__all__ = ["State", "identity", "is_held", "locked", "state_of"]
 
 # Raised with every change of the code that changes the numbers of some run: its cells are then computed again.
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
-FREE = ("expected", "logger", "name", "report", "resume", *OF_SWEEPS)
+FREE = ("allow", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
 FREE_OF = {
     "callbacks": ("curves", "pictures", "progress", "speed"),
     "data": ("root",),
@@ -91,19 +92,10 @@ def _own_code(value: Any) -> dict[str, str]:
     return found
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` of a folder says; empty where there is none.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
-    return read_json(folder / "run.json")
-
-
 def state_of(folder: Path) -> State:
     """Where the cell of a folder stands; it is new if there is no such folder.
 
-    A run that was not closed was cut off, unless a process holds its lock.
+    A run that was not closed was cut off, unless a process holds its lock. One whose record is damaged is new.
     """
     record = read_record(folder)
     status = record.get("status", "new")

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vae_exp.config import ConfigError
 from vae_exp.files import LogFile
+from vae_exp.records import read_record
 from vae_exp.runs.folder import load_checkpoint
 from vae_exp.runs.record import note_end
-from vae_exp.sweeps.cell import State, locked, read_record, state_of
+from vae_exp.runs.targets import check_paths, check_targets
+from vae_exp.saved import digest, read_config
+from vae_exp.sweeps.cell import State, locked, state_of
 from vae_exp.sweeps.sweep import LIFELINE
 from vae_exp.training.job import train
 
@@ -27,15 +30,19 @@ KEPT = ("config.yaml", "run.json", "train.log", "lock", "lease")  # when a run b
 log = logging.getLogger("vae_exp")
 
 
-def job_process(folder: Path) -> int:
+def job_process(folder: Path, wrote: str = "") -> int:
     """The whole of a process that runs one job, or joins one as a further process of DDP.
+
+    Arguments:
+        folder: Of the run.
+        wrote: The digest of its config, from who wrote it.
 
     Returns:
         The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C.
     """
     if os.environ.get("LOCAL_RANK", "0") != "0":
         try:
-            train(_config(folder), folder)
+            train(_config(folder, wrote), folder)
         except ConfigError:  # the first process reports it
             return 2
         return 0
@@ -43,7 +50,7 @@ def job_process(folder: Path) -> int:
     if LIFELINE in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[LIFELINE]),), daemon=True).start()
     try:
-        run_job(folder)
+        run_job(folder, wrote)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -52,10 +59,14 @@ def job_process(folder: Path) -> int:
     return 0
 
 
-def run_job(folder: Path) -> None:
+def run_job(folder: Path, wrote: str = "") -> None:
     """Trains the run of a folder to its end, unless it has one; what was cut off goes on from its last checkpoint.
 
     Only one process does so at a time, the others wait for it.
+
+    Arguments:
+        folder: Of the run.
+        wrote: The digest of its config, from who wrote it. Any other config may name parts alone, as that of any run.
 
     Raises:
         ConfigError: If there is no config, or the run fails for a reason that a user can mend; `run.json` records it.
@@ -66,7 +77,7 @@ def run_job(folder: Path) -> None:
         before = read_record(folder)
         if state_of(folder) in (State.FINISHED, State.FAILED):  # by another sweep, while this one waited for the lock
             return
-        cfg = _config(folder)
+        cfg = _config(folder, wrote)
         cfg.resume = str(folder.resolve()) if _can_go_on(folder) else None
         if not cfg.resume:
             _clear(folder)
@@ -74,14 +85,18 @@ def run_job(folder: Path) -> None:
             train(cfg, folder)
         except BaseException as error:
             after = read_record(folder)
-            if after == before or after["status"] == "running":  # it failed before it began
+            if after == before or after.get("status") == "running":  # it failed before it began
                 note_end(folder, error)
             raise
 
 
-def _config(folder: Path) -> DictConfig:
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+def _config(folder: Path, wrote: str) -> DictConfig:
+    """The config of a job; one that is not as it was written for this job may be anybody's."""
+    path = folder / "config.yaml"
+    cfg = read_config(path)
+    if digest(cfg) != wrote:
+        check_targets(cfg, path)
+        check_paths(cfg, path, DictConfig({}))
     return cfg
 
 
