@@ -4,13 +4,14 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType
+from types import FrameType, NoneType
 from typing import Any, NoReturn
 
 import hydra
@@ -27,11 +28,13 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, FOLDERS, ConfigError, options
+from vae_exp.lock import LOCKS
 from vae_exp.overrides import is_metric, nearest, quoted
 from vae_exp.resolvers import register_resolvers
 
 __all__ = [
     "exit_code",
+    "exit_on_sigterm",
     "explain",
     "job",
     "run_command",
@@ -146,8 +149,10 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
     """Runs a function and puts what a user can mend into a few lines on stderr.
 
     Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace, and
+        SIGTERM with 143.
     """
+    exit_on_sigterm()
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the report to us
     try:
@@ -175,19 +180,29 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
     return 0
 
 
+def exit_on_sigterm() -> None:
+    """From here on SIGTERM ends the process as an exception does, with 143: what is half done is cleared away."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 @contextmanager
 def job() -> Iterator[None]:
     """Around one job: what fails is written down at once, for a sweep goes on with the others."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         hydra, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
-        if hydra.mode == RunMode.MULTIRUN:
+        if hydra.mode == RunMode.MULTIRUN and isinstance(error, Exception):
             failed_jobs.append(f"{folder} ({hydra.job.override_dirname}): {explain(error, str(hydra.job.config_name))}")
             log.error("error: job %s", failed_jobs[-1])
         elif not _is_chosen(hydra) and (folder / "train.log").exists() and not (folder / "config.yaml").exists():
             # The folder is one that Hydra made for this job and nothing began: it would only be in the way.
-            (folder / "train.log").unlink()
+            for name in ("train.log", *LOCKS):
+                (folder / name).unlink(missing_ok=True)
             with suppress(OSError):
                 folder.rmdir()
         raise

@@ -1,5 +1,6 @@
 """MLflow, in a local database or on a server."""
 
+import os
 from typing import Any
 
 from pytorch_lightning.loggers import MLFlowLogger
@@ -16,4 +17,7 @@ def make_mlflow(save_dir: str, run_id: str, tracking_uri: str, **kwargs: Any) ->
         tracking_uri: The address of the store; if it is a local database that does not exist, it is created.
         kwargs: Further arguments of `MLFlowLogger`.
     """
+    # In place of minutes for each call to a server that does not answer.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     return MLFlowLogger(tracking_uri=tracking_uri, tags={"run_id": run_id, "folder": save_dir}, **kwargs)

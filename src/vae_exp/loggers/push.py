@@ -5,20 +5,19 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
+from vae_exp.lock import is_held
 from vae_exp.loggers.wandb import link, offline_files
 
 __all__ = ["push"]
 
 LONGEST = 600  # seconds for a run: `wandb sync` waits for a server without end
 SILENT = "no answer from W&B"
-IDLE = 60  # seconds since the last write to the file of a run that was killed; a running one writes more often
 
 log = logging.getLogger("vae_exp")
 
@@ -43,7 +42,7 @@ def push(folders: Sequence[Path]) -> None:
             log.info("nothing offline %s", folder)
         elif not unsent:
             log.info("already pushed  %s", folder)
-        elif _is_running(folder, files[-1]):
+        elif is_held(folder):
             log.info("still running   %s: push it when it has ended", folder)
         elif reason := next(filter(None, map(_sync, unsent)), "") if answers else "not tried, as W&B did not answer":
             failed += 1
@@ -68,11 +67,6 @@ def _home(folder: Path) -> tuple[Path, str]:
     except (OSError, ValueError, KeyError, TypeError):
         return folder, ""
     return Path(stated or folder), run_id
-
-
-def _is_running(folder: Path, file: Path) -> bool:
-    status = json.loads((folder / "run.json").read_text()).get("status")
-    return status == "running" and time.time() - file.stat().st_mtime < IDLE
 
 
 def _sync(file: Path) -> str:

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
+from vae_exp.lock import locked
 from vae_exp.runs.folder import read_json, write_json
-from vae_exp.sweeps.cell import State, locked, read_record, state_of
+from vae_exp.runs.state import State, read_record, state_of
 from vae_exp.sweeps.plan import Job
 
 __all__ = ["LIFELINE", "Launcher", "Sweep", "read_sweep"]
