@@ -21,9 +21,10 @@ LAYERS = [
     {"samplers"},
     {"runs"},
     {"models", "cli", "loggers", "plots"},
-    {"objectives", "ledger", "charts", "resolvers"},
+    {"objectives", "ledger", "charts", "resolvers", "words"},
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides"},
+    {"ranges"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "files", "lock", "parts", "distributions", "layers", "precision", "supports"},
 ]

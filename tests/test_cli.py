@@ -18,11 +18,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 import vae_exp
-from vae_exp.cli import _check_choices
 from vae_exp.config import CONF
 from vae_exp.help import help_page
 from vae_exp.overrides import override
 from vae_exp.training.job import _is_as_expected
+from vae_exp.words import check_choices
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -431,7 +431,7 @@ def test_null_is_no_option_and_no_run(tmp_path, no_torch, word, module, said):
 
 @pytest.mark.parametrize("word", ["model=vae,cvae", "metrics=[elbo],[nll]", "model='3'", "model=glob(*)", "name=null"])
 def test_names_of_options_are_left_to_hydra(word):
-    _check_choices([word, "run=x"], "train")
+    check_choices([word, "run=x"], "train")
 
 
 @pytest.mark.parametrize(
@@ -481,10 +481,10 @@ def own_metric(folder: Path) -> None:
 
 
 def test_arguments_of_an_agent_of_wandb_are_overrides_and_options_of_hydra_stay():
-    from vae_exp.cli import _of_agent
+    from vae_exp.words import of_agent
 
     typed = ["--latent_dim=4", "--model=cvae", "--optimizer.lr=1e-3", "--data.image_shape=[1,8,8]", "seed=1"]
-    assert _of_agent(typed) == [word.removeprefix("--") for word in typed]
+    assert of_agent(typed) == [word.removeprefix("--") for word in typed]
     options = ["--cfg=job", "--cfg", "job", "--config-dir=mine", "--config-name=x", "--info=all", "--multirun", "-m"]
     options += ["--package=_global_", "--experimental-rerun=x", "--help", "+a=--b=c", "name=--x=1"]
-    assert _of_agent(options) == options
+    assert of_agent(options) == options

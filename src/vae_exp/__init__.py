@@ -1,5 +1,6 @@
 """vae_exp: a bench for variational autoencoders."""
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load", "restore"]
 
 __version__ = version("vae_exp")
+
+# Threads of torch's that wait for each other sleep: by default they spin, which is slow on a machine that is busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Torch is imported when it is needed, so that a wrong command is refused at once.
 

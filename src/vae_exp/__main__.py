@@ -11,11 +11,12 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 import vae_exp
-from vae_exp.cli import COMMANDS, job, run_command
+from vae_exp.cli import job, run_command
 from vae_exp.config import ConfigError
 from vae_exp.overrides import check_overrides, override
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.resume import latest
+from vae_exp.words import COMMANDS
 
 
 def _train(cfg: DictConfig) -> None:

@@ -1,4 +1,4 @@
-"""The command line: its help, checks of what was typed, errors in a few lines. Imports nothing heavy."""
+"""What all commands share: Hydra is run, and errors are told in a few lines. Imports nothing heavy."""
 
 import errno
 import logging
@@ -6,31 +6,29 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
-from itertools import pairwise
 from pathlib import Path
-from types import FrameType, NoneType
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from vae_exp.config import CONF, FOLDERS, ConfigError, options
 from vae_exp.lock import LOCKS
-from vae_exp.overrides import is_metric, nearest, quoted
+from vae_exp.overrides import is_metric, nearest, override
 from vae_exp.resolvers import register_resolvers
+from vae_exp.words import check_choices, check_words, of_agent, options_first, with_own_folder_first
 
 __all__ = [
     "exit_code",
@@ -38,16 +36,8 @@ __all__ = [
     "explain",
     "job",
     "run_command",
-    "with_run",
 ]
 
-COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare", "sync", "sweep")
-# Of Hydra's options, those that a word follows.
-OPTIONS_WITH_VALUE = (
-    "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",
-    "-p", "--experimental-rerun",
-)  # fmt: skip
-OF_HYDRA = ("--cfg", "--info", "--package", "--experimental-rerun", "--run", "--multirun", "--resolve")
 READING = (errno.ENOENT, errno.EISDIR)
 
 log = logging.getLogger("vae_exp")
@@ -60,89 +50,27 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
 
     def main() -> None:
         typed = sys.argv
-        given = _of_agent(typed)
-        _check_words(given[1:])
-        folder, sys.argv = _with_own_folder_first(given)
+        words = options_first(of_agent(typed[1:]))
+        check_words(words)
+        folder, sys.argv = with_own_folder_first([typed[0], *words])
         FOLDERS[:] = [Path(folder), *([] if folder == CONF else [Path(CONF)])]
-        _check_choices(given[1:], config_name)
+        check_choices(words, config_name)
+        errors: list[Exception] = []
 
         @wraps(task)
-        def as_typed(cfg: DictConfig) -> Any:
+        def as_typed(cfg: DictConfig) -> None:
             sys.argv = typed  # what run.json records
-            return task(cfg)
+            try:
+                task(cfg)
+            except Exception as error:  # Hydra would write the whole command line above it
+                errors.append(error)
 
+        warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # `check_overrides` refuses what is missing
         hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(as_typed)()
+        if errors:
+            raise errors[0]
 
     sys.exit(exit_code(main, config_name))
-
-
-def with_run(words: list[str]) -> list[str]:
-    """The command line with the words that name no key as `run=[...]`: folders, or patterns for several."""
-    bare = [
-        word
-        for before, word in pairwise(["", *words])
-        if "=" not in word and not word.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE
-    ]
-    run = [f"run=[{','.join(map(quoted, bare))}]"] if bare else []
-    return [word for word in words if word not in bare] + run
-
-
-def _of_agent(words: list[str]) -> list[str]:
-    """The command line with `--latent_dim=4`, as an agent of a W&B sweep writes it, as `latent_dim=4`.
-
-    Options of Hydra's stay: those without a value, those with a hyphen in their name and those of `OF_HYDRA`.
-    """
-    keys = re.compile(r"--([A-Za-z_][\w./@]*)=")
-    return [word[2:] if keys.match(word) and word.partition("=")[0] not in OF_HYDRA else word for word in words]
-
-
-def _check_words(words: list[str]) -> None:
-    """Refuses a word that is neither an option of Hydra's nor key=value, such as a misspelled command."""
-    for before, word in pairwise(["", *words]):
-        if "=" not in word and not word.startswith(("-", "~")) and before not in OPTIONS_WITH_VALUE:
-            raise ConfigError(
-                f"{word}: neither a command nor key=value{nearest(word, COMMANDS)}\n"
-                f"The commands are {', '.join(COMMANDS)}, one at the beginning: vae_exp {COMMANDS[1]} run=..."
-            )
-
-
-def _check_choices(words: list[str], config_name: str) -> None:
-    """Refuses `group=null`, and whatever else is no name of an option, which Hydra answers with a stack trace."""
-    for word in words:
-        group = word.lstrip("+").partition("=")[0].partition("@")[0]
-        if "=" in word and (known := options(group)):
-            with suppress(OverrideParseException):  # Hydra says what is wrong with it
-                value = OverridesParser.create().parse_override(word).value()
-                if not _are_names(value):
-                    without = f"  - {group}: null" in (Path(CONF) / f"{config_name}.yaml").read_text()
-                    way_out = f"; for none of them leave {group} out" if without else ""
-                    hint = "; did you mean none?" if "none" in known else ""
-                    raise ConfigError(f"{word}: no such option{hint}\n{group} is one of: {', '.join(known)}{way_out}")
-
-
-def _are_names(value: Any) -> bool:
-    """Whether a value is the name of an option, or a list or a sweep of names."""
-    if isinstance(value, ChoiceSweep):
-        value = value.list
-    return all(map(_are_names, value)) if isinstance(value, list) else not isinstance(value, NoneType | int | float)
-
-
-def _with_own_folder_first(argv: list[str]) -> tuple[str, list[str]]:
-    """The folder that Hydra is to search first, and the command line that names the second.
-
-    Hydra searches the folder of `--config-dir` last. The two change places, so that of two files of one name the user's
-    is read.
-
-    Raises:
-        ConfigError: If there is no such folder.
-    """
-    argv = [word for arg in argv for word in (arg.split("=", 1) if arg.startswith("--config-dir=") else [arg])]
-    for place, arg in enumerate(argv[:-1], start=1):
-        if arg in ("--config-dir", "-cd"):
-            if not Path(argv[place]).is_dir():
-                raise ConfigError(f"{arg} {argv[place]}: there is no such folder")
-            return str(Path(argv[place]).absolute()), [*argv[:place], CONF, *argv[place + 1 :]]
-    return CONF, argv
 
 
 def exit_code(main: Callable[[], Any], config_name: str) -> int:
@@ -199,18 +127,21 @@ def job() -> Iterator[None]:
         if hydra.mode == RunMode.MULTIRUN and isinstance(error, Exception):
             failed_jobs.append(f"{folder} ({hydra.job.override_dirname}): {explain(error, str(hydra.job.config_name))}")
             log.error("error: job %s", failed_jobs[-1])
-        elif not _is_chosen(hydra) and (folder / "train.log").exists() and not (folder / "config.yaml").exists():
-            # The folder is one that Hydra made for this job and nothing began: it would only be in the way.
-            for name in ("train.log", *LOCKS):
-                (folder / name).unlink(missing_ok=True)
-            with suppress(OSError):
-                folder.rmdir()
+        elif not (folder / "config.yaml").exists():
+            _remove_empty(folder)
         raise
 
 
-def _is_chosen(hydra: HydraConf) -> bool:
-    """Whether the user chose the run folder, which may then hold what is theirs."""
-    return any(override.startswith("hydra.run") for override in hydra.overrides.hydra)
+def _remove_empty(folder: Path) -> None:
+    """Removes the folder that Hydra made for a job of which nothing began, and the empty ones above it."""
+    log_file = folder / "train.log"
+    if log_file.exists() and not log_file.stat().st_size:
+        for name in ("train.log", *LOCKS):
+            (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # one that holds something
+        while folder != Path.cwd():
+            folder.rmdir()
+            folder = folder.parent
 
 
 def explain(error: BaseException, config_name: str) -> str:
@@ -225,13 +156,28 @@ def explain(error: BaseException, config_name: str) -> str:
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if isinstance(cause, MissingMandatoryValue):
         return f"{cause.full_key} must be given: {cause.full_key}=..."
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
+    if isinstance(cause, InterpolationResolutionError):
+        reason = str(cause).splitlines()[0].rpartition("resolving interpolation: ")[2]
+        return ": ".join([*(word for word in sys.argv[1:] if "${" in word), reason])
     key = getattr(cause, "full_key", None)
-    if key and not isinstance(error, OverrideParseException):
+    if key:
         if config_name == "evaluate" and is_metric(key):
             return f"{key}: this metric is not asked for, so nothing reads its options: choose metrics=[...,{key}]"
         known = _known_keys(config_name)
         return f"{key}: no such key{nearest(key, known)}\nSee all keys with --cfg job, the groups with --help"
     return "\n".join(line.strip() for line in str(error).splitlines()[:5] if line.strip())
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """A word that is not in Hydra's grammar, and how it would be."""
+    key, _, value = error.override.partition("=")
+    lines = [line.strip() for line in str(error).splitlines() if error.override not in line]
+    reason = next((f" ({line})" for line in lines if re.match(r"[a-z]+ [a-z]", line)), "")
+    within = value.strip("'\"")
+    way_out = f"\nA text with signs or blanks needs quotes: {override(key, within)}" if within else ""
+    return f"{error.override}: cannot be read{reason}{way_out}"
 
 
 def _known_keys(config_name: str) -> list[str]:

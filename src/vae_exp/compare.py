@@ -4,9 +4,10 @@ import sys
 
 from omegaconf import DictConfig
 
-from vae_exp.cli import run_command, with_run
+from vae_exp.cli import run_command
 from vae_exp.comparison.compare import compare_runs
 from vae_exp.overrides import check_overrides
+from vae_exp.words import with_run
 
 
 def _compare(cfg: DictConfig) -> None:

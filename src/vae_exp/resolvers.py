@@ -41,8 +41,9 @@ def register_resolvers() -> None:
         words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("sweep.", "launcher"))]
         return name or sha256("\n".join(sorted(words)).encode()).hexdigest()[:8]
 
-    def run_folder(resume: str | None, new: str) -> str:
-        return resume if resume and (Path(resume) / "config.yaml").is_file() else new
+    def run_folder(resume: Any, new: str) -> Any:
+        is_run = isinstance(resume, str) and resume and (Path(resume) / "config.yaml").is_file()
+        return resume if is_run else new
 
     def subtract(total: int, *parts: int | None) -> int:
         return total - sum(part or 0 for part in parts)  # null: nothing is cut off

@@ -26,7 +26,11 @@ class Grid:
     """Every combination of the values that are listed."""
 
     def jobs(self, sweep: Sweep, planner: Planner, several: list[Override]) -> Iterator[Job]:
-        """The jobs in order; all are planned at once, so that a wrong config is known before the first one trains."""
+        """The jobs in order; all are planned at once, so that a wrong config is known before the first one trains.
+
+        Raises:
+            ConfigError: If there is no job, or the config of every one is wrong.
+        """
         for word in several:
             if word.is_interval_sweep():
                 raise ConfigError(
@@ -34,9 +38,14 @@ class Grid:
                     "an interval is searched with sweep=optuna"
                 )
         points = words_of(several)
+        if not points:
+            raise ConfigError(f"{' '.join(word.input_line or '' for word in several)}: no values, so there is no job")
         # None: only on a terminal.
         bar = tqdm(points, desc="planning", leave=False, disable=len(points) < MANY or None)
         sweep.jobs = [planner.job(num, varied) for num, varied in enumerate(bar)]
+        if all(job.error for job in sweep.jobs):
+            also = f"\nAll {len(points)} jobs are refused" if len(points) > 1 else ""
+            raise ConfigError(f"{sweep.jobs[0].error}{also}")
         todo: dict[str, Job] = {}
         for job in sweep.jobs:
             if job.cell and not sweep.is_settled(job):

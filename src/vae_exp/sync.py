@@ -4,10 +4,11 @@ import sys
 
 from omegaconf import DictConfig
 
-from vae_exp.cli import run_command, with_run
+from vae_exp.cli import run_command
 from vae_exp.comparison.groups import sections
 from vae_exp.comparison.read import read_runs, run_folders
 from vae_exp.overrides import check_overrides
+from vae_exp.words import with_run
 
 
 def _sync(cfg: DictConfig) -> None:

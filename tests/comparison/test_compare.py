@@ -5,9 +5,9 @@ from helpers.folders import write_run
 from helpers.runs import command
 from omegaconf import OmegaConf
 
-from vae_exp.cli import with_run
 from vae_exp.comparison.compare import compare_runs
 from vae_exp.comparison.read import read_runs
+from vae_exp.words import with_run
 
 
 @pytest.fixture

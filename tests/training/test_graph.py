@@ -30,6 +30,10 @@ class Player:
     def replay(self):
         owner, noted = self.owner, self.owner.model.ledgers["train"].noted
         owner.step(owner.batch, 0)
+        parameters = [parameter for parameter in owner.model.parameters() if parameter.requires_grad]
+        for parameter, place in zip(parameters, owner.gradients, strict=True):
+            if parameter.grad is not None:
+                parameter.grad = place.copy_(parameter.grad)
         terms, loss, _ = noted.pop()
         assert terms.keys() == owner.terms.keys()
         for name, new in terms.items():
@@ -122,6 +126,71 @@ def test_a_replay_that_goes_wrong_is_named(run, cuda, monkeypatch):
     monkeypatch.setattr(Player, "replay", wrong)
     with pytest.raises(ConfigError, match=r"step 8 \(epoch 0, batch 8\): recon is nan for 2 of 16 images"):
         run(*LONG)
+
+
+def _other_noise(play, player):
+    torch.rand(1)
+    play(player)
+
+
+def _other_rate(play, player):
+    """The rate of the first epoch in a later one is what a graph would keep."""
+    group = player.owner.optimizer.param_groups[0]
+    group["lr"] *= 1.1
+    play(player)
+    group["lr"] /= 1.1
+
+
+def _other_gradient(play, player):
+    play(player)
+    player.owner.gradients[0].zero_()
+
+
+def _other_loss(play, player):
+    play(player)
+    player.owner.loss.mul_(1.01)
+
+
+def _no_gradient(play, player):
+    play(player)
+    player.owner.gradients[0].fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("fault", "named", "first"),
+    [
+        (_other_noise, "loss", 1),
+        (_other_rate, "updated weights", 1),
+        (_other_gradient, "gradient", 1),
+        (_other_loss, "loss", 6),  # at the second comparison
+        (_no_gradient, "gradient", 6),
+    ],
+)
+def test_a_graph_that_is_wrong_is_given_up(run, cuda, monkeypatch, caplog, fault, named, first):
+    monkeypatch.setattr("vae_exp.training.graph.EVERY", 5)
+    play = Player.replay
+
+    def wrong(self):
+        if Player.replays + 1 < first:
+            return play(self)
+        return fault(play, self)
+
+    eager, _ = run(*LONG, "trainer.cuda_graphs=false", folder="eager")
+    monkeypatch.setattr(Player, "replay", wrong)
+    with caplog.at_level(logging.WARNING, "vae_exp"):
+        graph, _ = run(*LONG, folder="graph")
+    assert caplog.text.count(f"in a replayed step the {named} is off by") == 1
+    assert Player.replays == first
+    assert_same(eager, graph)
+
+
+def test_a_replay_is_compared_in_the_first_epoch_alone(run, cuda, monkeypatch):
+    compared = []
+    original = Graph._compared
+    monkeypatch.setattr("vae_exp.training.graph.EVERY", 2)
+    monkeypatch.setattr(Graph, "_compared", lambda self, *a: compared.append(self.replays) or original(self, *a))
+    run(*LONG)
+    assert compared == [1, 3, 5, 7]  # of 11 steps of the first epoch, 3 before the capture
 
 
 def test_a_step_that_cannot_be_captured_runs_eagerly_and_says_why(run, cuda, monkeypatch, caplog):

@@ -131,6 +131,11 @@ def check_split(
     if split.shape[1:] != image_shape:
         raise ValueError(f"data.image_shape={list(image_shape)}, but the images are {list(split.shape[1:])}")
     split.check(name, representation)
+    levels = representation.levels
+    if isinstance(split, Split) and isinstance(levels, int) and levels < 256:
+        found = int(split.x.flatten().bincount().count_nonzero())
+        if found > levels:
+            raise ValueError(f"data.levels={levels}, but the pixels of {name} have {found} values: set data.levels=256")
     lowest, highest = int(split.y.min()), int(split.y.max())
     if num_classes is not None and not 0 <= lowest <= highest < num_classes:
         raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")

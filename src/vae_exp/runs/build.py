@@ -18,6 +18,7 @@ from vae_exp.config import CONF, ConfigError, options
 from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
+from vae_exp.overrides import nearest
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
@@ -90,7 +91,8 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
         for name, option in known.items():
             if option.get("_target_") == node.get("_target_") and not option.keys() <= node.keys():
                 return f"\nThe keys are those of another option: choose {key}={name}"
-    return f"\nLeave it out with ~{key}.{unknown[1]}"
+    known_keys = [str(name) for name in node if name != unknown[1]]
+    return f"\nLeave it out with ~{key}.{unknown[1]}{nearest(unknown[1], known_keys)}"
 
 
 def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
@@ -126,6 +128,12 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
     if cfg.expected is not None and not OmegaConf.is_dict(cfg.expected):
         raise ConfigError(f"expected={cfg.expected}: null is needed, or an experiment's {{metric, value, tolerance}}")
+    every, epochs = cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs
+    if every and epochs and 0 < epochs < every:
+        raise ConfigError(
+            f"trainer.check_val_every_n_epoch={every}: trainer.max_epochs={epochs} ends before the first validation; "
+            "trainer.limit_val_batches=0 trains without any"
+        )
     if cfg.trainer.log_every_n_steps < 1:
         raise ConfigError(
             f"trainer.log_every_n_steps={cfg.trainer.log_every_n_steps}: at least 1; logger=none logs nothing"

@@ -75,7 +75,8 @@ def _end(error: BaseException) -> dict[str, str]:
         named = error.__cause__ if error.__cause__ else KeyboardInterrupt()
     elif isinstance(error.__cause__, NonFiniteError):
         named = error.__cause__
-    return {"status": status, "error": f"{type(named).__name__}: {error}", "cause": _cause(error)}
+    words = str(error) if named is error and isinstance(error, ConfigError) else f"{type(named).__name__}: {error}"
+    return {"status": status, "error": words, "cause": _cause(error)}
 
 
 def _cause(error: BaseException) -> str:

@@ -48,7 +48,7 @@ def lines(sweep: dict[str, Any], folder: Path) -> Iterator[str]:
     again = shlex.join([*_program(sweep["command"]), *sweep["command"][1:]])
     if any(state not in (State.FINISHED, State.FAILED, State.PRUNED) for state in counts):
         yield f"go on           {again}"
-    elif counts[State.FAILED]:
+    elif any(job["state"] == State.FAILED and job["folder"] for job in jobs):  # what is wrong at once stays so
         yield f"try again       {again} sweep.retry=true"
     if finished:
         yield f"compare         {shlex.join(_program(sweep['command']))} compare {override('run', folder)}"

@@ -22,6 +22,8 @@ from vae_exp.training.signals import Signals, Stop
 
 __all__ = ["make_trainer"]
 
+log = logging.getLogger("vae_exp")
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
@@ -71,11 +73,19 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if cfg.optimizer.get("capturable") and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("optimizer.capturable=true counts the steps on a GPU, this run has none: set it to false")
     trainer._signal_connector = Signals(trainer)
+    if precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu" and not _has_bf16():
+        log.warning("trainer.precision=bf16-mixed is slower than 32-true: this CPU has neither AVX512_BF16 nor AMX")
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")
     if not isinstance(trainer.accelerator, CUDAAccelerator):
         # With this variable, which Lightning sets, torch looks for a GPU slowly; a fused optimizer looks at each step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
+
+
+def _has_bf16() -> bool:
+    """Whether the CPU multiplies numbers of 16 bits by itself, or torch cannot tell."""
+    able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return able.get("architecture") != "x86_64" or any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
