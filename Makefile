@@ -26,7 +26,7 @@ $(CLUSTER): $(STAMP)
 	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
 	@touch $@
 
-.PHONY: help setup demo test test-all bench results check format constraints clean
+.PHONY: help setup demo test test-all bench results check audit format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -53,6 +53,9 @@ check: $(STAMP) ## lint, format, types
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
+
+audit: $(STAMP) ## look the pins up among the known vulnerabilities; needs the network
+	@$(VENV)/bin/python .ci/audit.py
 
 format: $(STAMP) ## put the code into form
 	@$(RUN) ruff check --fix

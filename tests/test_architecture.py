@@ -23,8 +23,8 @@ LAYERS = [
     {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger", "charts", "resolvers", "words"},
     {"estimators"},
-    {"chains", "draws", "schedules", "help", "overrides"},
-    {"ranges"},
+    {"chains", "draws", "schedules", "help", "overrides", "saved"},
+    {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
     {"config", "files", "lock", "parts", "distributions", "layers", "precision", "supports"},
 ]

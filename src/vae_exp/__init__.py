@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from vae_exp.models import VAE
@@ -21,20 +23,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Torch is imported when it is needed, so that a wrong command is refused at once.
 
 
-def load(run: str | Path, checkpoint: str = "best", device: "str | torch.device" = "cpu") -> "VAE":
+def load(
+    run: str | Path,
+    checkpoint: str = "best",
+    device: "str | torch.device" = "cpu",
+    allow: "str | Sequence[str] | None" = None,
+) -> "VAE":
     """The model of a run folder, in evaluation mode: `encode`, `decode`, `reconstruct`, `sample`, `log_marginal`.
 
     Arguments:
         run: The folder, as under outputs/.
         checkpoint: Which weights, best or last.
         device: Where the model is put.
+        allow: Your own modules, or classes, that the config of the run may name: `my_parts`.
 
     Raises:
         ConfigError: If the folder holds no run, or not these weights.
     """
     from vae_exp.runs.trained import restore
 
-    return restore(run, checkpoint, accelerator="cpu").model.requires_grad_().to(device)
+    return restore(run, checkpoint, accelerator="cpu", allow=allow).model.requires_grad_().to(device)
 
 
 def __getattr__(name: str) -> Any:

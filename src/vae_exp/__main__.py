@@ -36,7 +36,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--job"] and len(sys.argv) > 2:  # Lightning adds more words for the further processes of DDP
         from vae_exp.sweeps.job import job_process
 
-        sys.exit(job_process(Path(sys.argv[2])))
+        sys.exit(job_process(Path(sys.argv[2]), *sys.argv[3:4]))
     if sys.argv[1:] == ["--version"]:
         print(f"vae_exp {vae_exp.__version__}")  # noqa: T201
     elif sys.argv[1:2] and sys.argv[1] in COMMANDS[1:]:

@@ -1,6 +1,5 @@
 """Charts: curves of training, the KL of latent dimensions; each one figure, saved as PNG or put into a page as SVG."""
 
-import csv
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -9,7 +8,7 @@ from typing import Any
 
 from vae_exp.files import written
 
-__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "read_csv", "save", "save_twice", "scores", "svg"]
+__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "save", "save_twice", "scores", "svg"]
 
 DPI = 150
 TRAIN, VAL = "C0", "C1"
@@ -82,14 +81,6 @@ def svg(draw: Callable[[], Any]) -> dict[str, str]:
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
         addresses[name] = f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode()}"
     return addresses
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str = "") -> Callable[[], Any] | None:

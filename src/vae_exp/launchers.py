@@ -19,6 +19,8 @@ from typing import Any, Self
 
 from vae_exp.config import ConfigError
 from vae_exp.files import appended
+from vae_exp.records import whole_or
+from vae_exp.saved import digest, read_config
 from vae_exp.sweeps.sweep import LIFELINE
 
 __all__ = ["Processes", "Ray", "Serial", "Slurm"]
@@ -48,7 +50,7 @@ class Serial:
         future: Future[None] = Future()
         ends = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Lightning alone ends training, between two steps
         try:
-            run_job(folder)
+            run_job(folder, written_in(folder))
         except ConfigError:
             pass  # it stands in run.json
         except SystemExit as error:  # by Lightning, 143 after SIGTERM
@@ -99,9 +101,9 @@ class Processes:
 
     def submit(self, folder: Path) -> Future[None]:
         """Starts a process that trains the run of a folder; what it prints goes into `train.log` of the folder."""
-        return self._threads.submit(self._run, folder)
+        return self._threads.submit(self._run, folder, ["--job", str(folder.resolve()), written_in(folder)])
 
-    def _run(self, folder: Path) -> None:
+    def _run(self, folder: Path, words: list[str]) -> None:
         gpu = self._gpus.get()
         threads = max(1, (os.cpu_count() or 1) // int(self.slots))
         environ = {"OMP_NUM_THREADS": str(threads), **os.environ, LIFELINE: str(self._lifeline)}
@@ -109,7 +111,7 @@ class Processes:
             environ["CUDA_VISIBLE_DEVICES"] = gpu
         with appended(folder / "train.log", "ab") as file:
             subprocess.run(  # noqa: S603
-                [sys.executable, "-m", "vae_exp", "--job", str(folder.resolve())],
+                [sys.executable, "-m", "vae_exp", *words],
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -168,7 +170,7 @@ class Slurm:
     def submit(self, folder: Path) -> Future[None]:
         """Queues the run of a folder."""
         future: Future[None] = Future()
-        self._jobs[future] = self._executor.submit(OnCluster(folder.resolve()))
+        self._jobs[future] = self._executor.submit(OnCluster(folder.resolve(), written_in(folder)))
         return future
 
     def _watch(self) -> None:
@@ -181,17 +183,17 @@ class Slurm:
 class OnCluster:
     """What a job of SLURM does; submitit calls `checkpoint` when its time is over."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, wrote: str) -> None:
+        self.folder, self.wrote = folder, wrote
 
     def __call__(self) -> None:
-        run_apart(self.folder)
+        run_apart(self.folder, self.wrote)
 
     def checkpoint(self) -> Any:
         """The same again: the run goes on from its last checkpoint."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(OnCluster(self.folder))
+        return submitit.helpers.DelayedSubmission(OnCluster(self.folder, self.wrote))
 
 
 class Ray:
@@ -231,14 +233,20 @@ class Ray:
 
     def submit(self, folder: Path) -> Future[None]:
         """Hands the run of a folder to Ray."""
-        return self._task.remote(folder.resolve()).future()
+        return self._task.remote(folder.resolve(), written_in(folder)).future()
 
 
-def run_apart(folder: Path) -> None:
+def run_apart(folder: Path, wrote: str) -> None:
     """Trains the run of a folder in a process of its own; how it ended stands in the folder."""
     with appended(folder / "train.log", "ab") as file:
-        line = [sys.executable, "-m", "vae_exp", "--job", str(folder)]
+        line = [sys.executable, "-m", "vae_exp", "--job", str(folder), wrote]
         subprocess.run(line, stdout=subprocess.DEVNULL, stderr=file, check=False)  # noqa: S603
+
+
+def written_in(folder: Path) -> str:
+    """The digest of the config that the sweep wrote into a folder; empty if there is none, which the job reports."""
+    cfg = whole_or(None, read_config, folder / "config.yaml")
+    return "" if cfg is None else digest(cfg)
 
 
 def visible_gpus() -> list[str]:

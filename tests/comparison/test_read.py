@@ -103,12 +103,12 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
     assert [run.folder.name for run in runs] == ["good"]
     assert {folder.name: why for folder, why in left_out.items()} == {
         "failed": "failed: NonFiniteError: nan",
-        "running": "running",
-        "torn": "run.json is torn",
+        "running": "cut off",
+        "torn": "run.json is damaged",
         "yaml": "config.yaml is torn",
         "begun": "it has no run.json: the run never began",
         "unknown": "run.json has no bound, so nobody knows what its numbers compare with",
-        "list": "run.json is no record of a run",
+        "list": "run.json is damaged",
     }
     with pytest.raises(ConfigError, match=r"none of the 1 runs can be compared:\n  .*failed: NonFiniteError"):
         read_runs([str(tmp_path / "failed")])

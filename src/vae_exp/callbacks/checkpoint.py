@@ -17,21 +17,21 @@ class Checkpoint(ModelCheckpoint):
 
     Arguments:
         minutes: Longest time between two of them, beside those that `kwargs` ask for; None for any.
-        steps: Largest number of optimizer steps between two of them, likewise.
+        every_n_steps: Number of optimizer steps from one to the next, likewise.
         kwargs: Those of Lightning's `ModelCheckpoint`.
 
     Raises:
-        ValueError: If `minutes` or `steps` is not positive.
+        ValueError: If `minutes` or `every_n_steps` is not positive.
     """
 
     counts_steps = True
 
-    def __init__(self, minutes: float | None = None, steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(self, minutes: float | None = None, every_n_steps: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name, value in (("minutes", minutes), ("steps", steps)):
+        for name, value in (("minutes", minutes), ("every_n_steps", every_n_steps)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}={value}: a number above 0 is needed, or null")
-        self.minutes, self.steps = minutes, steps
+        self.minutes, self.every_n_steps = minutes, every_n_steps
         self._saved_at = time.monotonic()
         self.metrics: dict[str, float] = {}  # those at the time of the checkpoint that the run goes on from
 
@@ -58,7 +58,7 @@ class Checkpoint(ModelCheckpoint):
             self._save_checkpoint(trainer, self.format_checkpoint_name(self._monitor_candidates(trainer)))
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
-        if self.steps is not None and trainer.global_step % self.steps == 0:
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
             return True
         if self.minutes is None:
             return False

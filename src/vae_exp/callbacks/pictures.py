@@ -9,6 +9,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from vae_exp import charts
 from vae_exp.config import NoMeaningError
+from vae_exp.records import read_rows
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
 
@@ -76,7 +77,7 @@ class Curves(Callback):
         folder = Path(trainer.default_root_dir)
         bounds = pl_module.bounds
         term, label = ("recon", "-log p(x|z)") if bounds is None else ("elbo", f"ELBO (bounds {bounds})")
-        drawn = charts.curves(charts.read_csv(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
+        drawn = charts.curves(read_rows(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
         if trainer.is_global_zero and drawn is not None:
             (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / f"{term}.png", "training")

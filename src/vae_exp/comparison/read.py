@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from vae_exp.config import ConfigError
+from vae_exp.records import DamagedError, sound_record
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.state import state_of
+from vae_exp.saved import LONGEST, check_text
 
 __all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs", "run_folders"]
 
@@ -137,13 +139,11 @@ def _read(folder: Path) -> Run:
 
 def _record(folder: Path) -> dict[str, Any]:
     try:
-        record = json.loads((folder / "run.json").read_bytes())
-    except FileNotFoundError:
-        raise _UnreadableError("it has no run.json: the run never began") from None
-    except ValueError as error:
-        raise _UnreadableError("run.json is torn") from error
-    if not isinstance(record, dict):
-        raise _UnreadableError("run.json is no record of a run")
+        record = sound_record(folder)
+    except DamagedError as error:
+        raise _UnreadableError("run.json is damaged") from error
+    if not record:
+        raise _UnreadableError("it has no run.json: the run never began")
     if record.get("status") != "finished":
         why = str(record.get("error") or "").splitlines()[:1]
         status = record.get("status", "no status")
@@ -157,7 +157,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        with (folder / "config.yaml").open(encoding="utf-8") as file:
+            text = file.read(LONGEST + 1)
         # A key at the left begins a block; runs have most of their blocks in common.
         config = {
             key: value for block in re.split(r"^(?=\w)", text, flags=re.MULTILINE) for key, value in _block(block)
@@ -166,6 +167,8 @@ def _config(folder: Path) -> dict[str, Any]:
         raise _UnreadableError("it has no config.yaml") from None
     except yaml.YAMLError as error:
         raise _UnreadableError("config.yaml is torn") from error
+    except (ValueError, RecursionError) as error:
+        raise _UnreadableError(f"config.yaml cannot be used: {error}") from error
     if "seed" not in config or not any(key.startswith("data.") for key in config):
         raise _UnreadableError("config.yaml is no config of a run")
     return config
@@ -173,6 +176,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=4096)
 def _block(text: str) -> tuple[tuple[str, Any], ...]:
+    check_text(text)
     node = yaml.load(text, LOADER)  # noqa: S506
     return tuple(_leaves(node)) if isinstance(node, dict) else ()
 

@@ -10,16 +10,14 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vae_exp.files import appended, written
+from vae_exp.records import read_rows
 
 __all__ = ["CSV", "rows_before"]
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, str]]:
-    """The rows of earlier steps than `step`; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) < step]
+    """The sound rows of earlier steps than `step`; none where there is no file."""
+    return [row for row in read_rows(path) if int(row["step"]) < step]
 
 
 class CSV(Logger):
@@ -43,10 +41,9 @@ class CSV(Logger):
         self._start = time.perf_counter()
         if self.path.exists():
             kept = rows_before(self.path, first_step)
-            with self.path.open(newline="") as file:
-                self._keys = next(csv.reader(file), [])
+            self._keys = list(kept[0]) if kept else []
             if kept:
-                self._seconds = float(kept[-1]["seconds"]) if "seconds" in self._keys else None
+                self._seconds = float(kept[-1]["seconds"] or 0) if "seconds" in self._keys else None
             self._rewrite(kept, self._keys)
 
     @property
@@ -76,15 +73,9 @@ class CSV(Logger):
             row["seconds"] = round(self._seconds + time.perf_counter() - self._start, 3)
         new = [key for key in row if key not in self._keys]
         if new:
-            self._rewrite(self._read(), [*self._keys, *new])
+            self._rewrite(read_rows(self.path), [*self._keys, *new])
         with appended(self.path, newline="") as file:
             csv.DictWriter(file, self._keys).writerow(row)
-
-    def _read(self) -> list[dict[str, str]]:
-        if not self.path.exists():
-            return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
 
     @rank_zero_only
     def _rewrite(self, rows: list[dict[str, str]], keys: list[str]) -> None:

@@ -1,6 +1,5 @@
 """Pushes what W&B logged offline, by W&B's own `wandb sync`."""
 
-import json
 import logging
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ from omegaconf import OmegaConf
 from vae_exp.config import ConfigError
 from vae_exp.lock import is_held
 from vae_exp.loggers.wandb import link, offline_files
+from vae_exp.records import read_record, whole_or
+from vae_exp.saved import read_config
 
 __all__ = ["push"]
 
@@ -61,12 +62,9 @@ def _marker(file: Path) -> Path:
 
 def _home(folder: Path) -> tuple[Path, str]:
     """The folder that holds W&B's folder, and the id of the run."""
-    try:
-        run_id = json.loads((folder / "run.json").read_text())["run_id"]
-        stated = OmegaConf.select(OmegaConf.load(folder / "config.yaml"), "logger.wandb.dir")
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder, ""
-    return Path(stated or folder), run_id
+    cfg = whole_or(OmegaConf.create(), read_config, folder / "config.yaml")
+    stated = OmegaConf.select(cfg, "logger.wandb.dir", throw_on_resolution_failure=False)
+    return Path(stated or folder), read_record(folder).get("run_id", "")
 
 
 def _sync(file: Path) -> str:

@@ -1,6 +1,5 @@
 """Scores runs: what `python -m vae_exp.evaluate` does."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.table import tables
+from vae_exp.records import read_evaluation
 from vae_exp.runs.build import bound
 from vae_exp.runs.checkpoint import checkpoint
 from vae_exp.runs.folder import fingerprint, write_json
@@ -120,7 +120,7 @@ def score(trained: Trained, metrics: dict[str, Metric], leave_out: bool = False)
     """
     facts = about(trained)
     path = trained.folder / ("evaluation.json" if trained.split == "test" else f"evaluation_{trained.split}.json")
-    earlier = json.loads(path.read_text()) if path.exists() else {}
+    earlier = read_evaluation(path)
     if any(earlier.get(key) != facts[key] for key in ("weights", "data")):
         earlier = {}
     settings, headline = earlier.get("settings", {}), earlier.get("headline", {})

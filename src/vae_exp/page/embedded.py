@@ -6,9 +6,27 @@ from pathlib import Path
 
 from PIL import Image
 
-__all__ = ["data_url"]
+from vae_exp.records import say
+
+__all__ = ["data_url", "picture"]
 
 LARGE = 400_000  # bytes; a larger picture is compressed again
+
+
+MOST = 100_000_000  # pixels of a picture that is decoded
+
+
+def picture(path: Path) -> tuple[tuple[int, int], str | None] | None:
+    """The size of a picture and who made it; None if it is damaged, of which one line is logged."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MOST:
+                raise ValueError(f"{image.width} by {image.height} pixels are more than a page shows")
+            image.load()
+            return image.size, image.info.get("Source")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        say(f"{path} is damaged and is left out: {str(error) or type(error).__name__}")
+        return None
 
 
 def data_url(path: Path) -> str:

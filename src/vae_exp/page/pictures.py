@@ -1,14 +1,13 @@
 """The pictures of a run for its page: those that exist, and those that are missing."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from PIL import Image
 
 from vae_exp.config import ConfigError
-from vae_exp.page.embedded import data_url
+from vae_exp.page.embedded import data_url, picture
+from vae_exp.records import read_made
 from vae_exp.runs.folder import fingerprint
 from vae_exp.runs.trained import Trained
 from vae_exp.what.make import make
@@ -31,7 +30,7 @@ ALT = {
 def undrawn(folder: Path, cfg: DictConfig) -> list[str]:
     """The pictures that a page needs and the run does not have, by their names in `conf/what/`."""
     wanted = ["samples", "reconstructions", "manifold" if cfg.latent_dim == 2 else "traversal"]
-    there = {made["what"] for made in _made(folder) if not made["is_stale"]}
+    there = {made["what"] for made in _made(folder) if not made["is_stale"] and all(map(picture, made["files"]))}
     return [what for what in wanted if what not in there]
 
 
@@ -58,11 +57,12 @@ def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
         for path in sorted((folder / "images").glob("*.png"))
         if path.stem not in ("elbo", "recon")  # the page draws these curves itself
     ]
-    figures += [(path, made) for made in _made(folder) for path in sorted(made["folder"].glob("*.png"))]
+    figures += [(path, made) for made in _made(folder) for path in made["files"]]
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SECTIONS.values(), "more")}
     for path, made in figures:
-        with Image.open(path) as image:
-            size, source = image.size, image.info.get("Source")
+        if (known_of_it := picture(path)) is None:
+            continue
+        size, source = known_of_it
         if size != one_image:  # files of a single image are for other uses
             known = {"stem": path.stem, "source": data_url(path), "size": size, "by": made["content"].get("by", source)}
             known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
@@ -80,9 +80,13 @@ def _made(folder: Path) -> list[dict[str, Any]]:
     """What `vae_exp.what.make` wrote into `images/`, in training or in a command."""
     made = []
     for path in sorted((folder / "images").glob("*/*.json"), key=lambda path: (path.stem == "classes", path.stem)):
-        content = json.loads(path.read_text())
-        if path.stem == path.parent.name:
+        content = read_made(path) if path.stem == path.parent.name else {}
+        if content:
             weights = folder / "checkpoints" / f"{content['checkpoint']}.ckpt"
-            known = {"content": content, "is_stale": is_stale(content, weights), "folder": path.parent}
+            known = {
+                "content": content,
+                "is_stale": is_stale(content, weights),
+                "files": sorted(path.parent.glob("*.png")),
+            }
             made.append({"what": path.stem, **known})
     return made

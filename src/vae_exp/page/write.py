@@ -1,6 +1,5 @@
 """`report.html`: a run on one page, which opens from disk and needs no other file."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from vae_exp.files import written
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
 from vae_exp.page.pictures import is_stale, pictures, undrawn
+from vae_exp.records import read_evaluation, read_record, read_rows
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.state import state_of
 
@@ -27,6 +27,14 @@ PARTS = (
 )  # fmt: skip
 # Not shown for each part: shapes follow from data and latent_dim, and the page also has the whole yaml.
 DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")
+# What `run.json` may not say, where it is damaged or of a run that has not begun.
+UNKNOWN: dict[str, Any] = {
+    "run_id": "unknown", "status": "unknown", "seed": "unknown", "error": None, "metrics": {}, "data": {}, "starts": [],
+    "bound": {
+        "of": "an unknown density", "is_bound": True, "representation": "of unknown data", "kind": "unknown",
+        "units": "nats per image",
+    },
+}  # fmt: skip
 SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
 
 
@@ -40,10 +48,13 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     Raises:
         ConfigError: If it is not a run folder.
     """
-    cfg, record = load_config(folder), json.loads((folder / "run.json").read_text())
-    rows = charts.read_csv(folder / "metrics.csv")
+    cfg, record = load_config(folder), UNKNOWN | read_record(folder)
+    bound = UNKNOWN["bound"] | record["bound"]
+    starts = [{"time": "", "argv": []} | start for start in record["starts"]] or [{"time": "", "argv": []}]
+    rows = read_rows(folder / "metrics.csv")
     metrics = {key: float(value) for row in rows for key, value in row.items() if value} | record.get("metrics", {})
-    evaluations = [_evaluation(folder, path) for path in sorted(folder.glob("evaluation*.json"))]
+    found = {path: read_evaluation(path) for path in sorted(folder.glob("evaluation*.json"))}
+    evaluations = [_evaluation(folder, content) for content in found.values() if content]
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -54,15 +65,15 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     html = templates.get_template("page.html").render(
         name=str(cfg.name),
         folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
-        record={"error": None, "data": {}, **record, "status": _status(folder, record)},
-        bound=record["bound"],
-        cards=_cards(record["bound"]["units"], metrics, evaluations),
+        record=record | {"status": _status(folder, record)},
+        bound=bound,
+        cards=_cards(bound["units"], metrics, evaluations),
         warning=_warning(cfg, record, metrics, evaluations),
         expected=cfg.get("expected"),
         parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
         yaml=(folder / "config.yaml").read_text(),
-        curves=_curves(rows, record["bound"]["units"]),
+        curves=_curves(rows, bound["units"]),
         has_metrics=bool(rows),
         latents=_latents(folder),
         pictures={
@@ -71,7 +82,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         refused=refused or {},
         undrawn=undrawn(folder, cfg),
         evaluations=evaluations,
-        starts=[{**start, "command": _command(start["argv"])} for start in record["starts"]],
+        starts=[{**start, "command": _command(start["argv"])} for start in starts],
         duration=_duration(record.get("wall_seconds")),
     )
     path = folder / "report.html"
@@ -163,10 +174,11 @@ def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dic
 
 def _latents(folder: Path) -> dict[str, Any] | None:
     """Charts of the KL per dimension, the largest at the top."""
-    rows = charts.read_csv(folder / "kl_per_dim.csv")
-    if not rows:
+    rows = read_rows(folder / "kl_per_dim.csv")
+    names = [name for name in rows[0] if name not in ("epoch", "step")] if rows else []
+    rows = [row for row in rows if all(row[name] for name in names)]
+    if not rows or not names:
         return None
-    names = [name for name in rows[0] if name not in ("epoch", "step")]
     names.sort(key=lambda name: -float(rows[-1][name]))  # by the KL in the last row, the largest first
     kl = [[float(row[name]) for name in names] for row in rows]
     steps = [int(row["step"]) for row in rows]
@@ -187,9 +199,8 @@ def _figure(figure: dict[str, Any]) -> dict[str, Any]:
     return figure | {"numbers": numbers}
 
 
-def _evaluation(folder: Path, path: Path) -> dict[str, Any]:
+def _evaluation(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
     """An `evaluation.json`, with its numbers as a table."""
-    content = json.loads(path.read_text())
     numbers = {name: value for name, value in content.items() if name not in ABOUT}
     rows, columns = _table(numbers)
     return {
@@ -244,7 +255,7 @@ def _number(value: Any) -> str:
 
 def _command(argv: list[str]) -> str:
     """The command as the user typed it."""
-    program = Path(argv[0])
+    program = Path(argv[0] if argv else "")
     start = ["python", "-m", "vae_exp"] if program.name == "__main__.py" else [program.name]
     return shlex.join([*start, *argv[1:]])
 

@@ -22,6 +22,7 @@ from vae_exp.overrides import nearest
 from vae_exp.resolvers import LOWER_IS_BETTER
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
+from vae_exp.runs.targets import check_targets
 from vae_exp.supports import support_of
 
 __all__ = [
@@ -95,14 +96,18 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
     return f"\nLeave it out with ~{key}.{unknown[1]}{nearest(unknown[1], known_keys)}"
 
 
-def data_config(key: str, name: str, root: Path, image_shape: Sequence[int]) -> DictConfig:
+def data_config(
+    key: str, name: str, root: Path, image_shape: Sequence[int], allow: str | Sequence[str] | None
+) -> DictConfig:
     """A config of data: those of the run folder `name`, or else the option `name` of data/ with images `(C, H, W)`.
 
     Raises:
         ConfigError: If `name` is neither; the message names `key`.
     """
     if (Path(name) / "config.yaml").is_file():
-        return OmegaConf.create({"data": load_config(name).data})
+        cfg = OmegaConf.create({"data": load_config(name).data})
+        check_targets(cfg, Path(name) / "config.yaml", allow)
+        return cfg
     overrides = [f"data={name}", f"data.root='{root}'", f"data.image_shape={list(image_shape)}"]
     is_open = GlobalHydra.instance().is_initialized()  # true inside a command
     try:

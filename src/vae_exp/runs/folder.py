@@ -7,16 +7,18 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
+from vae_exp.runs.targets import check_links
+from vae_exp.saved import read_config
 
 __all__ = [
     "each_folder",
     "fingerprint",
     "load_config",
-    "read_json",
     "run_folders",
     "write_json",
 ]
@@ -25,36 +27,21 @@ log = logging.getLogger("vae_exp")
 
 
 def load_config(folder: str | Path) -> DictConfig:
-    """The resolved config of a run.
+    """The resolved config of a run, which is data: see `vae_exp.runs.saved`.
 
     Raises:
-        ConfigError: If the folder is not a run folder.
+        ConfigError: If the folder is not a run folder, or its config is no config of a run.
     """
     for name in ("config.yaml", "run.json"):
         if not (Path(folder) / name).is_file():
             raise ConfigError(f"{folder} is not a run folder: it has no {name}. Runs are under outputs/")
-    cfg = OmegaConf.load(Path(folder) / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    return cfg
+    check_links(Path(folder))
+    return read_config(Path(folder) / "config.yaml")
 
 
 def fingerprint(path: Path) -> str | None:
     """The first 16 digits of the sha256 of a weights file, which results store; None if the file is missing."""
     return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; empty where there is none.
-
-    Raises:
-        ConfigError: If it is corrupt.
-    """
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{path} is corrupt: {error}") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -82,7 +69,7 @@ def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]
     for folder in folders:
         try:
             results[folder] = work(folder)
-        except ConfigError as error:
+        except (ConfigError, OmegaConfBaseException) as error:
             if len(folders) == 1:
                 raise
             log.error("%s: %s", folder, error)

@@ -1,6 +1,6 @@
 """`run.json`: what started a run and on which machine, what its numbers bound, and how it ended."""
 
-import json
+import logging
 import os
 import platform
 import subprocess
@@ -12,11 +12,14 @@ from typing import Any
 
 from vae_exp.config import ConfigError
 from vae_exp.ledger import NonFiniteError
+from vae_exp.records import read_record
 from vae_exp.runs.folder import write_json
 
 __all__ = ["Record", "note_end"]
 
 PACKAGES = ("vae_exp", "torch", "pytorch-lightning", "hydra-core", "omegaconf", "zuko", "numpy", "wandb")
+
+log = logging.getLogger("vae_exp")
 
 
 class Record:
@@ -32,7 +35,10 @@ class Record:
 
     def __init__(self, folder: Path, run_id: str, **content: Any) -> None:
         self.path = folder / "run.json"
-        earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
+        earlier = read_record(folder)
+        if not earlier and self.path.exists():
+            log.warning("a new record begins; the damaged one is kept as %s.damaged", self.path)
+            self.path.replace(self.path.with_name("run.json.damaged"))
         self.content: dict[str, Any] = {"run_id": run_id, **earlier, **content, "status": "running"}
         for key in ("error", "cause"):
             self.content.pop(key, None)
@@ -63,9 +69,7 @@ class Record:
 
 def note_end(folder: Path, error: BaseException) -> None:
     """Writes into `run.json` how a run ended that has no open record."""
-    path = folder / "run.json"
-    earlier = json.loads(path.read_text()) if path.exists() else {}
-    write_json(path, earlier | _end(error))
+    write_json(folder / "run.json", read_record(folder) | _end(error))
 
 
 def _end(error: BaseException) -> dict[str, str]:

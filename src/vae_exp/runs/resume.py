@@ -7,9 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.overrides import override
+from vae_exp.records import read_record
 from vae_exp.runs.checkpoint import load_checkpoint, newest_sound
 from vae_exp.runs.folder import load_config
-from vae_exp.runs.state import State, read_record, state_of
+from vae_exp.runs.state import State, state_of
+from vae_exp.runs.targets import check_paths, check_targets
 
 __all__ = ["latest", "resumed_config", "start_of"]
 
@@ -35,12 +37,9 @@ def latest(outputs: Path = Path("outputs")) -> Path:
     """
     records = sorted(outputs.rglob("run.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for folder in (path.parent for path in records):
-        try:
-            record = read_record(folder)
-            if isinstance(record, dict) and not record.get("sweep") and state_of(folder, record) is State.CUT_OFF:
-                return folder
-        except ConfigError:  # a record that nobody can read is not the one that is meant
-            continue
+        record = read_record(folder)
+        if not record.get("sweep") and state_of(folder, record) is State.CUT_OFF:
+            return folder
     raise ConfigError(f"resume=latest: under {outputs}/ no run was cut off, of {len(records)}")
 
 
@@ -68,6 +67,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
     for name, node in (saved.get("logger") or {}).items():
         saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
     before = saved.copy()
+    _check_saved(saved, cfg, [word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task])
     start = start_of(Path(cfg.resume))
     epoch = load_checkpoint(start)["epoch"] if start else -1
     cfg.name = saved.name
@@ -77,7 +77,7 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
         elif key in FREE_GROUPS:
             saved[key] = cfg[key]
-        elif key == "resume" or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
+        elif key in ("resume", "allow") or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
             OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
         else:
             raise ConfigError(
@@ -96,3 +96,14 @@ def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
             "to continue, set a larger number, or another callbacks.early_stopping.patience"
         )
     return saved
+
+
+def _check_saved(saved: DictConfig, cfg: DictConfig, keys: list[str]) -> None:
+    """Holds what goes on of a saved config, without the keys that the command line sets, against what it may name."""
+    kept, path = saved.copy(), Path(cfg.resume) / "config.yaml"
+    for key in keys:
+        group, _, name = key.rpartition(".")
+        if isinstance(node := OmegaConf.select(kept, group) if group else kept, DictConfig) and key != "trainer":
+            node.pop(name, None)
+    check_targets(kept, path, cfg.get("allow"))
+    check_paths(kept, path, cfg)

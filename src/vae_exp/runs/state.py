@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vae_exp.lock import is_held
-from vae_exp.runs.folder import read_json
+from vae_exp.records import read_record
 
-__all__ = ["State", "read_record", "state_of"]
+__all__ = ["State", "state_of"]
 
 
 class State(StrEnum):
@@ -21,19 +21,10 @@ class State(StrEnum):
     FINISHED = "finished"
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What `run.json` of a folder says; empty where there is none.
-
-    Raises:
-        ConfigError: If it cannot be read.
-    """
-    return read_json(folder / "run.json")
-
-
 def state_of(folder: Path, record: dict[str, Any] | None = None) -> State:
     """Where the run of a folder stands; it is new if there is no such folder.
 
-    A run that was not closed was cut off, unless a process holds its lock.
+    A run that was not closed was cut off, unless a process holds its lock. One whose record is damaged is new.
 
     Arguments:
         folder: Of the run.

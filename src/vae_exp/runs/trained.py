@@ -1,6 +1,5 @@
 """A trained run, loaded from its folder alone; evaluate, generate, report and export use it."""
 
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -23,12 +23,17 @@ from vae_exp.data.files import decode
 from vae_exp.loggers.csv import rows_before
 from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
+from vae_exp.records import read_record, sound_record
 from vae_exp.runs.build import build
 from vae_exp.runs.checkpoint import checkpoint as path_of
 from vae_exp.runs.checkpoint import load_weights
 from vae_exp.runs.folder import each_folder, load_config
+from vae_exp.runs.targets import check_targets
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
+
+CHOICES = {"checkpoint": ("best", "last"), "split": ("test", "val", "train"), "accelerator": ("auto", "cpu", "gpu")}
+OPTIONS = ("checkpoint", "split", "seed", "accelerator", "data_root", "progress", "allow")  # of conf/trained.yaml
 
 log = logging.getLogger("vae_exp")
 
@@ -46,6 +51,7 @@ class Trained:
         split: Which images a command uses, test, val or train.
         seed: Fixes everything random in a command.
         progress: Whether to show progress bars.
+        allow: The user's own modules that saved configs may name.
     """
 
     folder: Path
@@ -56,11 +62,12 @@ class Trained:
     split: str = "test"
     seed: int = 0
     progress: bool = True
+    allow: str | Sequence[str] | None = None
 
     @property
     def record(self) -> dict[str, Any]:
-        """The content of `run.json`."""
-        return json.loads((self.folder / "run.json").read_text())
+        """The content of `run.json`; empty if it is damaged."""
+        return read_record(self.folder)
 
     def setup(self, split: str) -> None:
         """Reads a split if it has not been read yet.
@@ -192,7 +199,7 @@ class Trained:
         unstated = {"project": os.environ.get("WANDB_PROJECT", "vae_exp"), "name": self.cfg.name}
         stated = self.cfg.logger.get("wandb") or unstated
         options = {key: value for key, value in stated.items() if key not in of_training}
-        run = make_wandb(str(self.folder), self.record["run_id"], **options).experiment
+        run = make_wandb(str(self.folder), sound_record(self.folder)["run_id"], **options).experiment
         try:
             run.summary.update({name: value for name, value in numbers.items() if value is not None})
             if pictures:
@@ -214,8 +221,9 @@ def restore(
     accelerator: str = "auto",
     data_root: str | None = None,
     progress: bool = True,
+    allow: str | Sequence[str] | None = None,
 ) -> Trained:
-    """A run read back from its folder, with its model and its data: what the commands work on. No data are read yet.
+    """A run read back from its folder, with its model and its data. No data are read yet.
 
     Arguments:
         run: The folder, as under outputs/.
@@ -225,32 +233,30 @@ def restore(
         accelerator: auto, cpu or gpu.
         data_root: Where the data are now, if not where the run found them.
         progress: Whether bars are shown.
+        allow: Your own modules that the config of the run may name, see docs/security.md.
 
     Raises:
         ConfigError: If the folder holds no run, an option has a wrong value, or the machine lacks the accelerator.
     """
-    for key, choice, choices in (
-        ("checkpoint", checkpoint, ("best", "last")),
-        ("split", split, ("test", "val", "train")),
-        ("accelerator", accelerator, ("auto", "cpu", "gpu")),
-    ):
+    for key, choice, choices in zip(CHOICES, (checkpoint, split, accelerator), CHOICES.values(), strict=True):
         if choice not in choices:
             raise ConfigError(f"{key}={choice}: choose one of {', '.join(choices)}")
     folder = Path(run)
     cfg = load_config(folder)
     path = path_of(folder, checkpoint)
+    check_targets(cfg, folder / "config.yaml", allow)
     if data_root:
         cfg.data.root = data_root
     cfg.trainer.compile = False
     try:
         model, data = build(cfg, to_train=False)
-    except ConfigError as error:
+    except (ConfigError, OmegaConfBaseException) as error:
         raise ConfigError(f"{folder} cannot be read back by this version of vae_exp.\n{error}") from error
     load_weights(model, path)
     model.check_fitted()
     data = data.on(_device(accelerator))
     model.to(data.device).eval().requires_grad_(False)
-    return Trained(folder, cfg, model, data, checkpoint, split, seed, progress)
+    return Trained(folder, cfg, model, data, checkpoint, split, seed, progress, allow)
 
 
 def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Trained:
@@ -269,21 +275,15 @@ def of_training(trainer: pl.Trainer, name: str, checkpoint_name: str = "") -> Tr
 
 
 def each_run(cfg: DictConfig, work: Callable[[Trained], Any]) -> dict[Path, Any]:
-    """Calls `work` on every run that `cfg.run` names; if one fails, the others are still done.
+    """Calls `work` on every run that `cfg.run` names, and returns its results by run folder, see `each_folder`.
 
     Arguments:
         cfg: A config with the keys of `conf/trained.yaml`.
         work: A function of one run.
-
-    Returns:
-        The results of `work`, by run folder.
-
-    Raises:
-        ConfigError: The same as for `each_folder`.
     """
 
     def restored(folder: Path) -> Any:
-        return work(restore(folder, cfg.checkpoint, cfg.split, cfg.seed, cfg.accelerator, cfg.data_root, cfg.progress))
+        return work(restore(folder, **{name: cfg[name] for name in OPTIONS}))
 
     return each_folder(cfg, restored)
 

@@ -18,7 +18,7 @@ __all__ = ["identity"]
 # Raised with every change of the code that changes the numbers of some run: its cells are then computed again.
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
-FREE = ("expected", "logger", "name", "report", "resume", *OF_SWEEPS)
+FREE = ("allow", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
 FREE_OF = {
     "callbacks": ("curves", "pictures", "progress", "speed"),
     "data": ("root",),
@@ -39,7 +39,9 @@ def identity(cfg: dict[str, Any]) -> str:
     for key, names in FREE_OF.items():
         kept[key] = {name: value for name, value in (kept.get(key) or {}).items() if name not in names}
     if last := kept["callbacks"].get("last"):
-        kept["callbacks"]["last"] = {key: value for key, value in last.items() if key not in ("minutes", "steps")}
+        kept["callbacks"]["last"] = {
+            key: value for key, value in last.items() if key not in ("minutes", "every_n_steps")
+        }
     devices = kept["trainer"].get("devices")
     if isinstance(devices, list):  # which of the devices of one kind it is, changes nothing
         kept["trainer"]["devices"] = len(devices)

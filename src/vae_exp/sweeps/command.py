@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError
-from vae_exp.runs.folder import read_json
+from vae_exp.records import read_json
 from vae_exp.runs.state import State
 from vae_exp.sweeps.plan import Planner, grid_of
 from vae_exp.sweeps.sweep import Sweep

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from vae_exp.cli import exit_on_sigterm
 from vae_exp.config import ConfigError
 from vae_exp.files import LogFile
 from vae_exp.lock import LOCKS, locked
+from vae_exp.records import read_record
 from vae_exp.runs.record import note_end
 from vae_exp.runs.resume import start_of
-from vae_exp.runs.state import State, read_record, state_of
+from vae_exp.runs.state import State, state_of
+from vae_exp.runs.targets import check_paths, check_targets
+from vae_exp.saved import digest, read_config
 from vae_exp.sweeps.sweep import LIFELINE
 from vae_exp.training.job import train
 
@@ -29,8 +32,12 @@ KEPT = ("config.yaml", "run.json", "train.log", *LOCKS)  # when a run begins ane
 log = logging.getLogger("vae_exp")
 
 
-def job_process(folder: Path) -> int:
+def job_process(folder: Path, wrote: str = "") -> int:
     """The whole of a process that runs one job, or joins one as a further process of DDP.
+
+    Arguments:
+        folder: Of the run.
+        wrote: The digest of its config, from who wrote it.
 
     Returns:
         The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C; SIGTERM exits with 143.
@@ -38,7 +45,7 @@ def job_process(folder: Path) -> int:
     exit_on_sigterm()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         try:
-            train(_config(folder), folder)
+            train(_config(folder, wrote), folder)
         except ConfigError:  # the first process reports it
             return 2
         return 0
@@ -46,7 +53,7 @@ def job_process(folder: Path) -> int:
     if LIFELINE in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[LIFELINE]),), daemon=True).start()
     try:
-        run_job(folder)
+        run_job(folder, wrote)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 2
@@ -55,10 +62,14 @@ def job_process(folder: Path) -> int:
     return 0
 
 
-def run_job(folder: Path) -> None:
+def run_job(folder: Path, wrote: str = "") -> None:
     """Trains the run of a folder to its end, unless it has one; what was cut off goes on from its last checkpoint.
 
     Only one process does so at a time, the others wait for it.
+
+    Arguments:
+        folder: Of the run.
+        wrote: The digest of its config, from who wrote it. Any other config may name parts alone, as that of any run.
 
     Raises:
         ConfigError: If there is no config, or the run fails for a reason that a user can mend; `run.json` records it.
@@ -69,7 +80,7 @@ def run_job(folder: Path) -> None:
         before = read_record(folder)
         if state_of(folder) in (State.FINISHED, State.FAILED):  # by another sweep, while this one waited for the lock
             return
-        cfg = _config(folder)
+        cfg = _config(folder, wrote)
         cfg.resume = str(folder.resolve()) if _can_go_on(folder) else None
         if not cfg.resume:
             _clear(folder)
@@ -77,14 +88,18 @@ def run_job(folder: Path) -> None:
             train(cfg, folder)
         except BaseException as error:
             after = read_record(folder)
-            if after == before or after["status"] == "running":  # it failed before it began
+            if after == before or after.get("status") == "running":  # it failed before it began
                 note_end(folder, error)
             raise
 
 
-def _config(folder: Path) -> DictConfig:
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assert isinstance(cfg, DictConfig)
+def _config(folder: Path, wrote: str) -> DictConfig:
+    """The config of a job; one that is not as it was written for this job may be anybody's."""
+    path = folder / "config.yaml"
+    cfg = read_config(path)
+    if digest(cfg) != wrote:
+        check_targets(cfg, path)
+        check_paths(cfg, path, DictConfig({}))
     return cfg
 
 

@@ -15,13 +15,18 @@ from omegaconf import OmegaConf
 from vae_exp.config import ConfigError
 from vae_exp.files import written
 from vae_exp.lock import locked
-from vae_exp.runs.folder import read_json, write_json
-from vae_exp.runs.state import State, read_record, state_of
+from vae_exp.records import DamagedError, read_json, read_record
+from vae_exp.runs.folder import write_json
+from vae_exp.runs.state import State, state_of
 from vae_exp.sweeps.plan import Job
 
 __all__ = ["LIFELINE", "Launcher", "Sweep", "read_sweep"]
 
 LIFELINE = "VAE_EXP_LIFELINE"  # for a job: the number of an open pipe whose other end the sweep holds
+
+# What `sweep.json` has.
+OF_SWEEP = {"command", "grid", "front", "jobs"}
+OF_JOB = {"num", "varied", "overrides", "choices", "cell", "folder", "state", "error"}
 
 log = logging.getLogger("vae_exp")
 
@@ -153,9 +158,9 @@ class Sweep:
         record, state = read_record(self.folder_of(job)), self.state(job)
         if state is State.FINISHED:
             best = f"best/{job.cfg['monitor']}"
-            log.info("job %d: finished, %s %.2f", job.num, best, record["metrics"].get(best, float("nan")))
+            log.info("job %d: finished, %s %.2f", job.num, best, record.get("metrics", {}).get(best, float("nan")))
         elif state is State.PRUNED:
-            log.info("job %d: pruned after %d epochs", job.num, record["epochs"])
+            log.info("job %d: pruned after %s epochs", job.num, record.get("epochs"))
         else:
             log.error("job %d: %s: %s", job.num, state, record.get("error", "it left no word"))
 
@@ -203,9 +208,14 @@ def read_sweep(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If there is none.
     """
-    content = read_json(folder / "sweep.json")
+    path = folder / "sweep.json"
+    content = read_json(path, {"command": list, "front": list, "jobs": list})
     if not content:
         raise ConfigError(f"{folder} has no sweep.json: it is no folder of a sweep. Sweeps are under outputs/sweeps/")
+    if not content.keys() >= OF_SWEEP or not all(
+        isinstance(job, dict) and job.keys() >= OF_JOB for job in content["jobs"]
+    ):
+        raise DamagedError(f"{path} is damaged: it is no record of a sweep; the same command as before writes it again")
     for job in content["jobs"]:
         job |= _outcome(Path(job["folder"]) if job["folder"] else None, "" if job["folder"] else job["error"])
     return content

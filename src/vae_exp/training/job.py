@@ -94,7 +94,7 @@ def _train_in(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
             )
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
-    cfg = OmegaConf.create({key: value for key, value in resolved.items() if key not in OF_SWEEPS})
+    cfg = OmegaConf.create({key: value for key, value in resolved.items() if key not in (*OF_SWEEPS, "allow")})
     about = {} if cfg.resume else {"choices": choices(hydra), "overrides": words, "sweep": None}
     summarise(cfg, folder, train(cfg, folder, about))
 

@@ -176,7 +176,7 @@ class Steps(_AutomaticOptimization):
         saves = [
             getattr(callback, name, None)
             for callback in trainer.checkpoint_callbacks
-            for name in ("_every_n_train_steps", "steps")
+            for name in ("_every_n_train_steps", "every_n_steps")
         ]
         intervals = [n for n in (trainer.log_every_n_steps, *saves) if n]  # type: ignore[attr-defined]
         steps = [n - trainer.global_step % n for n in intervals]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from torch import distributed
 
+from vae_exp.saved import digest, read_config
+
 __all__ = ["processes_of_one_run"]
 
 # What Lightning tells the processes it starts; it leaves these variables to the process that started them, too.
@@ -22,7 +24,7 @@ def processes_of_one_run(folder: Path) -> Iterator[None]:
     the folder of the job, with its resolved config, instead. Afterwards this process belongs to no group.
     """
     argv, before = sys.argv, {name: os.environ.get(name) for name in VARIABLES}
-    sys.argv = [argv[0], "--job", str(folder.resolve())]
+    sys.argv = [argv[0], "--job", str(folder.resolve()), digest(read_config(folder / "config.yaml"))]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from vae_exp.overrides import override
+from vae_exp.runs.targets import own_modules
 
 __all__ = ["summarise"]
 
@@ -35,10 +36,10 @@ def summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
         log.info("expected        %10.2f ± %s", cfg.expected["value"], cfg.expected["tolerance"])
     if (folder / "images").is_dir():
         log.info("pictures        %s", folder / "images")
-    _how_to_use(folder)
+    _how_to_use(folder, own_modules(cfg))
 
 
-def _how_to_use(folder: Path) -> None:
+def _how_to_use(folder: Path, own: list[str]) -> None:
     best, last = (folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     if not last.exists() and not best.exists():
         log.info("no checkpoint was written, so no command can use this run")
@@ -48,4 +49,5 @@ def _how_to_use(folder: Path) -> None:
     python = Path(sys.executable)
     python = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     words = [override("run", folder), *([] if best.exists() else ["checkpoint=last"])]
+    words += [f"allow=[{','.join(own)}]"] if own else []
     log.info("next            %s", " ".join([shlex.quote(str(python)), "-m vae_exp.evaluate", *words]))

@@ -181,7 +181,7 @@ def _other_data(trained: Trained, against: str) -> Images:
     Raises:
         ConfigError: If there are no such data, they cannot be read, or they have another size or other values.
     """
-    cfg = data_config("against", against, trained.data.root, trained.data.image_shape)
+    cfg = data_config("against", against, trained.data.root, trained.data.image_shape, trained.allow)
     try:
         data = make(cfg, "data").like(trained.data)
         data.prepare_data()
