@@ -26,8 +26,9 @@ from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
 from vae_exp.records import read_record, sound_record
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import checkpoint as path_of
-from vae_exp.runs.folder import each_folder, load_config, load_weights
+from vae_exp.runs.checkpoint import checkpoint as path_of
+from vae_exp.runs.checkpoint import load_weights
+from vae_exp.runs.folder import each_folder, load_config
 from vae_exp.runs.targets import check_targets
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
