@@ -62,7 +62,7 @@ WORDS: dict[Range, str] = {
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
         "accumulate_grad_batches every_n_epochs num_train neighbours chains num_chains temperatures leapfrog "
         "transitions num_latents nll_images num_points num_dims num_steps steps period trials size timeout_min "
-        "cpus_per_task"
+        "cpus_per_task num_nodes"
     ),
     _or_null(
         COUNT
