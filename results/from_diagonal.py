@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from vae_exp.config import CONF
 from vae_exp.resolvers import register_resolvers
 from vae_exp.runs.build import build, prepare
-from vae_exp.runs.folder import checkpoint, load_checkpoint
+from vae_exp.runs.checkpoint import checkpoint, load_checkpoint
 from vae_exp.training.job import train
 from vae_exp.training.trainer import make_trainer
 

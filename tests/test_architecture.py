@@ -26,7 +26,7 @@ LAYERS = [
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
     {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "files", "parts", "distributions", "layers", "precision", "supports"},
+    {"config", "files", "lock", "parts", "distributions", "layers", "precision", "supports"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 
@@ -112,7 +112,7 @@ def caught(path: Path) -> set[str]:
 
 def test_one_module_finds_out_what_a_distribution_does_not_know():
     catches = {path.name for path in SOURCE.rglob("*.py") if "NotImplementedError" in caught(path)}
-    assert catches == {"distributions.py", "cell.py"}  # the latter: a disk without locks
+    assert catches == {"distributions.py", "lock.py"}  # the latter: a disk without locks
 
 
 def test_models_and_distributions_say_what_they_can_do():

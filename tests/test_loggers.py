@@ -19,7 +19,7 @@ from vae_exp.config import CONF
 from vae_exp.loggers import CSV
 from vae_exp.metrics.score import score_runs
 from vae_exp.page.report import report_runs
-from vae_exp.runs.folder import resumed_config
+from vae_exp.runs.resume import resumed_config
 from vae_exp.runs.trained import Trained
 from vae_exp.training.job import train
 from vae_exp.what.make import generate_runs

@@ -12,8 +12,10 @@ from omegaconf import DictConfig
 
 import vae_exp
 from vae_exp.cli import job, run_command
-from vae_exp.overrides import check_overrides
+from vae_exp.config import ConfigError
+from vae_exp.overrides import check_overrides, override
 from vae_exp.runs.folder import load_config
+from vae_exp.runs.resume import latest
 from vae_exp.words import COMMANDS
 
 
@@ -42,6 +44,11 @@ def main() -> None:
     else:
         if sys.argv[1:2] == ["train"]:
             del sys.argv[1]
+        try:
+            sys.argv[1:] = [override("resume", latest()) if word == "resume=latest" else word for word in sys.argv[1:]]
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(2)
         run_command(_train, "train")
 
 

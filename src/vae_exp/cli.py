@@ -4,12 +4,14 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -23,12 +25,14 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from yaml import YAMLError
 
 from vae_exp.config import CONF, FOLDERS, ConfigError, options
+from vae_exp.lock import LOCKS
 from vae_exp.overrides import is_metric, nearest, override
 from vae_exp.resolvers import register_resolvers
 from vae_exp.words import check_choices, check_words, of_agent, options_first, with_own_folder_first
 
 __all__ = [
     "exit_code",
+    "exit_on_sigterm",
     "explain",
     "job",
     "run_command",
@@ -73,8 +77,10 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
     """Runs a function and puts what a user can mend into a few lines on stderr.
 
     Returns:
-        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace.
+        The exit code: 0, 2 after such an error, 130 after Ctrl-C. Any other error leaves with its stack trace, and
+        SIGTERM with 143.
     """
+    exit_on_sigterm()
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the report to us
     try:
@@ -102,14 +108,23 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
     return 0
 
 
+def exit_on_sigterm() -> None:
+    """From here on SIGTERM ends the process as an exception does, with 143: what is half done is cleared away."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 @contextmanager
 def job() -> Iterator[None]:
     """Around one job: what fails is written down at once, for a sweep goes on with the others."""
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
         hydra, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
-        if hydra.mode == RunMode.MULTIRUN:
+        if hydra.mode == RunMode.MULTIRUN and isinstance(error, Exception):
             failed_jobs.append(f"{folder} ({hydra.job.override_dirname}): {explain(error, str(hydra.job.config_name))}")
             log.error("error: job %s", failed_jobs[-1])
         elif not (folder / "config.yaml").exists():
@@ -121,7 +136,8 @@ def _remove_empty(folder: Path) -> None:
     """Removes the folder that Hydra made for a job of which nothing began, and the empty ones above it."""
     log_file = folder / "train.log"
     if log_file.exists() and not log_file.stat().st_size:
-        log_file.unlink()
+        for name in ("train.log", *LOCKS):
+            (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # one that holds something
         while folder != Path.cwd():
             folder.rmdir()

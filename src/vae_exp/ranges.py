@@ -64,7 +64,9 @@ WORDS: dict[Range, str] = {
         "transitions num_latents nll_images num_points num_dims num_steps steps period trials size timeout_min "
         "cpus_per_task"
     ),
-    _or_null(COUNT): "num_classes train_size num_images jobs check_val_every_n_epoch labelled labelled_per_batch",
+    _or_null(
+        COUNT
+    ): "num_classes train_size every_n_steps num_images jobs check_val_every_n_epoch labelled labelled_per_batch",
     Range(WIDTHS.words, lambda value: COUNT.holds(value) or WIDTHS.holds(value)): "hidden",  # one, of conv decoders
     WIDTHS: "channels upper_dims hidden_features",
     _list(COUNT, "three whole numbers from 1 on are needed, [channels, height, width]", 3): "image_shape",
@@ -94,6 +96,7 @@ WORDS: dict[Range, str] = {
         "a number above 0 is needed", lambda value: _is_number(value) and value > 0
     ): "scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
     _number(): "alpha start end value",
+    _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root background against inception out cells folder",
 }
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}

@@ -7,8 +7,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from tqdm import tqdm
 
 from vae_exp.config import ConfigError
+from vae_exp.records import read_record
 from vae_exp.resolvers import LOWER_IS_BETTER
-from vae_exp.sweeps.cell import State, read_record
+from vae_exp.runs.state import State
 from vae_exp.sweeps.plan import Job, Planner, words_of
 from vae_exp.sweeps.sweep import Sweep
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_named_with_the_reason(tmp_path):
     assert [run.folder.name for run in runs] == ["good"]
     assert {folder.name: why for folder, why in left_out.items()} == {
         "failed": "failed: NonFiniteError: nan",
-        "running": "running",
+        "running": "cut off",
         "torn": "run.json is damaged",
         "yaml": "config.yaml is torn",
         "begun": "it has no run.json: the run never began",

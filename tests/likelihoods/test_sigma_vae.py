@@ -17,7 +17,7 @@ from vae_exp.objectives import ELBO
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
 from vae_exp.runs.build import build, prepare
-from vae_exp.runs.folder import load_weights
+from vae_exp.runs.checkpoint import load_weights
 
 IMAGE, PIXELS = (2, 3, 3), 18
 SIGMA = ("likelihood=sigma_vae", "likelihood.mean=identity")

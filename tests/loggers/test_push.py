@@ -6,6 +6,7 @@ import os
 import pytest
 from helpers.runs import command
 
+from vae_exp.lock import locked
 from vae_exp.loggers.workspace import workspace
 
 WANDB = """#!/bin/sh
@@ -55,7 +56,8 @@ def test_every_run_is_told_whether_it_was_pushed_and_why_not(tmp_path, outputs):
     outputs("a/lost", "lost")
     outputs("a/online", "two", files=0)
     outputs("a/begun", "three", status="running")
-    code, said, calls = sync(tmp_path, "outputs/**")
+    with locked(tmp_path / "outputs" / "a" / "begun"):
+        code, said, calls = sync(tmp_path, "outputs/**")
     assert code == 2
     assert sorted(call.split("/")[-1] for call in calls) == [
         "offline-run-0-bad", "offline-run-0-lost", "offline-run-0-one", "offline-run-1-one"

@@ -16,7 +16,7 @@ from vae_exp.models import CVAE
 from vae_exp.objectives import ELBO, SemiSupervised
 from vae_exp.priors import Mixture
 from vae_exp.runs.build import build, prepare
-from vae_exp.runs.folder import load_weights
+from vae_exp.runs.checkpoint import load_weights
 from vae_exp.schedules import Linear
 
 num_samples = pytest.mark.parametrize("k", [1, K])

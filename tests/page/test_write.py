@@ -14,7 +14,7 @@ from hydra.conf import HydraConf
 from vae_exp.config import ConfigError
 from vae_exp.page.report import report_runs
 from vae_exp.page.write import write_page
-from vae_exp.runs.folder import resumed_config
+from vae_exp.runs.resume import resumed_config
 from vae_exp.training import job as training
 
 VOID = {"meta", "img", "br", "input", "link", "hr", "source"}

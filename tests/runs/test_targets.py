@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import vae_exp
 from vae_exp.config import CONF, ConfigError
 from vae_exp.metrics.score import score_runs
-from vae_exp.runs.folder import resumed_config
+from vae_exp.runs.resume import resumed_config
 from vae_exp.runs.targets import check_links, check_paths, check_targets
 from vae_exp.runs.trained import restore
 from vae_exp.sweeps.job import job_process

@@ -12,7 +12,8 @@ import pytest
 from helpers.launchers import Fake
 from helpers.runs import SMALL, command, curve, environment
 
-from vae_exp.sweeps.cell import State, locked
+from vae_exp.lock import locked
+from vae_exp.runs.state import State
 from vae_exp.sweeps.job import run_job
 from vae_exp.sweeps.plan import Job
 from vae_exp.sweeps.sweep import Sweep

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from typing import ClassVar
 
 import pytest
@@ -13,7 +15,8 @@ from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import load_config, load_weights
+from vae_exp.runs.checkpoint import load_weights
+from vae_exp.runs.folder import load_config
 from vae_exp.training.summary import summarise
 
 
@@ -136,21 +139,41 @@ def test_overfit_batches_are_the_same_in_each_epoch(run, options, overfit):
 
 
 class StopInValidation(pl.Callback):
-    """Ctrl-C after the last step of an epoch; Lightning does not repeat its validation."""
+    """Ctrl-C in a batch of a validation."""
 
-    def on_validation_batch_start(self, trainer, pl_module, *_):
-        if trainer.current_epoch == 1:
-            raise RuntimeError("interrupted")
+    def __init__(self, validation):
+        self.left = validation
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *_):
+        self.left -= batch_idx == 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_a_run_interrupted_in_validation_trains_on_to_the_bit(run, tmp_path):
-    whole, _ = run("trainer.max_epochs=3", folder="whole")
-    with pytest.raises(RuntimeError, match="interrupted"):
-        run("trainer.max_epochs=3", f"+callbacks.stop._target_={__name__}.StopInValidation", folder="part")
+@pytest.mark.parametrize(
+    ("validation", "options"),
+    slow_but(
+        [(2, ())],
+        [
+            *((validation, ()) for validation in (1, 2, 3)),
+            (1, ("trainer.val_check_interval=2",)),
+            (2, ("trainer.val_check_interval=2", "trainer.check_val_every_n_epoch=null")),
+            (2, ("trainer.accumulate_grad_batches=2",)),
+        ],
+    ),
+)
+def test_a_validation_that_was_interrupted_is_repeated(run, tmp_path, validation, options):
+    options = (*options, "trainer.max_epochs=3", "data.eval_batch_size=6")
+    whole, _ = run(*options, folder="whole")
+    stop = f"+callbacks.stop={{_target_: {__name__}.StopInValidation, validation: {validation}}}"
+    with pytest.raises(KeyboardInterrupt):
+        run(*options, stop, folder="part")
     part = tmp_path / "part"
+    assert record(part)["status"] == "interrupted"
     resume(part, callbacks__stop=None)
-    curves = [[row for row in curve(folder) if row["train/elbo"] or row["test/elbo"]] for folder in (whole, part)]
-    assert curves[0] == curves[1]
+    assert curve(part) == curve(whole)
+    assert (part / "kl_per_dim.csv").read_text() == (whole / "kl_per_dim.csv").read_text()
+    assert record(part)["metrics"]["best/val/elbo"] == record(whole)["metrics"]["best/val/elbo"]
 
 
 def test_the_row_that_an_interruption_cut_in_two_is_whole(run):
@@ -212,7 +235,7 @@ def test_a_corrupt_checkpoint_is_named(run):
     folder, _ = run()
     path = folder / "checkpoints" / "best.ckpt"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ConfigError, match=r"best\.ckpt is corrupt"):
+    with pytest.raises(ConfigError, match=r"best\.ckpt is damaged"):
         load_weights(build(composed(*SMALL))[0], path)
 
 

@@ -15,6 +15,7 @@ import yaml
 from vae_exp.config import ConfigError
 from vae_exp.records import DamagedError, sound_record
 from vae_exp.runs.folder import fingerprint
+from vae_exp.runs.state import state_of
 from vae_exp.saved import LONGEST, check_text
 
 __all__ = ["AXES", "TERMS", "Run", "is_stale", "read_runs", "run_folders"]
@@ -146,6 +147,7 @@ def _record(folder: Path) -> dict[str, Any]:
     if record.get("status") != "finished":
         why = str(record.get("error") or "").splitlines()[:1]
         status = record.get("status", "no status")
+        status = state_of(folder, record) if status == "running" else status  # its process may be gone
         raise _UnreadableError(": ".join(["it never began" if status == "new" else str(status), *why]))
     for key, needed in (("bound", BOUND), ("data", set())):
         if not isinstance(record.get(key), dict) or not needed <= record[key].keys():

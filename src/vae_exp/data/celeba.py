@@ -4,14 +4,13 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vae_exp.data.download import FileSet, corrupt
+from vae_exp.data.download import FileSet, corrupt, scratch_in
 from vae_exp.data.files import check_channels, decode, fill
 from vae_exp.data.split import Source, Split
 
@@ -47,9 +46,9 @@ class CelebA(Source):
         if not missing:
             return
         read = _reader(pictures, [name for names in missing.values() for name in names])
-        with TemporaryDirectory(suffix=".part", dir=partition.parent) as scratch:
+        with scratch_in(partition.parent) as scratch:
             for split, names in missing.items():
-                part, target = Path(scratch) / split, self._decoded(partition, split)
+                part, target = scratch / split, self._decoded(partition, split)
                 shape = (len(names), *self.image_shape)
                 pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
                 fill(pixels, partial(self._picture, read, names), f"CelebA, {split}")

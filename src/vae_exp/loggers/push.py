@@ -4,13 +4,13 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
+from vae_exp.lock import is_held
 from vae_exp.loggers.wandb import link, offline_files
 from vae_exp.records import read_record, whole_or
 from vae_exp.saved import read_config
@@ -19,7 +19,6 @@ __all__ = ["push"]
 
 LONGEST = 600  # seconds for a run: `wandb sync` waits for a server without end
 SILENT = "no answer from W&B"
-IDLE = 60  # seconds since the last write to the file of a run that was killed; a running one writes more often
 
 log = logging.getLogger("vae_exp")
 
@@ -44,7 +43,7 @@ def push(folders: Sequence[Path]) -> None:
             log.info("nothing offline %s", folder)
         elif not unsent:
             log.info("already pushed  %s", folder)
-        elif _is_running(folder, files[-1]):
+        elif is_held(folder):
             log.info("still running   %s: push it when it has ended", folder)
         elif reason := next(filter(None, map(_sync, unsent)), "") if answers else "not tried, as W&B did not answer":
             failed += 1
@@ -66,10 +65,6 @@ def _home(folder: Path) -> tuple[Path, str]:
     cfg = whole_or(OmegaConf.create(), read_config, folder / "config.yaml")
     stated = OmegaConf.select(cfg, "logger.wandb.dir", throw_on_resolution_failure=False)
     return Path(stated or folder), read_record(folder).get("run_id", "")
-
-
-def _is_running(folder: Path, file: Path) -> bool:
-    return read_record(folder).get("status") == "running" and time.time() - file.stat().st_mtime < IDLE
 
 
 def _sync(file: Path) -> str:

@@ -30,9 +30,7 @@ log = logging.getLogger("vae_exp")
 
 
 class WandB(WandbLogger):
-    """Lightning's logger, whose `_step` is the number of the row in `metrics.csv`. If W&B fails, the run goes on."""
-
-    _is_lost = False
+    """Lightning's logger, whose `_step` is the number of the row in `metrics.csv`."""
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Sends the config without the trees of `callbacks` and `logger`."""
@@ -42,25 +40,14 @@ class WandB(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Logs a row, as `metrics.csv` has it."""
-        self._send({**metrics, "trainer/global_step": step}, commit=True)
+        self.experiment.log({**metrics, "trainer/global_step": step})
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Adds pictures to the next row, so that they have no row of their own."""
         import wandb
 
-        self._send({key: [wandb.Image(image) for image in images]}, commit=False)
-
-    def _send(self, values: dict[str, Any], commit: bool) -> None:
-        import wandb
-
-        if self._is_lost:
-            return
-        try:
-            self.experiment.log(values, commit=commit)
-        except (OSError, wandb.Error) as error:  # its process has died, or the disk is full
-            self._is_lost = True
-            log.warning("W&B has failed: %s. The run goes on, and metrics.csv has all numbers", error)
+        self.experiment.log({key: [wandb.Image(image) for image in images]}, commit=False)
 
 
 def make_wandb(
@@ -120,8 +107,8 @@ def make_wandb(
     # Lightning's step is the x axis of each curve, and the summary shows the best bound, not the last one.
     for name in ("train/elbo", "val/elbo", "test/elbo"):
         run.define_metric(name, step_metric="trainer/global_step", summary="max")
-    if kept and not init.get("resume_from"):
-        _replay(run, kept, earlier)
+    if first_step is not None and (kept or earlier) and not init.get("resume_from"):
+        _replay(run, kept, earlier)  # without rows the run begins anew
     if run.offline:
         for file in offline_files(home, run_id):
             link(file.parent, folder)

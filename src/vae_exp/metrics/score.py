@@ -14,7 +14,8 @@ from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.table import tables
 from vae_exp.records import read_evaluation
 from vae_exp.runs.build import bound
-from vae_exp.runs.folder import checkpoint, fingerprint, write_json
+from vae_exp.runs.checkpoint import checkpoint
+from vae_exp.runs.folder import fingerprint, write_json
 from vae_exp.runs.trained import Trained, each_run
 
 __all__ = ["ABOUT", "Metric", "chosen", "score", "score_runs"]

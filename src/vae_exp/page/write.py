@@ -15,6 +15,7 @@ from vae_exp.metrics.score import ABOUT
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.records import read_evaluation, read_record, read_rows
 from vae_exp.runs.folder import load_config
+from vae_exp.runs.state import state_of
 
 __all__ = ["write_page"]
 
@@ -68,7 +69,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     html = templates.get_template("page.html").render(
         name=str(cfg.name),
         folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
-        record=record,
+        record=record | {"status": _status(folder, record)},
         bound=bound,
         cards=_cards(bound["units"], metrics, evaluations),
         warning=_warning(cfg, record, metrics, evaluations),
@@ -93,6 +94,11 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     with written(path) as file:
         file.write(html)
     return path
+
+
+def _status(folder: Path, record: dict[str, Any]) -> str:
+    """As the run recorded it, but that a run whose process is gone is not running."""
+    return str(state_of(folder, record)) if record["status"] == "running" else record["status"]
 
 
 def _warning(

@@ -5,48 +5,25 @@ import logging
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hydra.conf import HydraConf
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
-from vae_exp.overrides import override
-from vae_exp.records import read_record
-from vae_exp.runs.targets import check_links, check_paths, check_targets
+from vae_exp.runs.targets import check_links
 from vae_exp.saved import read_config
 
-if TYPE_CHECKING:
-    from vae_exp.models import VAE
-
 __all__ = [
-    "checkpoint",
     "each_folder",
     "fingerprint",
-    "load_checkpoint",
     "load_config",
-    "load_weights",
-    "resumed_config",
     "run_folders",
     "write_json",
 ]
 
 log = logging.getLogger("vae_exp")
-
-# What a resumed run may change; everything else must stay the same.
-FREE_GROUPS = ("trainer", "logger", "callbacks")
-FREE_KEYS = ("test", "report", "data.root", "data.eval_batch_size")
-DEVICES = ("accelerator", "devices", "strategy")
-# What the configs of earlier runs do not state of their loggers.
-FOLDER, ID, STEP = {"save_dir": "${run_dir:}"}, {"run_id": "${run_id:}"}, {"first_step": "${first_step:}"}
-OF_LOGGERS = {
-    "vae_exp.loggers.CSV": FOLDER | STEP,
-    "vae_exp.loggers.make_wandb": FOLDER | ID | STEP,
-    "vae_exp.loggers.make_mlflow": FOLDER | ID,
-    "pytorch_lightning.loggers.TensorBoardLogger": FOLDER,
-}
 
 
 def load_config(folder: str | Path) -> DictConfig:
@@ -62,90 +39,9 @@ def load_config(folder: str | Path) -> DictConfig:
     return read_config(Path(folder) / "config.yaml")
 
 
-def checkpoint(folder: str | Path, name: str) -> Path:
-    """The path of the checkpoint `best` or `last` of a run.
-
-    Raises:
-        ConfigError: If there is none.
-    """
-    load_config(folder)
-    path = Path(folder) / "checkpoints" / f"{name}.ckpt"
-    if not path.is_file():
-        raise ConfigError(f"{folder} has no checkpoints/{name}.ckpt: the run stopped before it wrote one")
-    return path
-
-
 def fingerprint(path: Path) -> str | None:
     """The first 16 digits of the sha256 of a weights file, which results store; None if the file is missing."""
     return sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint: tensors and plain values.
-
-    Raises:
-        ConfigError: If the file is corrupt.
-    """
-    import torch  # imported late, so that a wrong folder is reported at once
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a corrupt file can fail in any way
-        raise ConfigError(f"{path} is corrupt: {str(error).splitlines()[0]}") from error
-
-
-def load_weights(model: "VAE", path: Path) -> None:
-    """Loads the weights of a checkpoint into a model that has the same parts.
-
-    Raises:
-        ConfigError: If the parts differ or the file is corrupt.
-    """
-    try:
-        model.load_state_dict(load_checkpoint(path)["state_dict"])
-        model.is_new = False
-    except RuntimeError as error:
-        reason = "\n".join(line.strip() for line in str(error).splitlines()[:3])
-        raise ConfigError(f"{path} is from a model with other parts: {reason}") from error
-
-
-def resumed_config(cfg: DictConfig, hydra: HydraConf) -> DictConfig:
-    """The config of the run `cfg.resume`, with the changes that the command line sets.
-
-    Raises:
-        ConfigError: If there is no such run, it has no checkpoint, or the command line changes what must stay the same.
-    """
-    saved = load_config(cfg.resume)
-    for name, node in (saved.get("logger") or {}).items():
-        saved.logger[name] = node and OmegaConf.merge(OF_LOGGERS.get(node._target_, {}), node)
-    before = saved.copy()
-    _check_saved(saved, cfg, [word.lstrip("+~").partition("=")[0] for word in hydra.overrides.task])
-    epoch = load_checkpoint(checkpoint(cfg.resume, "last"))["epoch"]
-    cfg.name = saved.name
-    for word in hydra.overrides.task:
-        key = word.lstrip("+~").partition("=")[0]
-        if key == "trainer":  # change where to train, but not for how long
-            saved.trainer.update({name: cfg.trainer[name] for name in DEVICES})
-        elif key in FREE_GROUPS:
-            saved[key] = cfg[key]
-        elif key in ("resume", "allow") or key in FREE_KEYS or key.partition(".")[0] in FREE_GROUPS:
-            OmegaConf.update(saved, key, OmegaConf.select(cfg, key), force_add=True)
-        else:
-            raise ConfigError(
-                f"{word}: a resumed run continues as it began; "
-                f"only {', '.join((*FREE_GROUPS, *FREE_KEYS))} can change.\n"
-                f"For another model, optimizer or data start a run with {override('init_from', cfg.resume)}"
-            )
-    if saved.trainer.max_epochs and 0 <= saved.trainer.max_epochs <= epoch:
-        raise ConfigError(
-            f"trainer.max_epochs={saved.trainer.max_epochs}: {cfg.resume} is in epoch {epoch + 1}, set a larger number"
-        )
-    status = read_record(Path(cfg.resume)).get("status")
-    if status == "finished" and all(saved[key] == before[key] for key in ("trainer", "callbacks")):
-        raise ConfigError(
-            f"{cfg.resume} has ended, with at most trainer.max_epochs={saved.trainer.max_epochs}: "
-            "to continue, set a larger number, or another callbacks.early_stopping.patience"
-        )
-    return saved
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -153,17 +49,6 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     numbers_alone = json.loads(json.dumps(content), parse_constant=lambda name: None)  # JSON has no nan and infinity
     with written(path) as file:
         file.write(json.dumps(numbers_alone, indent=2) + "\n")
-
-
-def _check_saved(saved: DictConfig, cfg: DictConfig, keys: list[str]) -> None:
-    """Holds what goes on of a saved config, without the keys that the command line sets, against what it may name."""
-    kept, path = saved.copy(), Path(cfg.resume) / "config.yaml"
-    for key in keys:
-        group, _, name = key.rpartition(".")
-        if isinstance(node := OmegaConf.select(kept, group) if group else kept, DictConfig) and key != "trainer":
-            node.pop(name, None)
-    check_targets(kept, path, cfg.get("allow"))
-    check_paths(kept, path, cfg)
 
 
 def each_folder(cfg: DictConfig, work: Callable[[Path], Any]) -> dict[Path, Any]:

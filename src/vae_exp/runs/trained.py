@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.files import decode
+from vae_exp.data.files import content, decode
 from vae_exp.loggers.csv import rows_before
 from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
 from vae_exp.records import read_record, sound_record
 from vae_exp.runs.build import build
-from vae_exp.runs.folder import checkpoint as path_of
-from vae_exp.runs.folder import each_folder, load_config, load_weights
+from vae_exp.runs.checkpoint import checkpoint as path_of
+from vae_exp.runs.checkpoint import load_weights
+from vae_exp.runs.folder import each_folder, load_config
 from vae_exp.runs.targets import check_targets
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
@@ -158,9 +160,10 @@ class Trained:
         channels, height, width = self.data.image_shape
         for path in map(Path, [paths] if isinstance(paths, str) else paths):
             try:
-                with Image.open(path) as image:
+                read = content(path)
+                pixels.append(torch.from_numpy(decode(read, str(path), self.data.image_shape).copy()))
+                with Image.open(BytesIO(read)) as image:
                     size, bands = image.size, len(image.convert("RGB" if image.mode == "P" else image.mode).getbands())
-                pixels.append(torch.from_numpy(decode(path.read_bytes(), str(path), self.data.image_shape).copy()))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"input={path}: {error}") from error
             if size != (width, height) or (channels == 1 and bands > 2):

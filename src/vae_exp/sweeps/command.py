@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.records import read_json
-from vae_exp.sweeps.cell import State
+from vae_exp.runs.state import State
 from vae_exp.sweeps.plan import Planner, grid_of
 from vae_exp.sweeps.sweep import Sweep
 from vae_exp.sweeps.table import lines

@@ -12,20 +12,22 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from vae_exp.cli import exit_on_sigterm
 from vae_exp.config import ConfigError
 from vae_exp.files import LogFile
+from vae_exp.lock import LOCKS, locked
 from vae_exp.records import read_record
-from vae_exp.runs.folder import load_checkpoint
 from vae_exp.runs.record import note_end
+from vae_exp.runs.resume import start_of
+from vae_exp.runs.state import State, state_of
 from vae_exp.runs.targets import check_paths, check_targets
 from vae_exp.saved import digest, read_config
-from vae_exp.sweeps.cell import State, locked, state_of
 from vae_exp.sweeps.sweep import LIFELINE
 from vae_exp.training.job import train
 
 __all__ = ["job_process", "run_job"]
 
-KEPT = ("config.yaml", "run.json", "train.log", "lock", "lease")  # when a run begins anew
+KEPT = ("config.yaml", "run.json", "train.log", *LOCKS)  # when a run begins anew
 
 log = logging.getLogger("vae_exp")
 
@@ -38,8 +40,9 @@ def job_process(folder: Path, wrote: str = "") -> int:
         wrote: The digest of its config, from who wrote it.
 
     Returns:
-        The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C.
+        The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C; SIGTERM exits with 143.
     """
+    exit_on_sigterm()
     if os.environ.get("LOCAL_RANK", "0") != "0":
         try:
             train(_config(folder, wrote), folder)
@@ -101,15 +104,13 @@ def _config(folder: Path, wrote: str) -> DictConfig:
 
 
 def _can_go_on(folder: Path) -> bool:
-    last = folder / "checkpoints" / "last.ckpt"
-    if not last.exists() or read_record(folder).get("status") == "new":
+    if read_record(folder).get("status", "new") == "new":
         return False
     try:
-        load_checkpoint(last)
+        return start_of(folder) is not None
     except ConfigError as error:
         log.warning("%s; the run begins anew", error)
         return False
-    return True
 
 
 def _clear(folder: Path) -> None:

@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
+from vae_exp.lock import locked
 from vae_exp.records import DamagedError, read_json, read_record
 from vae_exp.runs.folder import write_json
-from vae_exp.sweeps.cell import State, locked, state_of
+from vae_exp.runs.state import State, state_of
 from vae_exp.sweeps.plan import Job
 
 __all__ = ["LIFELINE", "Launcher", "Sweep", "read_sweep"]

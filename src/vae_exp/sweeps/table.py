@@ -10,7 +10,7 @@ from vae_exp.comparison.groups import sections
 from vae_exp.comparison.read import read_runs
 from vae_exp.comparison.table import as_text
 from vae_exp.overrides import override
-from vae_exp.sweeps.cell import State
+from vae_exp.runs.state import State
 
 __all__ = ["lines"]
 

@@ -6,13 +6,16 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae_exp.callbacks import Checkpoint, Ending
@@ -20,6 +23,8 @@ from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.files import written
 from vae_exp.ledger import NonFiniteError
+from vae_exp.lock import locked
+from vae_exp.loggers.view import as_view
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
 from vae_exp.overrides import OF_SWEEPS, choices, override
@@ -27,12 +32,13 @@ from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_values, make, prepare
+from vae_exp.runs.checkpoint import checkpoint, load_checkpoint, load_weights
 from vae_exp.runs.dry_run import check_step
-from vae_exp.runs.folder import checkpoint, load_checkpoint, load_weights, resumed_config
 from vae_exp.runs.record import Record
+from vae_exp.runs.resume import resumed_config, start_of
 from vae_exp.runs.trained import of_training
 from vae_exp.training.processes import processes_of_one_run
-from vae_exp.training.signals import signals_between_steps
+from vae_exp.training.signals import Signals
 from vae_exp.training.summary import summarise
 from vae_exp.training.trainer import make_trainer
 
@@ -48,10 +54,33 @@ log = logging.getLogger("vae_exp")
 def train_job(cfg: DictConfig) -> None:
     """Trains the model of the command line."""
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder = Path(cfg.resume).resolve() if cfg.resume else Path(hydra.runtime.output_dir)
+    with _only_writer(folder):
+        _train_in(folder, cfg, hydra)
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """Within it, no other run is written into the folder.
+
+    Raises:
+        ConfigError: If another process does so.
+    """
+    if getattr(rank_zero_only, "rank", 0):  # a further process of the same run
+        yield
+        return
+    with locked(folder, wait=False) as is_mine:
+        if not is_mine:
+            raise ConfigError(f"{folder}: another process is training this run, and two would mix their files")
+        yield
+
+
+def _train_in(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
     if cfg.resume:
-        cfg, folder = resumed_config(cfg, hydra), Path(cfg.resume).resolve()
-    elif (folder / "config.yaml").exists():
+        cfg = resumed_config(cfg, hydra)
+        if start_of(folder) is None:
+            log.warning("%s was stopped before its first checkpoint: it begins anew, as the same run", folder)
+    elif (folder / "run.json").exists():
         raise ConfigError(
             f"{folder} already holds a run: {override('resume', folder)} continues it, another hydra.run.dir starts one"
         )
@@ -94,13 +123,16 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     check_values(cfg)
     pl.seed_everything(cfg.seed, verbose=False)
     model, data = build(cfg)
-    if cfg.init_from and not cfg.resume:
+    start = start_of(folder) if cfg.resume else None
+    if cfg.init_from and start is None:
         load_weights(model, checkpoint(cfg.init_from, "best"))
     with known_run(run_dir=str(folder)):
         trainer = make_trainer(cfg, folder)
+    signals = trainer._signal_connector
+    assert isinstance(signals, Signals)
     if not trainer.is_global_zero:
-        with signals_between_steps(trainer), _reported():
-            return _fit_and_test(cfg, folder, trainer, model, data, run_id=None)
+        with signals.held(), signals.named(), _reported():
+            return _fit_and_test(cfg, folder, trainer, model, data, start, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
     prepare(data, trainer.world_size)
@@ -109,22 +141,23 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     with written(folder / "config.yaml") as file:
         OmegaConf.save(cfg, file)
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
-    record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data), **(about or {}))
-    metrics: dict[str, float] = {}
-    error: BaseException | None = None
-    try:
-        with processes_of_one_run(folder), signals_between_steps(trainer), _reported():
-            metrics = _fit_and_test(cfg, folder, trainer, model, data, record.run_id)
-    except BaseException as caught:
-        error = caught
-        raise
-    finally:
-        _close_wandb(exit_code=0 if error is None else 1)
-        ended = {"metrics": metrics or _values(trainer), "data": data.checksums}
-        status = "pruned" if _is_pruned(trainer) else "finished"
-        record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
-        if isinstance(error, SystemExit | KeyboardInterrupt):
-            log.info("interrupted; continue with %s", override("resume", folder))
+    with signals.held():
+        record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data), **(about or {}))
+        metrics: dict[str, float] = {}
+        error: BaseException | None = None
+        try:
+            with processes_of_one_run(folder), signals.named(), _reported():
+                metrics = _fit_and_test(cfg, folder, trainer, model, data, start, record.run_id)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            _close_wandb(exit_code=0 if error is None else 1)
+            ended = {"metrics": metrics or _values(trainer), "data": data.checksums}
+            status = "pruned" if _is_pruned(trainer) else "finished"
+            record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
+            if isinstance(error, SystemExit | KeyboardInterrupt):
+                log.info("interrupted; continue with %s", override("resume", folder))
     if warning := unused_latents(cfg, metrics, trainer.global_step):
         log.warning(warning)
     if cfg.get("report"):
@@ -142,16 +175,22 @@ def _reported() -> Iterator[None]:
 
 
 def _fit_and_test(
-    cfg: DictConfig, folder: Path, trainer: pl.Trainer, model: VAE, data: Images, run_id: str | None
+    cfg: DictConfig,
+    folder: Path,
+    trainer: pl.Trainer,
+    model: VAE,
+    data: Images,
+    start: Path | None,
+    run_id: str | None,
 ) -> dict[str, float]:
     """What every process of a run does; returns the metrics, and the best value of the monitored one."""
-    last = checkpoint(folder, "last") if cfg.resume else None
-    first_step = load_checkpoint(last)["global_step"] if last else 0
+    first_step = load_checkpoint(start)["global_step"] if start else 0
     with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
-        trainer.loggers = [make(cfg, f"logger.{name}") for name in cfg.get("logger") or {}]
+        made = [as_view(partial(make, cfg, f"logger.{name}"), name) for name in cfg.get("logger") or {}]
+        trainer.loggers = [logger for logger in made if logger is not None]
     for logger in trainer.loggers if trainer.is_global_zero else []:
         logger.log_hyperparams(OmegaConf.to_container(cfg))  # type: ignore[arg-type]
-    trainer.fit(model, datamodule=data, ckpt_path=last, weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
     metrics = _values(trainer)
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, Checkpoint):
@@ -183,7 +222,7 @@ def _close_wandb(exit_code: int) -> None:
     if wandb is not None and wandb.run is not None:
         try:
             wandb.finish(exit_code=exit_code)
-        except (OSError, wandb.Error) as failure:
+        except Exception as failure:  # it is a view, whatever becomes of it
             log.warning("W&B has failed, its file may lack the last rows: %s", failure)
 
 

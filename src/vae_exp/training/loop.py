@@ -7,6 +7,7 @@ are updated as if Lightning had made each step itself, so no other code needs to
 
 import inspect
 import logging
+import time
 from collections import OrderedDict
 from functools import partial
 from typing import Any
@@ -22,12 +23,14 @@ from torch.optim import Optimizer
 
 from vae_exp.models.module import Module
 from vae_exp.training.graph import Graph, is_capturable
+from vae_exp.training.signals import Signals
 
 __all__ = ["Steps"]
 
 log = logging.getLogger("vae_exp")
 
 AROUND_STEP = ("on_train_batch_start", "on_train_batch_end")
+LONGEST = 5.0  # seconds of a call: then signals and the clock of checkpoints have their turn
 WITHIN_STEP = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 OF_MODEL = (*WITHIN_STEP, "backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
 OF_BATCH = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -57,8 +60,8 @@ class Steps(_AutomaticOptimization):
         trainer, loop = self.trainer, self.trainer.fit_loop.epoch_loop
         model = trainer.lightning_module
         assert isinstance(model, Module)
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
+        fetcher, signals = trainer.fit_loop._data_fetcher, trainer._signal_connector
+        assert fetcher is not None and isinstance(signals, Signals)  # noqa: PT018
         special = self._special(optimizer)
         step = self._step if special is None else super().run
         if self.cuda_graphs and trainer.strategy.root_device.type == "cuda":
@@ -69,12 +72,13 @@ class Steps(_AutomaticOptimization):
             for hook in OF_BATCH
         )
         last = batch_idx + self._batches_to_event() - 1
+        until = time.monotonic() + LONGEST
         while True:
             loop._batches_that_stepped = trainer.global_step
             model.step.fill_(trainer.global_step)
             outputs = step(optimizer, batch_idx, kwargs)
-            # Several processes agree on whether a signal arrived between two calls.
-            if batch_idx == last or (trainer.received_sigterm and trainer.world_size == 1):
+            # Several processes make the same steps in a call, and agree before the next one whether a signal came.
+            if batch_idx == last or (trainer.world_size == 1 and (signals.came or time.monotonic() > until)):
                 return outputs
             # The same as Lightning does between two steps.
             loop.batch_progress.increment_processed()
@@ -169,7 +173,11 @@ class Steps(_AutomaticOptimization):
         if loop._should_check_val_epoch() and isinstance(trainer.val_check_batch, int):
             done = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
             batches.append(trainer.val_check_batch - done % trainer.val_check_batch)
-        saves = [getattr(callback, "_every_n_train_steps", 0) for callback in trainer.checkpoint_callbacks]
+        saves = [
+            getattr(callback, name, None)
+            for callback in trainer.checkpoint_callbacks
+            for name in ("_every_n_train_steps", "every_n_steps")
+        ]
         intervals = [n for n in (trainer.log_every_n_steps, *saves) if n]  # type: ignore[attr-defined]
         steps = [n - trainer.global_step % n for n in intervals]
         if trainer.max_steps != -1:

@@ -18,6 +18,7 @@ from vae_exp.config import ConfigError
 from vae_exp.files import written
 from vae_exp.runs.build import make
 from vae_exp.training.loop import Steps
+from vae_exp.training.signals import Signals, Stop
 
 __all__ = ["make_trainer"]
 
@@ -64,13 +65,14 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     trainer: pl.Trainer = make(
         cfg,
         "trainer",
-        callbacks=callbacks,
+        callbacks=[Stop(), *callbacks],
         logger=False,
         default_root_dir=str(folder),
         plugins=[AtomicIO(), *_launcher(cfg)],
     )
     if cfg.optimizer.get("capturable") and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("optimizer.capturable=true counts the steps on a GPU, this run has none: set it to false")
+    trainer._signal_connector = Signals(trainer)
     if precision == "bf16-mixed" and trainer.strategy.root_device.type == "cpu" and not _has_bf16():
         log.warning("trainer.precision=bf16-mixed is slower than 32-true: this CPU has neither AVX512_BF16 nor AMX")
     trainer.fit_loop.epoch_loop.automatic_optimization = Steps(trainer, cuda_graphs=cuda_graphs == "auto")

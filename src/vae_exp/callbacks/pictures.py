@@ -1,0 +1,83 @@
+"""Pictures and curves of training."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import WandbLogger
+
+from vae_exp import charts
+from vae_exp.config import NoMeaningError
+from vae_exp.records import read_rows
+from vae_exp.runs.trained import Trained, of_training
+from vae_exp.what.make import make
+
+__all__ = ["Curves", "Pictures"]
+
+
+class Pictures(Callback):
+    """Pictures of `vae_exp.what` in the run's `images/`: samples, reconstructions and, for a CVAE, classes.
+
+    They are drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
+
+    Arguments:
+        title: The title above each picture.
+        every_n_epochs: Number of validations from one drawing to the next.
+    """
+
+    def __init__(self, title: str, every_n_epochs: int = 5) -> None:
+        self.title = title
+        self.every_n_epochs = every_n_epochs
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit" and trainer.current_epoch % self.every_n_epochs == 0:
+            self._draw(trainer, f"epoch {trainer.current_epoch + 1}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._draw(trainer, f"epoch {trainer.current_epoch}")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
+        self._draw(trainer, "as tested", "best" if has_best else "last")
+
+    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "") -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
+            return
+        trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
+        model = trained.model
+        was_training, device = model.training, model.device
+        model.eval()
+        # Every drawing uses the same latents, to show what training changes. The noise of training is not affected.
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            made = [what for what in ("reconstructions", "samples", "classes") if self._make(trained, what, when)]
+        model.train(was_training)
+        pictures = [trained.folder / "images" / what / f"{what}.png" for what in made]
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                for path in pictures:
+                    logger.log_image(f"images/{path.stem}", [str(path)])
+
+    def _make(self, trained: Trained, what: str, when: str) -> bool:
+        """Whether the picture makes sense for this model."""
+        try:
+            make(trained, what, by=f"training, {when}")
+        except NoMeaningError:
+            return False
+        return True
+
+
+class Curves(Callback):
+    """`images/elbo.png`: the ELBO over the steps, from `metrics.csv`; for an autoencoder `recon.png`."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        bounds = pl_module.bounds
+        term, label = ("recon", "-log p(x|z)") if bounds is None else ("elbo", f"ELBO (bounds {bounds})")
+        drawn = charts.curves(read_rows(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
+        if trainer.is_global_zero and drawn is not None:
+            (folder / "images").mkdir(exist_ok=True)
+            charts.save(drawn, folder / "images" / f"{term}.png", "training")
