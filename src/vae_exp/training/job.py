@@ -200,7 +200,8 @@ def _fit_and_test(
             score = callback.best_model_score
             metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
     if cfg.test and not _is_pruned(trainer):
-        best = folder / "checkpoints" / "best.ckpt"
+        # With torchrun, or on several nodes, each process has named a folder by its own clock: the first one's counts.
+        best = Path(trainer.strategy.broadcast(str(folder))) / "checkpoints" / "best.ckpt"
         path = str(best) if best.exists() else None
         trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
         metrics |= _values(trainer)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
@@ -70,6 +71,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         default_root_dir=str(folder),
         plugins=[AtomicIO(), *_launcher(cfg)],
     )
+    _check_strategy(trainer, cfg.trainer)
     if cfg.optimizer.get("capturable") and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("optimizer.capturable=true counts the steps on a GPU, this run has none: set it to false")
     trainer._signal_connector = Signals(trainer)
@@ -80,6 +82,23 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         # With this variable, which Lightning sets, torch looks for a GPU slowly; a fused optimizer looks at each step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
+
+
+def _check_strategy(trainer: pl.Trainer, given: DictConfig) -> None:
+    """Refuses what would split the weights, start processes that share no command line, or use fewer devices."""
+    strategy = trainer.strategy
+    is_ddp = isinstance(strategy, DDPStrategy) and getattr(strategy, "_start_method", "popen") in (None, "popen")
+    if not (is_ddp or isinstance(strategy, SingleDeviceStrategy)):
+        raise ConfigError(
+            f"trainer.strategy={given.strategy}: choose auto or ddp. Models of this size need no other one, and "
+            "checkpoints here are of whole models, metrics.csv is of one process"
+        )
+    devices = given.devices if isinstance(given.devices, int) else 1
+    if not is_ddp and (devices > 1 or given.get("num_nodes", 1) > 1):
+        raise ConfigError(
+            f"trainer.strategy={given.strategy} uses one device, trainer.devices={given.devices} asks for more: "
+            "set trainer.strategy=ddp, as trainer=ddp does"
+        )
 
 
 def _has_bf16() -> bool:
