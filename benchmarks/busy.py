@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["busy"]
 
-# GOMP_SPINCOUNT, how often a thread looks before it sleeps, goes before OMP_WAIT_POLICY; 300,000 is libgomp's own number.
+# GOMP_SPINCOUNT, how often a thread looks before it sleeps, goes before OMP_WAIT_POLICY; libgomp's own is 300,000.
 WAITING = {
     "as libgomp does": {"GOMP_SPINCOUNT": "300000"},
     "a short spin": {"GOMP_SPINCOUNT": "1000"},
