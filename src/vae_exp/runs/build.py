@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException, MissingConfigException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +29,7 @@ from vae_exp.supports import support_of
 __all__ = [
     "bound",
     "build",
+    "check_call",
     "check_values",
     "data_config",
     "make",
@@ -98,6 +100,19 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
     return f"\nLeave it out with ~{key}.{unknown[1]}{nearest(unknown[1], known_keys)}"
 
 
+def check_call(cfg: DictConfig, key: str) -> None:
+    """Refuses a node that is made only later, such as a logger, if there is no such class or it has not these keys.
+
+    Raises:
+        ConfigError: If `make` would refuse it; the message names the key.
+    """
+    node = OmegaConf.select(cfg, key)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise ConfigError(f"{key}: a class is needed, {key}._target_=...")
+    with _refusals(node, key):
+        signature(get_object(node._target_)).bind(**{str(name): None for name in node if not str(name).startswith("_")})
+
+
 def data_config(
     key: str, name: str, root: Path, image_shape: Sequence[int], allow: str | Sequence[str] | None
 ) -> DictConfig:
@@ -133,7 +148,11 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"monitor={cfg.monitor} is better when it is lower: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
-    if cfg.expected is not None and not OmegaConf.is_dict(cfg.expected):
+    wanted: Any = cfg.expected if OmegaConf.is_dict(cfg.expected) else {}
+    is_whole = isinstance(wanted.get("metric"), str) and all(
+        isinstance(wanted.get(key), int | float) for key in ("value", "tolerance")
+    )
+    if cfg.expected is not None and not is_whole:
         raise ConfigError(f"expected={cfg.expected}: null is needed, or an experiment's {{metric, value, tolerance}}")
     every, epochs = cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs
     if every and epochs and 0 < epochs < every:

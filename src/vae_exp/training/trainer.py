@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
@@ -21,7 +22,7 @@ from vae_exp.runs.build import make
 from vae_exp.training.loop import Steps
 from vae_exp.training.signals import Signals, Stop
 
-__all__ = ["make_trainer"]
+__all__ = ["check_monitors", "make_trainer"]
 
 log = logging.getLogger("vae_exp")
 
@@ -54,6 +55,9 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    for name, callback in zip(names, callbacks, strict=True):
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}: {type(callback).__name__} is no callback of Lightning's")
     checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
     # The checkpoint that a run is resumed from is saved last, so that it has the final state of the other callbacks.
     checkpoints.sort(key=lambda checkpoint: checkpoint.monitor is None)
@@ -130,6 +134,27 @@ def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
             f"start it with srun --ntasks=1, or set trainer.devices={tasks}"
         )
     return [LightningEnvironment()]
+
+
+def check_monitors(callbacks: Sequence[Callback], terms: Sequence[str]) -> None:
+    """Refuses a callback that follows what nobody logs, which Lightning would notice at the first validation.
+
+    Arguments:
+        callbacks: Those of the run.
+        terms: What the model logs of each split: elbo, kl, ...
+
+    Raises:
+        ConfigError: If there is one, and no callback of the user's own could log it.
+    """
+    known = [f"val/{term}" for term in (*terms, "active_units")]
+    if all(type(callback).__module__.startswith(("vae_exp.", "pytorch_lightning.")) for callback in callbacks):
+        for callback in callbacks:
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in known and not monitor.startswith("train/"):
+                raise ConfigError(
+                    f"callbacks: {type(callback).__name__} has monitor={monitor}, which is not logged: "
+                    f"choose one of {', '.join(known)}"
+                )
 
 
 def _quieten_lightning() -> None:
