@@ -233,4 +233,6 @@ def _cpus() -> int:
 
 def memory() -> int:
     """Bytes of memory of this machine, free or not, so that a run decides the same at each start."""
+    if not hasattr(os, "sysconf"):  # Windows does not say it so
+        return 2**33
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
