@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from vae_exp.data.download import FileSet, corrupt, scratch_in
-from vae_exp.data.files import check_channels, decode, fill
+from vae_exp.data.files import LARGEST, check_channels, decode, fill
 from vae_exp.data.split import Source, Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}
@@ -114,6 +114,8 @@ def _reader(pictures: Path, names: list[str]) -> Callable[[str], bytes]:
         raise corrupt(pictures, f"{len(missing)} pictures are not in it, for example {min(missing)}")
 
     def read(name: str) -> bytes:
+        if archive.getinfo(f"{FOLDER}/{name}").file_size > LARGEST:
+            raise corrupt(pictures, f"{name} unzips to more than {LARGEST:,} bytes")
         try:
             return archive.read(f"{FOLDER}/{name}")
         except Exception as error:  # zipfile and zlib raise errors of several types

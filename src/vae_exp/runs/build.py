@@ -80,6 +80,8 @@ def _refusals(node: DictConfig, key: str) -> Iterator[None]:
     except REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
+        if found := re.search(r"you tried to allocate (\d+) bytes", reason):
+            reason = f"{int(found[1]) / 1e9:,.0f} GB of memory are needed at once; choose smaller widths"
         reason = reason if reason.startswith(key) else f"{key}: {reason}"
         raise ConfigError(reason + _way_out(node, key, cause)) from error
 
@@ -157,6 +159,12 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(
             f"trainer.check_val_every_n_epoch={every}: trainer.max_epochs={epochs} ends before the first validation; "
             "trainer.limit_val_batches=0 trains without any"
+        )
+    interval, size = cfg.trainer.val_check_interval, cfg.data.train_size
+    if isinstance(interval, int) and every and size and interval > size // cfg.data.batch_size:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval}: an epoch has {size // cfg.data.batch_size} batches; "
+            "choose fewer, a share such as 0.5, or trainer.check_val_every_n_epoch=null to count across epochs"
         )
     if cfg.trainer.log_every_n_steps < 1:
         raise ConfigError(
