@@ -26,7 +26,7 @@ $(CLUSTER): $(STAMP)
 	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
 	@touch $@
 
-.PHONY: help setup demo test test-all bench reliability results check audit format constraints clean
+.PHONY: help setup demo test test-all test-oldest bench reliability results check audit format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -40,6 +40,11 @@ test: $(STAMP) ## the fast tests: no network, no GPU, no data
 
 test-all: $(CLUSTER) ## all tests, those on whole runs and real data too
 	@$(RUN) pytest -q -n 2 --dist worksteal
+
+test-oldest: $(STAMP) ## the fast tests with the oldest versions that pyproject.toml allows, in .venv-oldest
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@$(RUN) uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
+	@.venv-oldest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow and not data"
 
 bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes benchmarks/README.md
 	@test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
@@ -68,4 +73,4 @@ constraints: $(STAMP) ## pin the newest versions that pyproject.toml allows
 	@$(RUN) uv pip compile --quiet --upgrade --all-extras --no-annotate --no-header --output-file constraints.txt pyproject.toml
 
 clean: ## remove .venv and caches; outputs/ and data/ stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .mypy_cache .pytest_cache .ruff_cache

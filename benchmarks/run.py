@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from busy import busy
 from torchvision.datasets import MNIST
 from turns import Worker
 
@@ -47,8 +48,10 @@ HEADERS = {
     "growth": "batch | width | million weights | ms a step | ps a step, image and weight",
     "shares": "part | seconds | share",
     "scaling": "processes of one thread | images / second | strong scaling",
+    "busy": "machine | threads | how they wait | ms a step | times one thread, quiet",
 }
-WORDS = ("net", "system", "what", "run", "part")  # columns of words
+NOT_YET = "Not measured yet."
+WORDS = ("net", "system", "what", "run", "part", "machine", "how they wait")  # columns of words
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "PYTHONWARNINGS": "ignore"}
 
 
@@ -249,7 +252,7 @@ def render(results: dict[str, Any]) -> str:
         .format(
             on="\n".join(f"- {line}" for line in sorted({result["on"] for result in results.values()})),
             networks="\n".join(f"- **{net}**: {title}; blocks of {STEPS[net]} steps" for net, title in TITLES.items()),
-            **{name: table(HEADERS[name], result["rows"]) for name, result in results.items()},
+            **{name: table(HEADERS[name], results[name]["rows"]) if name in results else NOT_YET for name in HEADERS},
         )
     )
 
@@ -273,6 +276,7 @@ def main() -> None:
         "growth": growth,
         "shares": shares,
         "scaling": scaling,
+        "busy": lambda root, scratch: busy(ours, ENV, root, scratch),
         "training": lambda root, _: [row for net in STEPS for row in compare(net, root, args.repeats, args.rounds)],
     }
     for name in args.sections or measures:

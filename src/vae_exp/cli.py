@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,7 +20,6 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
@@ -40,9 +40,8 @@ __all__ = [
 ]
 
 READING = (errno.ENOENT, errno.EISDIR)
-
-log = logging.getLogger("vae_exp")
-failed_jobs: list[str] = []  # of a sweep, for its last words
+# What says which process of a run this is, by those who start several; 0 for the first.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn:
@@ -67,7 +66,8 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
                 errors.append(error)
 
         warnings.filterwarnings("ignore", "provider=hydra.searchpath")  # `check_overrides` refuses what is missing
-        hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(as_typed)()
+        with _folder_of_a_further_process(config_name):
+            hydra.main(config_path=folder, config_name=config_name, version_base="1.3")(as_typed)()
         if errors:
             raise errors[0]
 
@@ -106,9 +106,6 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
             raise
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
-    finally:
-        if len(failed_jobs) > 1:
-            print("\n".join(["all failed jobs:", *failed_jobs]), file=sys.stderr)  # noqa: T201
     return 0
 
 
@@ -122,16 +119,24 @@ def exit_on_sigterm() -> None:
 
 
 @contextmanager
+def _folder_of_a_further_process(config_name: str) -> Iterator[None]:
+    """Within it, a process that torchrun, SLURM or a user started besides the first of a run writes no run folder."""
+    if config_name != "train" or not any(os.environ.get(name, "0") not in ("", "0") for name in RANKS):
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        sys.argv += [f"hydra.run.dir={folder}", "hydra/job_logging=vae_exp"]
+        yield
+
+
+@contextmanager
 def job() -> Iterator[None]:
-    """Around one job: what fails is written down at once, for a sweep goes on with the others."""
+    """Around a training: if it fails before it begins, the folder that Hydra made is removed."""
     try:
         yield
-    except BaseException as error:
-        hydra, folder = HydraConfig.get(), Path(HydraConfig.get().runtime.output_dir)
-        if hydra.mode == RunMode.MULTIRUN and isinstance(error, Exception):
-            failed_jobs.append(f"{folder} ({hydra.job.override_dirname}): {explain(error, str(hydra.job.config_name))}")
-            log.error("error: job %s", failed_jobs[-1])
-        elif not (folder / "config.yaml").exists():
+    except BaseException:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if not (folder / "config.yaml").exists():
             _remove_empty(folder)
         raise
 

@@ -56,13 +56,16 @@ INDEX = _whole(0)
 WIDTHS = _list(COUNT, "a list of whole numbers from 1 on is needed, such as [500, 200]")
 PAIRS = _list(_list(INDEX, "", 2), "a list of pairs is needed, such as [[0, 1], [2, 3]]")
 PATH = Range("a path is needed; one called 3 is ./3", lambda value: isinstance(value, str) and bool(value.strip()))
+ENDLESS = Range("a whole number from 1 on is needed, or -1 for no limit", lambda v: COUNT.holds(v) or v == -1)
+FILES = _list(PATH, "a file is needed, or a list [a.png,b.png]; one called 3 is ./3")
+ABOVE_ZERO = Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)
 WORDS: dict[Range, str] = {
     COUNT: (
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
         "accumulate_grad_batches every_n_epochs num_train neighbours chains num_chains temperatures leapfrog "
         "transitions num_latents nll_images num_points num_dims num_steps steps period trials size timeout_min "
-        "cpus_per_task"
+        "cpus_per_task num_nodes"
     ),
     _or_null(
         COUNT
@@ -81,17 +84,17 @@ WORDS: dict[Range, str] = {
     _one_of("step", "epoch", "seconds"): "axis",
     INDEX: "patience workers image source target burn_in gpus_per_node",
     _or_null(INDEX): "val_size test_size label context_dim",
-    _whole(-1): "max_steps num_sanity_val_steps",
-    _or_null(_whole(-1)): "max_epochs",
-    _or_null(_number(0)): (
-        "gradient_clip_val limit_train_batches limit_val_batches limit_test_batches overfit_batches diagonal "
-        "val_check_interval"
-    ),
+    _whole(-1): "num_sanity_val_steps",
+    ENDLESS: "max_steps",
+    _or_null(ENDLESS): "max_epochs",
+    _or_null(_number(0)): ("gradient_clip_val limit_val_batches limit_test_batches overfit_batches diagonal"),
     _number(0): (
         "lr weight_decay eps lr_decay momentum initial_accumulator_value beta gamma off_diagonal free weight "
         "threshold gpus tolerance"
     ),
     _number(0, 1): "share rise",
+    _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval",
+    _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range(
         "a number above 0 is needed", lambda value: _is_number(value) and value > 0
     ): "scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",

@@ -31,6 +31,7 @@ OF_RUN: dict[str, type | tuple[type, ...]] = {
     "run_id": TEXT, "status": TEXT, "error": TEXT, "cause": TEXT, "seed": int, "metrics": dict, "data": dict,
     "bound": dict, "choices": dict, "starts": list, "wall_seconds": NUMBER, "steps": int, "epochs": int,
 }  # fmt: skip
+OF_START = {"time": TEXT, "argv": list, "git": dict, "gpus": list, "versions": dict}
 # The same of an `evaluation.json`, and its numbers that other parts of the package compute with.
 OF_EVALUATION: dict[str, type | tuple[type, ...]] = {
     "checkpoint": TEXT, "split": TEXT, "weights": TEXT, "num_images": int, "bound": dict, "data": dict,
@@ -64,10 +65,20 @@ def read_json(path: Path, types: Mapping[str, type | tuple[type, ...]] | None = 
     if not isinstance(content, dict):
         raise DamagedError(f"{path} is damaged: it is no object but {type(content).__name__}")
     for key, kind in (types or {}).items():
-        value = content.get(key)
-        if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise DamagedError(f"{path} is damaged: {key} is {str(value)[:40]!r}")
+        if not _has(content, {key: kind}):
+            raise DamagedError(f"{path} is damaged: {key} is {str(content[key])[:40]!r}")
     return {key: value for key, value in content.items() if value is not None or key not in (types or {})}
+
+
+def _has(content: Any, types: Mapping[str, type | tuple[type, ...]]) -> bool:
+    """Whether no value has another type than it needs, nor what holds them; each may be missing, or null."""
+    if content is None:
+        return True
+    pairs = [(content.get(key), kind) for key, kind in types.items()] if isinstance(content, dict) else [("", dict)]
+    return all(
+        value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool)))
+        for value, kind in pairs
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -91,9 +102,8 @@ def sound_record(folder: Path) -> dict[str, Any]:
             raise DamagedError(f"{path} is damaged: metrics.{key} is {str(value)[:40]!r}")
     record |= {"metrics": metrics} if "metrics" in record else {}
     for start in record.get("starts", []):
-        argv = start.get("argv", []) if isinstance(start, dict) else None
-        if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
-            raise DamagedError(f"{path} is damaged: starts are no list of commands")
+        if not _has(start, OF_START) or not _has(start.get("git"), {"commit": TEXT, "dirty": bool}):
+            raise DamagedError(f"{path} is damaged: starts are {str(start)[:40]!r}")
     return record
 
 

@@ -71,6 +71,7 @@ def read_config(path: Path) -> DictConfig:
         raise DamagedError(f"{path} cannot be used: it is empty, or a list")
     wrong = [key for key in GROUPS if not isinstance(_value(cfg, key), DictConfig)]
     wrong += [key for key in ("latent_dim", "seed") if not isinstance(_value(cfg, key), int)]
+    wrong += [key for key in ("callbacks", "logger") if not isinstance(_value(cfg, key), DictConfig | None)]
     if wrong:
         raise DamagedError(f"{path} cannot be used: {', '.join(wrong)} missing, or of another type")
     return cfg

@@ -90,6 +90,8 @@ def check_words(words: list[str]) -> None:
             )
         if key in ("hydra.run.dir", "hydra.sweep.dir") and value in ("", "''", '""', "null"):
             raise ConfigError(f"{word}: a folder is needed; the current one is {key}=.")
+        if key == "name" and (value in ("", "''", '""') or ".." in value.split("/")):
+            raise ConfigError(f"{word}: the name of the run, part of its folder, is not empty and has no ..")
         if key in keys and keys[key] != value:
             print(f"{key} is given twice, the last one counts: {word}", file=sys.stderr)  # noqa: T201
         keys[key] = value

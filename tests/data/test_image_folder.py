@@ -1,6 +1,11 @@
 """A folder of pictures: what is found, cropped and labelled; streamed pictures give what those in memory give."""
 
 import gc
+import os
+import struct
+import warnings
+import zlib
+from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
@@ -19,6 +24,14 @@ from vae_exp.training.job import train
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 SHAPE = [3, 8, 8]
+
+
+@contextmanager
+def suppressed():
+    """Without PIL's own warning of a large picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def pixels(n, shape=(8, 8, 3)):
@@ -195,7 +208,7 @@ def test_a_corrupt_picture_is_named(folder, content, in_memory):
     path = folder / "a" / "05.png"
     path.write_bytes(content)
     data = images(folder, in_memory=in_memory, workers=0, val_size=1, test_size=1, batch_size=18)
-    with pytest.raises(ValueError, match=f"{path} cannot be read as a picture"):
+    with pytest.raises((ValueError, ConfigError), match=f"^{path} cannot be read as a picture: [^<]*$"):
         visit(data)
 
 
@@ -209,8 +222,48 @@ def visit(data):
 @pytest.mark.slow
 def test_a_corrupt_picture_is_named_by_a_worker(folder):
     (folder / "a" / "05.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a/05\.png cannot be read as a picture"):
+    with pytest.raises(
+        ConfigError, match=r"a/05\.png cannot be read as a picture: it is empty\n  mend it or take it away$"
+    ):
         visit(images(folder, in_memory=False, workers=1))
+
+
+def test_a_picture_of_far_too_many_pixels_is_refused_by_name():
+    for size in ((50_000, 10), (13_000, 13_000)):
+        head = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+        bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+        with (
+            pytest.raises(ValueError, match=f"x.png cannot be read as a picture: {size[0]} by {size[1]} pixels"),
+            suppressed(),
+        ):
+            decode(bomb + struct.pack(">I", 0) + b"IDAT", "x.png", SHAPE)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_picture(folder):
+    os.mkfifo(folder / "a" / "pipe.png")
+    with pytest.raises(ValueError, match=r"a/pipe\.png is not a file"):
+        visit(images(folder, in_memory=True, val_size=1, test_size=1))
+
+
+def test_a_link_to_nothing_is_named(folder):
+    (folder / "a" / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError, match=r"a/link\.png cannot be read: No such file"):
+        source(folder).load(folder)
+
+
+def test_links_give_each_picture_once_under_its_own_name(folder, tmp_path, caplog):
+    names = source(folder).load(folder)["train"].names.tolist()
+    (folder / "self").symlink_to(".")
+    (folder / "a" / "up").symlink_to("..")
+    (folder / "aa").symlink_to("b")
+    (folder / "a" / "00.png").symlink_to("../b/00.png")
+    save(tmp_path / "elsewhere" / "new.png", pixels(1)[0])
+    (tmp_path / "elsewhere" / "back").symlink_to(folder)
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    with caplog.at_level("INFO"):
+        assert source(folder).load(folder)["train"].names.tolist() == [*names, "more/new.png"]
+    assert "1 links to pictures that are there already are left out" in caplog.text
 
 
 # In memory or streamed
@@ -219,7 +272,7 @@ def test_a_corrupt_picture_is_named_by_a_worker(folder):
 def test_auto_reads_what_is_small_and_streams_what_is_large(folder, monkeypatch):
     size = 20 * 3 * 8 * 8
     for memory, in_memory in ((4 * size, True), (4 * size - 1, False)):
-        monkeypatch.setattr("vae_exp.data.image_folder._memory", lambda memory=memory: memory)
+        monkeypatch.setattr("vae_exp.data.image_folder.memory", lambda memory=memory: memory)
         data = images(folder)
         data.setup("fit")
         assert isinstance(data.splits["train"], Split) == in_memory

@@ -141,3 +141,10 @@ def test_sizes_are_needed_where_the_file_has_no_splits(tmp_path):
     cfg = composed("data=npz", f"data.source.path={tmp_path / 'my.npz'}", "data.image_shape=[1,4,6]")
     with pytest.raises(ValueError, match=r"data\.test_size=None: the set has no test split"):
         make(cfg, "data").setup("fit")
+
+
+def test_an_array_larger_than_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("vae_exp.data.npz.memory", lambda: 10_000)
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((100, 8, 8), np.uint8))
+    with pytest.raises(ValueError, match=r"x\.npz unzips to 6,528 bytes; half the memory of this machine, 5,000, is"):
+        NPZ(str(tmp_path / "x.npz"), [1, 8, 8]).load(tmp_path)

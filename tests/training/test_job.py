@@ -17,6 +17,7 @@ from vae_exp.config import ConfigError
 from vae_exp.runs.build import build
 from vae_exp.runs.checkpoint import load_weights
 from vae_exp.runs.folder import load_config
+from vae_exp.training.job import train
 from vae_exp.training.summary import summarise
 
 
@@ -341,3 +342,28 @@ def test_active_units_are_the_dimensions_in_which_the_posterior_mean_varies(run)
     with torch.no_grad():
         mean = model.encode(data.splits["test"].x / 255).mean
     assert metrics["test/active_units"] == (mean.var(dim=0, correction=0) > 0.01).sum().item()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("expected", {"metric": "x"}, "expected="), ("expected", 3, "expected="),
+        ("expected", {"metric": "x", "value": "1", "tolerance": 1}, "expected="),
+        ("monitor", "val/x", "monitor=val/x"), ("callbacks.best.monitor", "val/x", "Checkpoint has monitor=val/x"),
+        ("callbacks.early_stopping.monitor", "elbo", "Patience has monitor=elbo"),
+        ("callbacks.x", {"a": 1}, "callbacks.x: dict is no callback"),
+        ("callbacks.x", {"_target_": "torch.nn.Identity"}, "callbacks.x: Identity is no callback"),
+        ("callbacks.x", {"_target_": "vae_exp.callbacks.Nothing"}, "callbacks.x"),
+        ("logger.x", {"a": 1}, "logger.x: a class is needed"), ("logger.x", 3, "logger.x: a class is needed"),
+        ("logger.x", {"_target_": "vae_exp.loggers.Nothing"}, "logger.x"),
+        ("logger.x", {"_target_": "nowhere.Logger"}, "logger.x"),
+        ("logger.csv.step", 3, "logger.csv: .*unexpected keyword argument 'step'"),
+        ("logger.x", {"_target_": "vae_exp.loggers.CSV"}, "logger.x: missing a required argument"),
+    ],
+)  # fmt: skip
+def test_what_would_fail_after_training_is_refused_before_it(tmp_path, key, value, reason):
+    cfg = composed(*SMALL)
+    OmegaConf.update(cfg, key, value, force_add=True, merge=False)
+    with pytest.raises(ConfigError, match=reason):
+        train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -37,7 +37,7 @@ class Speed(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._batches:  # 0 if the run was interrupted in its validation and then resumed
             images = self._batches * trainer.datamodule.batch_size  # type: ignore[attr-defined]
-            pl_module.log("train/images_per_second", images / self._seconds)
+            pl_module.log("train/images_per_second", images / self._seconds, sync_dist=True)
         self._seconds, self._batches = 0.0, 0
 
 

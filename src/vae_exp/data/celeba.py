@@ -4,15 +4,14 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from vae_exp.data.download import FileSet, corrupt
-from vae_exp.data.files import check_channels, decode, fill
+from vae_exp.data.download import FileSet, corrupt, scratch_in
+from vae_exp.data.files import LARGEST, check_channels, decode, fill
 from vae_exp.data.split import Source, Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}
@@ -47,9 +46,9 @@ class CelebA(Source):
         if not missing:
             return
         read = _reader(pictures, [name for names in missing.values() for name in names])
-        with TemporaryDirectory(suffix=".part", dir=partition.parent) as scratch:
+        with scratch_in(partition.parent) as scratch:
             for split, names in missing.items():
-                part, target = Path(scratch) / split, self._decoded(partition, split)
+                part, target = scratch / split, self._decoded(partition, split)
                 shape = (len(names), *self.image_shape)
                 pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
                 fill(pixels, partial(self._picture, read, names), f"CelebA, {split}")
@@ -115,6 +114,8 @@ def _reader(pictures: Path, names: list[str]) -> Callable[[str], bytes]:
         raise corrupt(pictures, f"{len(missing)} pictures are not in it, for example {min(missing)}")
 
     def read(name: str) -> bytes:
+        if archive.getinfo(f"{FOLDER}/{name}").file_size > LARGEST:
+            raise corrupt(pictures, f"{name} unzips to more than {LARGEST:,} bytes")
         try:
             return archive.read(f"{FOLDER}/{name}")
         except Exception as error:  # zipfile and zlib raise errors of several types

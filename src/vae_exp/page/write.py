@@ -35,6 +35,10 @@ UNKNOWN: dict[str, Any] = {
         "units": "nats per image",
     },
 }  # fmt: skip
+START: dict[str, Any] = {
+    "time": "", "argv": [], "git": None, "cpu": "", "cpu_count": "", "gpus": [], "platform": "", "python": "",
+    "versions": {},
+}  # fmt: skip
 SETTINGS = ("latent_dim", "seed", "monitor", "init_from")
 
 
@@ -50,7 +54,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     """
     cfg, record = load_config(folder), UNKNOWN | read_record(folder)
     bound = UNKNOWN["bound"] | record["bound"]
-    starts = [{"time": "", "argv": []} | start for start in record["starts"]] or [{"time": "", "argv": []}]
+    starts = [START | start for start in record["starts"] if start]
     rows = read_rows(folder / "metrics.csv")
     metrics = {key: float(value) for row in rows for key, value in row.items() if value} | record.get("metrics", {})
     found = {path: read_evaluation(path) for path in sorted(folder.glob("evaluation*.json"))}
@@ -82,6 +86,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         refused=refused or {},
         undrawn=undrawn(folder, cfg),
         evaluations=evaluations,
+        started=starts[-1]["time"] if starts else "",
         starts=[{**start, "command": _command(start["argv"])} for start in starts],
         duration=_duration(record.get("wall_seconds")),
     )
@@ -253,11 +258,11 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _command(argv: list[str]) -> str:
+def _command(argv: list[Any]) -> str:
     """The command as the user typed it."""
-    program = Path(argv[0] if argv else "")
+    program = Path(str(argv[0]) if argv else "")
     start = ["python", "-m", "vae_exp"] if program.name == "__main__.py" else [program.name]
-    return shlex.join([*start, *argv[1:]])
+    return shlex.join([*start, *map(str, argv[1:])])
 
 
 def _duration(seconds: float | None) -> str | None:

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException, MissingConfigException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -28,6 +29,7 @@ from vae_exp.supports import support_of
 __all__ = [
     "bound",
     "build",
+    "check_call",
     "check_values",
     "data_config",
     "make",
@@ -78,6 +80,8 @@ def _refusals(node: DictConfig, key: str) -> Iterator[None]:
     except REFUSALS as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = "\n".join(str(cause).splitlines()[:4])
+        if found := re.search(r"you tried to allocate (\d+) bytes", reason):
+            reason = f"{int(found[1]) / 1e9:,.0f} GB of memory are needed at once; choose smaller widths"
         reason = reason if reason.startswith(key) else f"{key}: {reason}"
         raise ConfigError(reason + _way_out(node, key, cause)) from error
 
@@ -94,6 +98,19 @@ def _way_out(node: DictConfig, key: str, cause: BaseException) -> str:
                 return f"\nThe keys are those of another option: choose {key}={name}"
     known_keys = [str(name) for name in node if name != unknown[1]]
     return f"\nLeave it out with ~{key}.{unknown[1]}{nearest(unknown[1], known_keys)}"
+
+
+def check_call(cfg: DictConfig, key: str) -> None:
+    """Refuses a node that is made only later, such as a logger, if there is no such class or it has not these keys.
+
+    Raises:
+        ConfigError: If `make` would refuse it; the message names the key.
+    """
+    node = OmegaConf.select(cfg, key)
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        raise ConfigError(f"{key}: a class is needed, {key}._target_=...")
+    with _refusals(node, key):
+        signature(get_object(node._target_)).bind(**{str(name): None for name in node if not str(name).startswith("_")})
 
 
 def data_config(
@@ -131,13 +148,23 @@ def check_values(cfg: DictConfig) -> None:
         raise ConfigError(f"monitor={cfg.monitor} is better when it is lower: set monitor_mode=min")
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: a whole number from 0 to 2^32 - 1 is needed")
-    if cfg.expected is not None and not OmegaConf.is_dict(cfg.expected):
+    wanted: Any = cfg.expected if OmegaConf.is_dict(cfg.expected) else {}
+    is_whole = isinstance(wanted.get("metric"), str) and all(
+        isinstance(wanted.get(key), int | float) for key in ("value", "tolerance")
+    )
+    if cfg.expected is not None and not is_whole:
         raise ConfigError(f"expected={cfg.expected}: null is needed, or an experiment's {{metric, value, tolerance}}")
     every, epochs = cfg.trainer.check_val_every_n_epoch, cfg.trainer.max_epochs
     if every and epochs and 0 < epochs < every:
         raise ConfigError(
             f"trainer.check_val_every_n_epoch={every}: trainer.max_epochs={epochs} ends before the first validation; "
             "trainer.limit_val_batches=0 trains without any"
+        )
+    interval, size = cfg.trainer.val_check_interval, cfg.data.train_size
+    if isinstance(interval, int) and every and size and interval > size // cfg.data.batch_size:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval}: an epoch has {size // cfg.data.batch_size} batches; "
+            "choose fewer, a share such as 0.5, or trainer.check_val_every_n_epoch=null to count across epochs"
         )
     if cfg.trainer.log_every_n_steps < 1:
         raise ConfigError(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.files import decode
+from vae_exp.data.files import content, decode
 from vae_exp.loggers.csv import rows_before
 from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
@@ -159,9 +160,10 @@ class Trained:
         channels, height, width = self.data.image_shape
         for path in map(Path, [paths] if isinstance(paths, str) else paths):
             try:
-                with Image.open(path) as image:
+                read = content(path)
+                pixels.append(torch.from_numpy(decode(read, str(path), self.data.image_shape).copy()))
+                with Image.open(BytesIO(read)) as image:
                     size, bands = image.size, len(image.convert("RGB" if image.mode == "P" else image.mode).getbands())
-                pixels.append(torch.from_numpy(decode(path.read_bytes(), str(path), self.data.image_shape).copy()))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"input={path}: {error}") from error
             if size != (width, height) or (channels == 1 and bands > 2):

@@ -1,6 +1,7 @@
 """The work of `python -m vae_exp -m ...`: plans the jobs of a sweep, trains them and prints the table."""
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -33,6 +34,11 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout, force=True)
     signal.signal(signal.SIGTERM, _end)
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
+        raise ConfigError(
+            "-m is one process, but WORLD_SIZE says that torchrun or a script started several: start it by itself.\n"
+            "trainer=ddp trainer.devices=N starts the processes of each run"
+        )
     if any(word.startswith("hydra.sweep.subdir") for word in config.hydra.overrides.hydra):
         raise ConfigError("hydra.sweep.subdir: the runs of a sweep lie in sweep.cells, leave it out")
     options = config.sweep

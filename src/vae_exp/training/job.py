@@ -31,16 +31,16 @@ from vae_exp.overrides import OF_SWEEPS, choices, override
 from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
-from vae_exp.runs.build import bound, build, check_values, make, prepare
+from vae_exp.runs.build import bound, build, check_call, check_values, make, prepare
 from vae_exp.runs.checkpoint import checkpoint, load_checkpoint, load_weights, newest_sound
-from vae_exp.runs.dry_run import check_step
+from vae_exp.runs.dry_run import check_shapes, check_step
 from vae_exp.runs.record import Record
 from vae_exp.runs.resume import resumed_config, start_of
 from vae_exp.runs.trained import of_training
 from vae_exp.training.processes import processes_of_one_run
 from vae_exp.training.signals import Signals
 from vae_exp.training.summary import summarise
-from vae_exp.training.trainer import make_trainer
+from vae_exp.training.trainer import check_monitors, make_trainer
 
 __all__ = ["train", "train_job"]
 
@@ -72,13 +72,14 @@ def _only_writer(folder: Path) -> Iterator[None]:
     with locked(folder, wait=False) as is_mine:
         if not is_mine:
             raise ConfigError(f"{folder}: another process is training this run, and two would mix their files")
+        if (folder / "run.json").exists():
+            clear_parts(folder)
         yield
 
 
 def _train_in(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
     if cfg.resume:
         cfg = resumed_config(cfg, hydra)
-        clear_parts(folder)
         if start_of(folder) is None:
             log.warning("%s was stopped before its first checkpoint: it begins anew, as the same run", folder)
     elif (folder / "run.json").exists():
@@ -136,6 +137,9 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
             return _fit_and_test(cfg, folder, trainer, model, data, start, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
+    check_monitors(trainer.callbacks, check_shapes(model, data.image_shape, to_train=False))  # type: ignore[attr-defined]
+    for name in cfg.get("logger") or {}:
+        check_call(cfg, f"logger.{name}")
     prepare(data, trainer.world_size)
     folder.mkdir(parents=True, exist_ok=True)
     cfg.data.root = str(Path(cfg.data.root).resolve())
@@ -219,7 +223,8 @@ def _fit_and_test(
             score = callback.best_model_score
             metrics |= {} if score is None else {f"best/{cfg.monitor}": float(score)}
     if cfg.test and not _is_pruned(trainer):
-        best = folder / "checkpoints" / "best.ckpt"
+        # With torchrun, or on several nodes, each process has named a folder by its own clock: the first one's counts.
+        best = Path(trainer.strategy.broadcast(str(folder))) / "checkpoints" / "best.ckpt"
         path = str(best) if best.exists() else None
         trainer.test(model, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
         metrics |= _values(trainer)

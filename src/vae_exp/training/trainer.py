@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,8 +12,9 @@ import torch
 from lightning_fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.accelerators import CUDAAccelerator
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
@@ -20,7 +22,7 @@ from vae_exp.runs.build import make
 from vae_exp.training.loop import Steps
 from vae_exp.training.signals import Signals, Stop
 
-__all__ = ["make_trainer"]
+__all__ = ["check_monitors", "make_trainer"]
 
 log = logging.getLogger("vae_exp")
 
@@ -53,6 +55,9 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
     if not cfg.trainer.enable_progress_bar:
         names = [name for name in names if name != "progress"]
     callbacks = [make(cfg, f"callbacks.{name}") for name in names]
+    for name, callback in zip(names, callbacks, strict=True):
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks.{name}: {type(callback).__name__} is no callback of Lightning's")
     checkpoints = [callback for callback in callbacks if isinstance(callback, ModelCheckpoint)]
     # The checkpoint that a run is resumed from is saved last, so that it has the final state of the other callbacks.
     checkpoints.sort(key=lambda checkpoint: checkpoint.monitor is None)
@@ -70,6 +75,7 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         default_root_dir=str(folder),
         plugins=[AtomicIO(), *_launcher(cfg)],
     )
+    _check_strategy(trainer, cfg.trainer)
     if cfg.optimizer.get("capturable") and trainer.strategy.root_device.type == "cpu":
         raise ConfigError("optimizer.capturable=true counts the steps on a GPU, this run has none: set it to false")
     trainer._signal_connector = Signals(trainer)
@@ -80,6 +86,23 @@ def make_trainer(cfg: DictConfig, folder: Path) -> pl.Trainer:
         # With this variable, which Lightning sets, torch looks for a GPU slowly; a fused optimizer looks at each step.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return trainer
+
+
+def _check_strategy(trainer: pl.Trainer, given: DictConfig) -> None:
+    """Refuses what would split the weights, start processes that share no command line, or use fewer devices."""
+    strategy = trainer.strategy
+    is_ddp = isinstance(strategy, DDPStrategy) and getattr(strategy, "_start_method", "popen") in (None, "popen")
+    if not (is_ddp or isinstance(strategy, SingleDeviceStrategy)):
+        raise ConfigError(
+            f"trainer.strategy={given.strategy}: choose auto or ddp. Models of this size need no other one, and "
+            "checkpoints here are of whole models, metrics.csv is of one process"
+        )
+    devices = given.devices if isinstance(given.devices, int) else 1
+    if not is_ddp and (devices > 1 or given.get("num_nodes", 1) > 1):
+        raise ConfigError(
+            f"trainer.strategy={given.strategy} uses one device, trainer.devices={given.devices} asks for more: "
+            "set trainer.strategy=ddp, as trainer=ddp does"
+        )
 
 
 def _has_bf16() -> bool:
@@ -111,6 +134,27 @@ def _launcher(cfg: DictConfig) -> list[ClusterEnvironment]:
             f"start it with srun --ntasks=1, or set trainer.devices={tasks}"
         )
     return [LightningEnvironment()]
+
+
+def check_monitors(callbacks: Sequence[Callback], terms: Sequence[str]) -> None:
+    """Refuses a callback that follows what nobody logs, which Lightning would notice at the first validation.
+
+    Arguments:
+        callbacks: Those of the run.
+        terms: What the model logs of each split: elbo, kl, ...
+
+    Raises:
+        ConfigError: If there is one, and no callback of the user's own could log it.
+    """
+    known = [f"val/{term}" for term in (*terms, "active_units")]
+    if all(type(callback).__module__.startswith(("vae_exp.", "pytorch_lightning.")) for callback in callbacks):
+        for callback in callbacks:
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in known and not monitor.startswith("train/"):
+                raise ConfigError(
+                    f"callbacks: {type(callback).__name__} has monitor={monitor}, which is not logged: "
+                    f"choose one of {', '.join(known)}"
+                )
 
 
 def _quieten_lightning() -> None:

@@ -6,6 +6,7 @@ Importance resampling: Mattei & Frellsen (2019), arXiv:1812.02633.
 
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from math import ceil, log
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.data.files import decode
+from vae_exp.data.files import content, decode
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.models import VAE
@@ -61,9 +62,10 @@ def _read_mask(path: Path, height: int, width: int) -> Tensor:
     if not path.is_file():
         raise ConfigError(f"mask={path}: choose half, random, box or a picture that is black where pixels are missing")
     try:
-        with Image.open(path) as image:
+        read = content(path)
+        pixels = decode(read, str(path), (1, height, width))
+        with Image.open(BytesIO(read)) as image:
             given = image.size
-        pixels = decode(path.read_bytes(), str(path), (1, height, width))
     except (OSError, ValueError) as error:
         raise ConfigError(f"mask={path}: {error}") from error
     if given != (width, height):
