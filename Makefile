@@ -26,7 +26,7 @@ $(CLUSTER): $(STAMP)
 	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
 	@touch $@
 
-.PHONY: help setup demo test test-all test-oldest bench results check audit format constraints clean
+.PHONY: help setup demo test test-all test-oldest bench reliability results check audit format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -50,6 +50,9 @@ bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes b
 	@test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv
 	@$(RUN) uv pip install --quiet --python benchmarks/.venv/bin/python --constraint constraints.txt pythae
 	@$(VENV)/bin/python benchmarks/run.py
+
+reliability: $(STAMP) ## kill runs and resume them, fill their memory, 20 minutes; writes docs/reliability.md
+	@$(VENV)/bin/python benchmarks/reliability.py
 
 results: $(STAMP) ## train models of every kind on MNIST, 25 minutes; writes docs/results.md
 	@$(VENV)/bin/python results/run.py

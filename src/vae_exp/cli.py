@@ -1,6 +1,7 @@
 """What all commands share: Hydra is run, and errors are told in a few lines. Imports nothing heavy."""
 
 import errno
+import logging
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from yaml import YAMLError
 
 from vae_exp.config import CONF, FOLDERS, ConfigError, options
+from vae_exp.files import FULL
 from vae_exp.lock import LOCKS
 from vae_exp.overrides import is_metric, nearest, override
 from vae_exp.resolvers import register_resolvers
@@ -80,6 +82,7 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
         SIGTERM with 143.
     """
     exit_on_sigterm()
+    logging.raiseExceptions = False  # a log on a full disk would write a trace for each line
     wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves the report to us
     try:
@@ -89,12 +92,14 @@ def exit_code(main: Callable[[], Any], config_name: str) -> int:
             raise
         print(f"error: {explain(error, config_name)}", file=sys.stderr)  # noqa: T201
         return 2
-    except OSError as error:
-        if wants_trace or not error.filename:
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__  # of a log that cannot be opened
+        if wants_trace or not isinstance(cause, OSError) or not (cause.filename or cause.errno in FULL):
             raise
-        is_read = error.errno in READING and not any(word.startswith("hydra.") for word in sys.argv[1:])
-        way_out = "" if is_read else "\nThe run folder is another with hydra.run.dir=..."
-        print(f"error: {error.filename}: {error.strerror}{way_out}", file=sys.stderr)  # noqa: T201
+        is_read = cause.errno in READING and not any(word.startswith("hydra.") for word in sys.argv[1:])
+        is_new = config_name == "train" and not any(word.startswith("resume=") for word in sys.argv[1:])
+        way_out = "\nThe run folder is another with hydra.run.dir=..." if is_new and not is_read else ""
+        print(f"error: {cause.filename or 'a file'}: {cause.strerror}{way_out}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         if wants_trace:

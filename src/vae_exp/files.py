@@ -1,15 +1,18 @@
 """Files that are written whole or not at all, and never through a link. Imports nothing heavy."""
 
+import errno
 import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["LogFile", "appended", "written"]
+__all__ = ["FULL", "LogFile", "appended", "clear_parts", "written"]
 
+# What a disk answers that takes no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -32,9 +35,18 @@ def written(path: Path, mode: str = "w", **how: Any) -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
+            raise type(error)(error.errno, error.strerror, str(path)) from error  # its own name tells nobody anything
         raise
+
+
+def clear_parts(folder: Path) -> None:
+    """Removes what `written` leaves in a folder and those below it when its process is killed."""
+    for part in folder.rglob(f".{'[0-9a-f]' * 16}.part"):
+        part.unlink(missing_ok=True)
 
 
 def appended(path: Path, mode: str = "a", **how: Any) -> IO[Any]:

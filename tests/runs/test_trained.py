@@ -125,7 +125,7 @@ def test_a_users_picture_is_read_as_the_runs_images_are(run, tmp_path):
         (np.zeros((9, 8)), "has 8 by 9 pixels, grey; this run needs 8 by 8 pixels, grey"),
         (np.zeros((8, 8, 3)), r"3 bands \(colours, alpha\); this run needs 8 by 8 pixels, grey"),
         (None, "No such file"),
-        (b"junk", "cannot identify image"),
+        (b"junk", "cannot be read as a picture"),
     ],
     ids=["size", "colour", "missing", "junk"],
 )

@@ -145,7 +145,7 @@ def test_masks(tmp_path):
         ("random", 0.0, "share=0.0"),
         ("wrong.png", 0.5, "has 9 by 6 pixels, the images have 8 by 8"),
         ("white.png", 0.5, "leaves no pixel missing"),
-        ("junk.png", 0.5, "cannot identify"),
+        ("junk.png", 0.5, "cannot be read as a picture"),
     ],
 )
 def test_what_is_no_mask_is_refused(tmp_path, monkeypatch, mask, share, said):

@@ -46,6 +46,8 @@ class Checkpoint(ModelCheckpoint):
         # Lightning would take the folder from the first logger.
         self.dirpath = self.dirpath or str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            Path(self.dirpath).mkdir(parents=True, exist_ok=True)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

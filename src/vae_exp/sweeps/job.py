@@ -7,14 +7,14 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from vae_exp.cli import exit_on_sigterm
 from vae_exp.config import ConfigError
-from vae_exp.files import LogFile
+from vae_exp.files import LogFile, clear_parts
 from vae_exp.lock import LOCKS, locked
 from vae_exp.records import read_record
 from vae_exp.runs.record import note_end
@@ -43,6 +43,7 @@ def job_process(folder: Path, wrote: str = "") -> int:
         The exit code: 0, 2 for what a user can mend, 130 after Ctrl-C; SIGTERM exits with 143.
     """
     exit_on_sigterm()
+    logging.raiseExceptions = False  # see `cli.exit_code`
     if os.environ.get("LOCAL_RANK", "0") != "0":
         try:
             train(_config(folder, wrote), folder)
@@ -77,6 +78,7 @@ def run_job(folder: Path, wrote: str = "") -> None:
     if not (folder / "config.yaml").is_file():
         raise ConfigError(f"--job {folder}: it has no config.yaml. A sweep writes it: python -m vae_exp -m ...")
     with locked(folder), _log_in(folder):
+        clear_parts(folder)
         before = read_record(folder)
         if state_of(folder) in (State.FINISHED, State.FAILED):  # by another sweep, while this one waited for the lock
             return
@@ -89,7 +91,8 @@ def run_job(folder: Path, wrote: str = "") -> None:
         except BaseException as error:
             after = read_record(folder)
             if after == before or after.get("status") == "running":  # it failed before it began
-                note_end(folder, error)
+                with suppress(OSError):  # a full disk; `error` says so
+                    note_end(folder, error)
             raise
 
 

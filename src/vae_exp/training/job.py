@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from vae_exp.callbacks import Checkpoint, Ending
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.files import written
+from vae_exp.files import FULL, clear_parts, written
 from vae_exp.ledger import NonFiniteError
 from vae_exp.lock import locked
 from vae_exp.loggers.view import as_view
@@ -32,7 +32,7 @@ from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_call, check_values, make, prepare
-from vae_exp.runs.checkpoint import checkpoint, load_checkpoint, load_weights
+from vae_exp.runs.checkpoint import checkpoint, load_checkpoint, load_weights, newest_sound
 from vae_exp.runs.dry_run import check_shapes, check_step
 from vae_exp.runs.record import Record
 from vae_exp.runs.resume import resumed_config, start_of
@@ -72,6 +72,8 @@ def _only_writer(folder: Path) -> Iterator[None]:
     with locked(folder, wait=False) as is_mine:
         if not is_mine:
             raise ConfigError(f"{folder}: another process is training this run, and two would mix their files")
+        if (folder / "run.json").exists():
+            clear_parts(folder)
         yield
 
 
@@ -131,7 +133,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     signals = trainer._signal_connector
     assert isinstance(signals, Signals)
     if not trainer.is_global_zero:
-        with signals.held(), signals.named(), _reported():
+        with signals.held(), signals.named(), _reported(folder):
             return _fit_and_test(cfg, folder, trainer, model, data, start, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
@@ -149,7 +151,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
         metrics: dict[str, float] = {}
         error: BaseException | None = None
         try:
-            with processes_of_one_run(folder), signals.named(), _reported():
+            with processes_of_one_run(folder), signals.named(), _reported(folder):
                 metrics = _fit_and_test(cfg, folder, trainer, model, data, start, record.run_id)
         except BaseException as caught:
             error = caught
@@ -158,7 +160,12 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
             _close_wandb(exit_code=0 if error is None else 1)
             ended = {"metrics": metrics or _values(trainer), "data": data.checksums}
             status = "pruned" if _is_pruned(trainer) else "finished"
-            record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
+            try:
+                record.finish(error, status, **ended, steps=trainer.global_step, epochs=trainer.current_epoch)
+            except OSError as failure:
+                if error is None:
+                    raise
+                log.warning("run.json does not say how the run ended: %s", failure.strerror)  # `error` is the cause
             if isinstance(error, SystemExit | KeyboardInterrupt):
                 log.info("interrupted; continue with %s", override("resume", folder))
     if warning := unused_latents(cfg, metrics, trainer.global_step):
@@ -169,12 +176,25 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
 
 
 @contextmanager
-def _reported() -> Iterator[None]:
+def _reported(folder: Path) -> Iterator[None]:
     """Turns what a user can mend into an error that is shown in a few lines."""
     try:
         yield
     except (NonFiniteError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from error
+    except OSError as error:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is gone: somebody deleted or moved it while the run was trained") from error
+        if error.errno not in FULL:
+            raise
+        files = [folder / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
+        if sound := newest_sound(files, to_resume=True):
+            way = f"{sound} is sound, {override('resume', folder)} goes on from it"
+        elif sound := newest_sound(files):
+            way = f"{sound} is sound, weights alone: {override('resume', folder)} begins anew"
+        else:
+            way = f"there is no checkpoint yet: {override('resume', folder)} begins anew"
+        raise ConfigError(f"{error.filename or folder}: {error.strerror}; {way}") from error
 
 
 def _fit_and_test(

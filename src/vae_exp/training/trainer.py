@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytorch_lightning as pl
 import torch
@@ -176,6 +176,29 @@ class AtomicIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Writes, flushes to the disk, renames."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # alone: a run folder that somebody deleted is not made again
         with written(path, "wb") as file:
-            torch.save(checkpoint, file)
+            disk = _Disk(file)
+            try:
+                torch.save(checkpoint, disk)  # type: ignore[arg-type]  # it only writes
+            except RuntimeError as error:
+                raise disk.error or error from error
+
+
+class _Disk:
+    """A file that remembers its error, of which torch says nothing."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Writes bytes, and keeps what the disk objects to."""
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """Nothing: `written` does it."""
