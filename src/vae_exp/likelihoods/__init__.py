@@ -3,7 +3,8 @@
 The `support` of the Distribution, one of `torch.distributions.constraints`, is the set of images over which its
 probabilities sum or integrate to one: pixels in {0, 1}, the 256 levels k/255 (`vae_exp.supports.levels`), [0, 1],
 counts, or all real numbers. A likelihood can score data only if their values lie in this set. Over a discrete set it
-is a mass, otherwise a density. Given z, pixels are independent: the `base_dist` of the Distribution scores each one separately.
+is a mass, otherwise a density. Given z, pixels are independent: the `base_dist` of the Distribution scores each one
+separately.
 """
 
 from vae_exp.likelihoods.bits import Bernoulli

@@ -23,8 +23,8 @@ class _Counts(Likelihood):
 
     Without a size factor the rate of a pixel is `m exp(a)`, a from the decoder and m the mean of all training counts.
     With `size_factor=total` it is `N softmax(a)`, where N is the sum of the counts of the image that is scored. The
-    masses of all images with the sum N then add up to less than one, so the ELBO is a bound of log p(x | N), the probability of x
-    among the images with its sum. Samples and means take the mean sum of the training images for N.
+    masses of all images with the sum N then add up to less than one, so the ELBO is a bound of log p(x | N), the
+    probability of x among the images with its sum. Samples and means take the mean sum of the training images for N.
     """
 
     mean_count: Tensor
