@@ -78,7 +78,7 @@ def test_of_cubes_channels_come_first(tmp_path):
         ({"x": GREY.reshape(12, -1)}, "x is of shape (12, 24)"),
         ({"x": GREY[:0]}, "x is of shape (0, 1, 4, 6)"),
         ({"x": np.uint8(3)}, "x is of shape ()"),
-        ({"x": GREY.astype(int)}, "x is int64: uint8 (0 to 255)"),
+        ({"x": GREY.astype(complex)}, "x is complex128: a whole number"),
         ({"x": GREY // 128}, "the bytes of x are 0 and 1, but white is 255: set data.levels=2"),
         ({"x": GREY, "y": LABELS[:5]}, "y has 5 labels, but x has 12 images"),
         ({"x": GREY, "y": LABELS / 2}, "y is float64 (12,), whole numbers or words (N,) are needed"),
@@ -167,6 +167,7 @@ def test_the_names_of_medmnist(tmp_path):
         ((GREY / 255).astype(np.float32), "unit"),
         ((GREY / 255).astype(">f8"), "unit"),
         (GREY.astype(float), None),
+        (GREY.astype(int), 256),
         (GREY / 255 - 0.5, None),
     ],
 )
@@ -180,6 +181,8 @@ def test_the_levels_of_an_array_are_found(x, levels, save, tmp_path, monkeypatch
     assert cfg.data.levels == cfg.data.source.levels == levels
     split = make(cfg, "data").source.load(tmp_path)["train"]
     split.check("train", Representation(levels))
+    if levels == 256:
+        np.testing.assert_array_equal(split.x, GREY)
     if levels == 2:
         np.testing.assert_array_equal(split.x, x.astype(np.uint8) * 255)
 

@@ -16,6 +16,7 @@ from vae_exp.data.split import Source, Split
 from vae_exp.paths import located
 
 Array = npt.NDArray[Any]
+MOST = 2**24  # whole numbers up to it are exact in float32
 
 
 @final
@@ -24,7 +25,8 @@ class NPZ(Source):
 
     The file holds `x`, or `x_train` and, if the set has such splits, `x_val` and `x_test`; for each of them optional
     labels `y`, `y_train`, ... The names of MedMNIST, `train_images` and `train_labels`, do as well. Other arrays are
-    left alone. Pixels are bytes from 0 to 255, bools, or floats; with `levels` 2 any numbers 0 and 1. Images are
+    left alone. Pixels are bytes from 0 to 255, bools, floats, or whole numbers of another type, which are counts unless
+    `levels` is a number; with `levels` 2 numbers 0 and 1 of any type are bits. Images are
     `(N, C, H, W)`, `(N, H, W, C)`, or `(N, H, W)` if C is 1; `image_shape` decides which (if C = H = W, channels come
     first). Labels are whole numbers or words, `(N,)` or `(N, 1)`, or one-hot `(N, K)`; words are numbered in
     alphabetical order.
@@ -32,7 +34,7 @@ class NPZ(Source):
     Args:
         path: The file: absolute, from the current folder, or in data.root. With None `fetch` and `load` raise an error.
         image_shape: (C, H, W).
-        levels: 2 makes numbers 0 and 1 of any type to bits; all else is as it is in the file.
+        levels: See `Representation`; 2 makes bits of all numbers 0 and 1, 2 to 256 bytes of whole numbers up to 255.
     """
 
     def __init__(self, path: str | None, image_shape: Sequence[int], levels: Levels = None) -> None:
@@ -126,11 +128,15 @@ class NPZ(Source):
         if self.levels == 2 and x.dtype.kind in "iuf" and ((x == 0) | (x == 1)).all():
             return np.ascontiguousarray(x == 1) * np.uint8(255)
         if x.dtype == np.uint8:
-            if x.max() == 1:
+            if x.max() == 1 and self.levels != "count":
                 raise ValueError(f"{path}: the bytes of {name} are 0 and 1, but white is 255: set data.levels=2")
             return np.ascontiguousarray(x)
-        if x.dtype.kind != "f":
-            raise ValueError(f"{path}: {name} is {x.dtype}: uint8 (0 to 255), bool or a float type is needed")
+        if x.dtype.kind in "iu" and isinstance(self.levels, int) and x.min() >= 0 and x.max() <= 255:
+            return np.ascontiguousarray(x, np.uint8)
+        if x.dtype.kind in "iu" and x.max() > MOST:
+            raise ValueError(f"{path}: {name} goes up to {x.max()}; float32 holds whole numbers up to {MOST} exactly")
+        if x.dtype.kind not in "fiu":
+            raise ValueError(f"{path}: {name} is {x.dtype}: a whole number, bool or float type is needed")
         return np.ascontiguousarray(x, np.float32)
 
 

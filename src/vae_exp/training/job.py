@@ -51,12 +51,13 @@ UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "tra
 log = logging.getLogger("vae_exp")
 
 
-def train_job(cfg: DictConfig) -> None:
-    """Trains the model of the command line."""
+def train_job(cfg: DictConfig) -> Path:
+    """Trains the model of the command line, and returns the run folder."""
     hydra = HydraConfig.get()
     folder = Path(cfg.resume).resolve() if cfg.resume else Path(hydra.runtime.output_dir)
     with _only_writer(folder):
         _train_in(folder, cfg, hydra)
+    return folder
 
 
 @contextmanager
