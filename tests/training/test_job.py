@@ -151,6 +151,13 @@ class StopInValidation(pl.Callback):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+class StopAfterValidation(pl.Callback):
+    """Ctrl-C at the end of the first validation."""
+
+    def on_validation_end(self, trainer, pl_module):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
 @pytest.mark.parametrize(
     ("validation", "options"),
     slow_but(
@@ -171,7 +178,9 @@ def test_a_validation_that_was_interrupted_is_repeated(run, tmp_path, validation
         run(*options, stop, folder="part")
     part = tmp_path / "part"
     assert record(part)["status"] == "interrupted"
-    resume(part, callbacks__stop=None)
+    with pytest.raises(KeyboardInterrupt):  # at the end of the validation that is repeated
+        resume(part, callbacks__stop=None, callbacks__after={"_target_": f"{__name__}.StopAfterValidation"})
+    resume(part, callbacks__after=None)
     assert curve(part) == curve(whole)
     assert (part / "kl_per_dim.csv").read_text() == (whole / "kl_per_dim.csv").read_text()
     assert record(part)["metrics"]["best/val/elbo"] == record(whole)["metrics"]["best/val/elbo"]

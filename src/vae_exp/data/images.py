@@ -222,7 +222,8 @@ class Images(pl.LightningDataModule):
         # `processed`, because a checkpoint can be written at the end of a batch, before it counts as `completed`.
         done: int = progress.current.processed  # type: ignore[attr-defined]
         if progress.is_last_batch and done == progress.current.ready:
-            return {"epoch": epoch + 1, "position": 0}
+            # A run that was resumed in the validation after its epoch has given no batch of the next one yet.
+            return {"epoch": epoch + (self._train_batches.position > 0), "position": 0}
         return {"epoch": epoch, "position": done}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:

@@ -93,9 +93,11 @@ class Stop(Callback):
         self._check(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Takes a batch that was fetched, but not trained on, out of the totals of a resumed run."""
-        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-        total.ready = total.started = total.processed
+        """Takes batches that were begun, but not ended, out of the totals of a resumed run."""
+        loop = trainer.fit_loop.epoch_loop
+        for progress in (loop.batch_progress, loop.val_loop.batch_progress):
+            total: Any = progress.total
+            total.ready = total.started = total.processed
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Before a step; gradients that are accumulated belong to it."""
