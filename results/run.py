@@ -5,10 +5,10 @@ that the next call continues an interrupted one. The numbers are stored in runs.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
-import re
 import shlex
 import shutil
 import statistics
@@ -23,7 +23,8 @@ import uses
 from tqdm import tqdm
 
 from vae_exp.data import IDX, FreyFace
-from vae_exp.sweeps.cell import State, read_record
+from vae_exp.records import read_record
+from vae_exp.runs.state import State
 from vae_exp.sweeps.sweep import read_sweep
 
 HERE = Path(__file__).parent
@@ -141,7 +142,7 @@ def all_commands(names: list[str] | None = None) -> list[str]:
 def sweep(section: Section, row: str, root: str, extra: list[str]) -> dict[str, Any]:
     """Trains the runs of a row, as a sweep over its seeds; returns what they measured, by command."""
     _, options = section.rows[row]
-    name = re.sub(r"\W+", "_", f"{section.common} {options} {' '.join(extra)}")[-60:]
+    name = hashlib.sha256(" ".join([section.common, options, *extra]).encode()).hexdigest()[:12]
     seeds = f"{section.seed}={','.join(map(str, section.seeds))}"
     words = [*shlex.split(f"{TRAIN} -m {section.common} {options}"), seeds, f"data.root={root}", *extra]
     subprocess.run(
