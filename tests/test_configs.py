@@ -19,7 +19,9 @@ GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "imag
 OF_LABELS = ("cvae", "m2")
 DISCRETE = ("bernoulli", "categorical")
 FACTORISED = ("diagonal_normal", "laplace")
+OF_COUNTS = ("poisson", "negative_binomial", "zero_inflated_negative_binomial")
 ON_UNIT = ("bce", "discretized_logistic", "categorical_256", "continuous_bernoulli")
+NOT_ON_REALS = ON_UNIT + OF_COUNTS
 ANY = ("none", "vamp")  # priors of whatever event the posterior has
 SMALL_IMAGE = ("data=fake", "data.image_shape=[1,8,8]", "latent_dim=4", "encoder.hidden=[8]", "decoder.hidden=[8]")
 
@@ -52,8 +54,8 @@ RULES = (
     ("choose model=cvae", lambda model, objective: model == "m2" and objective != "semi_supervised"),
     ("leave prior=none objective=recon", lambda model, objective: model == "ae" and objective != "recon"),
     ("leave prior=none objective=recon", lambda model, prior: model == "ae" and prior != "none"),
-    (r"Ways out: data\.binarize=dynamic", lambda likelihood, data: likelihood == "bce" and data in GREY),
-    ("the data are real numbers", lambda likelihood, data: likelihood in ON_UNIT and data == "linear_gaussian"),
+    (r"Ways out: data\.binarize=dynamic", lambda likelihood, data: likelihood in ("bce", *OF_COUNTS) and data in GREY),
+    ("the data are real numbers", lambda likelihood, data: likelihood in NOT_ON_REALS and data == "linear_gaussian"),
     ("choose likelihood=gaussian_shared", lambda model, likelihood: model == "m2" and likelihood == "sigma_vae"),
     ("Ways out: posterior=bottom_up", lambda model, posterior: model == "hvae" and posterior != "bottom_up"),
     ("prior=none has no kl", lambda model, prior: model != "ae" and prior == "none"),

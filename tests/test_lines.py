@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from helpers.lines import NEEDS_TORCH, Lines
 from helpers.runs import SMALL, TESTS
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vae_exp.config import CONF, ConfigError
 from vae_exp.overrides import _check_secrets
 from vae_exp.ranges import RANGES
-from vae_exp.words import options_first
+from vae_exp.words import options_first, with_quotes
 
 # What only sounds like a number or a list of numbers is read by nobody of ours.
 NO_RANGE = ("devices", "levels", "version", "kind", "precision", "save_last", "default_hp_metric")
@@ -170,3 +171,14 @@ def test_no_text_ends_in_a_trace(lines, text, data):
     assert "Traceback" not in outcome.said
     if outcome.code == 2:
         assert not outcome.wrong(), f"{outcome.wrong()}: {outcome.said}"
+
+
+def test_a_path_needs_no_quotes(tmp_path, monkeypatch):
+    """Hydra reads the text that was typed; all other words stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a, b (1)=c").mkdir()
+    for path in ("~/good", "~", "a, b (1)=c", str(tmp_path / "a, b (1)=c"), "~/it's"):
+        (word,) = with_quotes([f"data.source.path={path}"])
+        assert OverridesParser.create().parse_override(word).value() == path
+    words = ["seed=1,2", "name=a=b", "x='~/a'", "~data.x", "encoder.hidden=[8]", "-m", "--cfg=job", "data=digits", "y="]
+    assert with_quotes(words) == words

@@ -29,7 +29,7 @@ from vae_exp.files import FULL
 from vae_exp.lock import LOCKS
 from vae_exp.overrides import is_metric, nearest, override
 from vae_exp.resolvers import register_resolvers
-from vae_exp.words import check_choices, check_words, of_agent, options_first, with_own_folder_first
+from vae_exp.words import check_choices, check_words, of_agent, options_first, with_own_folder_first, with_quotes
 
 __all__ = [
     "exit_code",
@@ -50,7 +50,7 @@ def run_command(task: Callable[[DictConfig], Any], config_name: str) -> NoReturn
 
     def main() -> None:
         typed = sys.argv
-        words = options_first(of_agent(typed[1:]))
+        words = with_quotes(options_first(of_agent(typed[1:])))
         check_words(words)
         folder, sys.argv = with_own_folder_first([typed[0], *words])
         FOLDERS[:] = [Path(folder), *([] if folder == CONF else [Path(CONF)])]

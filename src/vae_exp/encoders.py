@@ -7,7 +7,7 @@ images. Validation and test use the running means: they score each image by itse
 `ResNet`: arXiv:1603.05027.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -20,20 +20,26 @@ from vae_exp.parts import Part
 __all__ = ["MLP", "Conv", "ResNet"]
 
 
+TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.positive, "log1p": torch.log1p}
+
+
 class _Encoder(Part):
     """What all encoders share: `layers`, and what goes into them."""
 
     layers: nn.Sequential
 
-    def __init__(self, image_shape: Sequence[int], context_dim: int) -> None:
+    def __init__(self, image_shape: Sequence[int], context_dim: int, transform: str) -> None:
         super().__init__()
+        if transform not in TRANSFORMS:
+            raise ValueError(f"encoder.transform={transform}: choose {' or '.join(TRANSFORMS)}")
+        self.transform = TRANSFORMS[transform]
         self.image_shape = tuple(image_shape)
         self.context_dim = context_dim
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """`(B, C, H, W), (B, context_dim) -> (B, F)`."""
         check_inputs("encoder", x, self.image_shape, c, self.context_dim)
-        return self.layers(self._joined(x, c))
+        return self.layers(self._joined(self.transform(x), c))
 
     def _joined(self, x: Tensor, c: Tensor | None) -> Tensor:
         return x if c is None else torch.cat([x, c[:, :, None, None].expand(-1, -1, *x.shape[2:])], dim=1)
@@ -51,6 +57,7 @@ class MLP(_Encoder):
         out_features: Width F of the last layer, which the posterior reads.
         activation: Name of a class in `torch.nn`.
         normalization: `none`, `batch` or `layer`, of the hidden layers.
+        transform: `none`, or `log1p`, the logarithm of counts plus 1 (Lopez et al., 2018).
 
     Raises:
         ValueError: If there is no such activation or normalisation.
@@ -64,8 +71,9 @@ class MLP(_Encoder):
         out_features: int = 500,
         activation: str = "ReLU",
         normalization: str = "none",
+        transform: str = "none",
     ) -> None:
-        super().__init__(image_shape, context_dim)
+        super().__init__(image_shape, context_dim, transform)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=False)
         layers: list[nn.Module] = []
         widths = [prod(image_shape) + context_dim, *hidden]
@@ -90,6 +98,7 @@ class Conv(_Encoder):
         out_features: Width F of the last layer, which the posterior reads.
         activation: Name of a class in `torch.nn`.
         normalization: `none`, `batch` or `layer`, of the feature maps.
+        transform: `none`, or `log1p`, the logarithm of counts plus 1 (Lopez et al., 2018).
 
     Raises:
         ValueError: If the image is too small to be halved `len(channels)` times, or there is no such
@@ -104,8 +113,9 @@ class Conv(_Encoder):
         out_features: int = 256,
         activation: str = "ReLU",
         normalization: str = "none",
+        transform: str = "none",
     ) -> None:
-        super().__init__(image_shape, context_dim)
+        super().__init__(image_shape, context_dim, transform)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         in_channels, height, width = image_shape
         height, width = height >> len(channels), width >> len(channels)
@@ -136,6 +146,7 @@ class ResNet(_Encoder):
         out_features: Width F of the last layer, which the posterior reads.
         activation: Name of a class in `torch.nn`.
         normalization: `none`, `batch` or `layer`, of the feature maps.
+        transform: `none`, or `log1p`, the logarithm of counts plus 1 (Lopez et al., 2018).
 
     Raises:
         ValueError: If there is no stage or no block, if a stage would halve a single pixel, or if there is no
@@ -151,8 +162,9 @@ class ResNet(_Encoder):
         out_features: int = 256,
         activation: str = "ReLU",
         normalization: str = "none",
+        transform: str = "none",
     ) -> None:
-        super().__init__(image_shape, context_dim)
+        super().__init__(image_shape, context_dim, transform)
         act, norm = activation_class("encoder", activation), normalization_of("encoder", normalization, of_maps=True)
         if not channels or blocks < 1:
             raise ValueError(

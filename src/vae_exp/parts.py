@@ -70,6 +70,7 @@ class Likelihood(Part):
     Attributes:
         params_per_pixel: P, the numbers that it reads for each pixel.
         allow_grey: Whether it scores grey values too, although nothing sums to one over them.
+        given: What of x it conditions on beside z, in a word; empty for nothing.
         mean: `sigmoid` if the mean of a pixel is a sigmoid of what the decoder gives, and `identity` otherwise.
         fit: `(pairs, reduce) -> None`, called before each validation, with pairs of p(x | z), batch `(K, B)`, and
             x `(B, C, H, W)` of all training images, and with what sums a tensor over the processes. None for a
@@ -78,6 +79,7 @@ class Likelihood(Part):
 
     params_per_pixel: int = 1
     allow_grey: bool = False
+    given: str = ""
     mean: Literal["identity", "sigmoid"] = "identity"
     fit: Callable[[Iterable[tuple[Distribution, Tensor]], Callable[[Tensor], Tensor]], None] | None = None
 

@@ -100,7 +100,7 @@ WORDS: dict[Range, str] = {
     ): "scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
     _number(): "alpha start end value",
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
-    _or_null(PATH): "root path resume init_from data_root background against inception out cells folder",
+    _or_null(PATH): "root path resume init_from data_root against inception out cells folder",
 }
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 

@@ -54,8 +54,12 @@ def register_resolvers() -> None:
         return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
 
     def mean_for(levels: int | str | None) -> str:
-        """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers, `data.levels=null`."""
-        return "identity" if levels is None else "sigmoid"
+        """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers and counts."""
+        return "identity" if levels in (None, "count") else "sigmoid"
+
+    def transform_for(levels: int | str | None) -> str:
+        """What encoders see of pixels: the logarithm of counts (Lopez et al., 2018)."""
+        return "log1p" if levels == "count" else "none"
 
     def monitor_of(key: str, *, _root_: DictConfig) -> str:
         target = str(OmegaConf.select(_root_, f"{key}._target_"))
@@ -72,7 +76,7 @@ def register_resolvers() -> None:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
     of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, name_of_sweep, run_folder)
-    for resolver in (*of_names, *of_sizes, mean_for, monitor_of, mode_of, help_page):
+    for resolver in (*of_names, *of_sizes, mean_for, transform_for, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 
 from vae_exp.config import CONF, ConfigError, options
 from vae_exp.overrides import nearest, quoted
@@ -23,6 +23,7 @@ __all__ = [
     "of_agent",
     "options_first",
     "with_own_folder_first",
+    "with_quotes",
     "with_run",
 ]
 
@@ -54,6 +55,31 @@ def of_agent(words: list[str]) -> list[str]:
     """
     keys = re.compile(r"--([A-Za-z_][\w./@]*)=")
     return [word[2:] if keys.match(word) and word.partition("=")[0] not in OF_HYDRA else word for word in words]
+
+
+def with_quotes(words: list[str]) -> list[str]:
+    """The words with quotes around each value that is a path and needs them in Hydra's grammar, such as `~/my=x`."""
+    return [_quoted_path(word) for word in words]
+
+
+def _quoted_path(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or not re.fullmatch(r"[+~]*[A-Za-z_][\w./@]*", key) or not _is_path(value):
+        return word
+    with suppress(HydraException):  # what cannot be read needs the quotes
+        if OverridesParser.create().parse_override(word).value() == value:
+            return word
+    return f"{key}={quoted(value)}"
+
+
+def _is_path(value: str) -> bool:
+    """Whether a value begins as a path does, or names what is there; what is quoted or a list already is no path."""
+    if not value or value[0] in "'\"[{$":
+        return False
+    try:
+        return value.startswith("~/") or value == "~" or Path(value).exists()
+    except OSError:  # a name that no file may have
+        return False
 
 
 def options_first(words: list[str]) -> list[str]:

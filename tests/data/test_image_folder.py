@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import product
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Batches, ImageFolder, Images, InFiles, Representation, Split
-from vae_exp.data.files import decode
+from vae_exp.data.picture import decode
 from vae_exp.training.job import train
 
 # Python 3.12 and later say so of every fork beside threads; the workers only read files.
@@ -81,8 +82,13 @@ def test_finds_all_pictures_sorted_by_path(tmp_path):
     assert torch.equal(split.pixels(torch.tensor([1, 0])), torch.stack([png, bmp]))
 
 
-def test_a_path_is_absolute_or_below_the_root(folder):
+def test_a_path_is_looked_for_from_home_the_current_folder_and_the_root(folder, tmp_path, monkeypatch):
     assert len(ImageFolder("mine", SHAPE, None).load(folder.parent)["train"]) == 20
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert len(ImageFolder("~/mine", SHAPE, None).load(tmp_path / "nowhere")["train"]) == 20
+    save(tmp_path / "here" / "mine" / "one.png", pixels(1)[0])
+    monkeypatch.chdir(tmp_path / "here")
+    assert len(ImageFolder("mine", SHAPE, None).load(folder.parent)["train"]) == 1
 
 
 def test_labels_are_the_folders_in_the_alphabet(folder):
@@ -113,6 +119,7 @@ def test_folders_of_splits(tmp_path):
         ({"image_shape": [8, 8]}, r"data\.image_shape=\[8, 8\]"),
         ({"in_memory": "often"}, r"data\.source\.in_memory=often"),
         ({"workers": -1}, r"data\.source\.workers=-1"),
+        ({"background": "blak"}, r"data\.source\.background=blak: a colour is needed"),
     ],
 )
 def test_values_that_make_no_sense(options, named):
@@ -123,9 +130,11 @@ def test_values_that_make_no_sense(options, named):
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.source\.path=/my/pictures"):
         ImageFolder(None, SHAPE, None).fetch(tmp_path)
-    with pytest.raises(FileNotFoundError, match=rf"data\.source\.path=here: there is no folder {tmp_path}/here"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"data\.source\.path=here: there is no .*/here and no {tmp_path}/here"
+    ):
         ImageFolder("here", SHAPE, None).fetch(tmp_path)
-    with pytest.raises(ValueError, match=rf"data\.source\.path: no \.jpg.* in {tmp_path}"):
+    with pytest.raises(ValueError, match=rf"data\.source\.path: no \.jpg.* reads in {tmp_path}"):
         source(tmp_path).load(tmp_path)
     (tmp_path / "test").mkdir()
     with pytest.raises(ValueError, match=r"data\.source\.path: .* has a folder test, but no folder train"):
@@ -138,6 +147,64 @@ def test_folders_that_are_no_classes(folder):
     save(folder / "0.png", pixels(1)[0])
     with pytest.raises(ValueError, match=r"0\.png is not exactly one folder below"):
         source(folder, num_classes=2).load(folder)
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path):
+    for name in ("a.png", "b/c.TIF", "b/d.gif", "e.jfif", ".ipynb_checkpoints/a.png", "b/.f.png", "__MACOSX/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        kind = {"e.jfif": "JPEG"}.get(name)
+        Image.fromarray(pixels(1)[0]).save(tmp_path / name, kind)
+    for name in ("x.heic", "y.heic", "README"):
+        (tmp_path / name).touch()
+    data = Images(source(tmp_path), ".", SHAPE, None, val_size=1, test_size=1, batch_size=1)
+    data.setup("fit")
+    assert data.contents.as_dict() == {
+        "images": {"train": 2, "val": 1, "test": 1},
+        "left_out": {"hidden": 3, ".heic": 2, "without a suffix": 1},
+        "notes": ["the first frame of 1 .gif, 1 .tif, if there are several"],
+    }
+    assert str(data.contents) == (
+        "2 images to train on, 1 to validate on, 1 to test on; "
+        "4 of 10 files, left out: 3 hidden, 2 .heic, 1 without a suffix; "
+        "the first frame of 1 .gif, 1 .tif, if there are several"
+    )
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation", "dev", "val_set", "validation images"])
+def test_a_split_by_its_other_names(tmp_path, val):
+    for top, n in (("Training", 3), (val, 2), ("test_set", 1), ("extra", 4)):
+        for i in range(n):
+            save(tmp_path / top / f"{i}.png", pixels(1)[0])
+    files = source(tmp_path)
+    assert {name: len(split) for name, split in files.load(tmp_path).items()} == {"train": 3, "val": 2, "test": 1}
+    assert files.left_out == {"in extra/, which is no split": 4}
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        (("valid", "other"), "has a folder valid, but no folder train"),
+        (("train", "val", "dev"), "has two folders for the split val, dev and val"),
+        (("seg_train", "seg_test"), "seg_test, seg_train in .* look like splits"),
+        (("set/train", "set/valid"), "train, valid look like splits, but lie deeper in .*: set/train/0.png"),
+        (("cats/train", "dogs/test"), "test, train look like splits, but lie deeper"),
+    ],
+)
+def test_splits_are_never_pooled(tmp_path, folders, named):
+    for name in folders:
+        save(tmp_path / name / "0.png", pixels(1)[0])
+    with pytest.raises(ValueError, match=named):
+        source(tmp_path).load(tmp_path)
+
+
+def test_a_picture_of_two_splits_by_a_link_is_in_one(tmp_path):
+    for top in ("train", "val"):
+        for i in range(2):
+            save(tmp_path / top / f"{i}.png", pixels(1)[0])
+    (tmp_path / "val" / "copy.png").symlink_to("../train/0.png")
+    files = source(tmp_path)
+    assert {name: len(split) for name, split in files.load(tmp_path).items()} == {"train": 2, "val": 2}
+    assert files.left_out == {"links to others of them": 1}
 
 
 # What becomes of one
@@ -198,6 +265,105 @@ def test_a_photograph_stands_upright():
     np.testing.assert_array_equal(decode(png(picture, exif=exif), "x", SHAPE), np.rot90(picture, -1).transpose(2, 0, 1))
 
 
+def saved(image, kind="PNG", **options):
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def clear(kind):
+    """An 8 by 8 picture whose left half is opaque red or white and whose right half is clear, with colours below it."""
+    rgba = np.zeros((8, 8, 4), np.uint8)
+    rgba[:, :4] = 255, 0, 0, 255
+    rgba[:, 4:, :3] = pixels(1, (8, 4, 3))[0]
+    if kind in ("RGBA", "webp"):
+        return saved(Image.fromarray(rgba), "PNG" if kind == "RGBA" else "WEBP", lossless=True, exact=True)
+    if kind == "tiff":
+        return saved(Image.fromarray(rgba), "TIFF")
+    grey = np.where(np.arange(8) < 4, 255, 77).astype(np.uint8) * np.ones((8, 1), np.uint8)
+    if kind == "LA":
+        return saved(Image.merge("LA", [Image.fromarray(grey), Image.fromarray(rgba[..., 3])]))
+    if kind == "L with a colour":
+        return saved(Image.fromarray(grey), transparency=77)
+    if kind == "RGB with a colour":
+        rgba[:, 4:, :3] = 9, 8, 7
+        return saved(Image.fromarray(rgba[..., :3].copy()), transparency=(9, 8, 7))
+    palette = Image.fromarray((grey == 77).astype(np.uint8), "P")
+    palette.putpalette([255, 0, 0, 1, 2, 3])
+    return saved(palette, "GIF" if kind == "gif" else "PNG", transparency=1)
+
+
+CLEAR = ["RGBA", "webp", "tiff", "LA", "L with a colour", "RGB with a colour", "palette", "gif"]
+
+
+@pytest.mark.parametrize("kind", CLEAR)
+@pytest.mark.parametrize(("background", "colour"), [("black", (0, 0, 0)), ("#102030", (16, 32, 48))])
+def test_transparency_is_seen_as_the_background(kind, background, colour):
+    seen = decode(clear(kind), "x", SHAPE, background=background)
+    opaque = (255, 255, 255) if kind.startswith("L") else (255, 0, 0)
+    np.testing.assert_array_equal(seen[:, :, :4].transpose(1, 2, 0), np.broadcast_to(opaque, (8, 4, 3)))
+    np.testing.assert_array_equal(seen[:, :, 4:].transpose(1, 2, 0), np.broadcast_to(colour, (8, 4, 3)))
+
+
+def test_half_transparency_is_blended():
+    rgba = np.full((8, 8, 4), (200, 100, 0, 51), np.uint8)  # a fifth
+    seen = decode(saved(Image.fromarray(rgba)), "x", SHAPE, background="white")
+    assert abs(seen[:, 0, 0] - (np.array([200, 100, 0]) / 5 + 255 * 4 / 5)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_are_real_numbers(kind):
+    deep = np.random.default_rng(0).integers(2**16, size=(8, 8), dtype=np.uint16)
+    content = saved(Image.fromarray(deep), kind)
+    for channels in (1, 3):
+        seen = decode(content, "x", [channels, 8, 8], levels="unit")
+        assert seen.dtype == np.float32
+        np.testing.assert_allclose(seen, np.broadcast_to(deep / 65535, (channels, 8, 8)), atol=1e-7)
+    with pytest.raises(ValueError, match=r"data\.levels=unit reads all pictures as real numbers"):
+        decode(content, "x", SHAPE)
+
+
+def test_a_clear_level_of_sixteen_bits_is_the_background():
+    deep = np.full((8, 8), 60_000, np.uint16)
+    deep[:, 4:] = 1234
+    # Pillow writes no tRNS here, so the chunk is put in by hand, before the pixels.
+    whole, chunk = saved(Image.fromarray(deep)), b"tRNS" + struct.pack(">H", 1234)
+    place = whole.index(b"IDAT") - 4
+    content = whole[:place] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[place:]
+    seen = decode(content, "x", [1, 8, 8], levels="unit", background="white")
+    np.testing.assert_allclose(seen[0], np.where(np.arange(8) < 4, 60_000 / 65535, 1) * np.ones((8, 1)), atol=1e-6)
+
+
+def test_floats_of_a_tiff_are_themselves():
+    real = np.random.default_rng(0).random((8, 8), np.float32)
+    np.testing.assert_array_equal(decode(saved(Image.fromarray(real), "TIFF"), "x", [1, 8, 8], levels="unit")[0], real)
+    wide = saved(Image.fromarray(5 * real - 2), "TIFF")
+    np.testing.assert_array_equal(decode(wide, "x", [1, 8, 8], levels=None)[0], 5 * real - 2)
+    with pytest.raises(ValueError, match=r"its pixels lie in .*\n  scale them, or set data\.levels=null"):
+        decode(wide, "x", [1, 8, 8], levels="unit")
+    with pytest.raises(ValueError, match="some pixels are nan or infinite"):
+        decode(saved(Image.fromarray(np.where(real > 0.5, np.inf, real)), "TIFF"), "x", [1, 8, 8], levels=None)
+    with pytest.raises(ValueError, match="32 bits: white is not known"):
+        decode(saved(Image.fromarray((real * 1e6).astype(np.int32)), "TIFF"), "x", [1, 8, 8], levels=None)
+
+
+def test_bytes_are_real_numbers_where_those_are_asked_for(folder):
+    files = ImageFolder(str(folder), SHAPE, None, levels="unit")
+    data = Images(files, ".", SHAPE, None, levels="unit", val_size=4, test_size=4, batch_size=4)
+    data.setup("fit")
+    plain = images(folder, num_classes=None, eval_batch_size=4)
+    plain.setup("fit")
+    assert data.splits["val"].pixels(slice(None)).dtype == torch.float32
+    ((x, _),), ((expected, _),) = data.val_dataloader(), plain.val_dataloader()
+    torch.testing.assert_close(x, expected)
+
+
+def test_the_first_frame_is_taken():
+    frames = [Image.fromarray(picture) for picture in pixels(3)]
+    first = saved(frames[0], "TIFF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(first, "x", SHAPE), pixels(3)[0].transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"<html>", png(pixels(1, (64, 64, 3))[0])[:-900], png(pixels(1, (8, 8))[0].astype(np.uint16) * 257)],
@@ -248,11 +414,13 @@ def test_a_pipe_is_no_picture(folder):
 
 def test_a_link_to_nothing_is_named(folder):
     (folder / "a" / "link.png").symlink_to("nowhere.png")
-    with pytest.raises(ValueError, match=r"a/link\.png cannot be read: No such file"):
+    with pytest.raises(
+        ValueError, match=r"a/link\.png cannot be read as a picture: No such file.*\n  mend it or take it away"
+    ):
         source(folder).load(folder)
 
 
-def test_links_give_each_picture_once_under_its_own_name(folder, tmp_path, caplog):
+def test_links_give_each_picture_once_under_its_own_name(folder, tmp_path):
     names = source(folder).load(folder)["train"].names.tolist()
     (folder / "self").symlink_to(".")
     (folder / "a" / "up").symlink_to("..")
@@ -261,9 +429,9 @@ def test_links_give_each_picture_once_under_its_own_name(folder, tmp_path, caplo
     save(tmp_path / "elsewhere" / "new.png", pixels(1)[0])
     (tmp_path / "elsewhere" / "back").symlink_to(folder)
     (folder / "more").symlink_to(tmp_path / "elsewhere")
-    with caplog.at_level("INFO"):
-        assert source(folder).load(folder)["train"].names.tolist() == [*names, "more/new.png"]
-    assert "1 links to pictures that are there already are left out" in caplog.text
+    files = source(folder)
+    assert files.load(folder)["train"].names.tolist() == [*names, "more/new.png"]
+    assert files.left_out == {"links to others of them": 1}
 
 
 # In memory or streamed

@@ -18,13 +18,16 @@ from vae_exp.likelihoods import (
     Gaussian,
     GaussianShared,
     Laplace,
+    NegativeBinomial,
     Normal,
+    Poisson,
     SigmaVAE,
+    ZeroInflatedNegativeBinomial,
 )
 from vae_exp.supports import levels, support_of
 
 IMAGE = (2, 3, 4)
-BITS, UNIT = constraints.boolean, constraints.unit_interval
+BITS, UNIT, COUNTS = constraints.boolean, constraints.unit_interval, constraints.nonnegative_integer
 
 
 def bce(x, params):
@@ -130,6 +133,39 @@ def fitted(scale, **options):
     return likelihood.eval()
 
 
+def of_counts(likelihood):
+    """A likelihood of counts whose training counts have the mean 4."""
+    likelihood.mean_count.fill_(4)
+    return likelihood
+
+
+def scipy_poisson(x, params):
+    return torch.from_numpy(stats.poisson.logpmf(*numpy64(x), 4 * np.exp(*numpy64(params))).sum((-3, -2, -1)))
+
+
+def nbinom(params, parts):
+    """SciPy's, with mean 4 exp(a), and the logit of a zero if there is one."""
+    rate, raw, *logit = numpy64(*params.chunk(parts, dim=-3))
+    k = scales(raw, 0.01, 1e4)
+    return stats.nbinom(k, k / (k + 4 * np.exp(rate))), *logit
+
+
+def scipy_negative_binomial(x, params):
+    return torch.from_numpy(nbinom(params, 2)[0].logpmf(*numpy64(x)).sum((-3, -2, -1)))
+
+
+def scipy_zero_inflated(x, params):
+    counts, logit = nbinom(params, 3)
+    (x,) = numpy64(x)
+    mass = special.expit(-logit) * counts.pmf(x) + special.expit(logit) * (x == 0)
+    return torch.from_numpy(np.log(mass).sum((-3, -2, -1)))
+
+
+def zero_inflated_mean(params):
+    counts, logit = nbinom(params, 3)
+    return special.expit(-logit) * counts.mean()
+
+
 # name: likelihood, log p(x | params) by someone else's formula, mean of the pixels
 CASES = {
     "bernoulli": (Bernoulli(), bce, lambda logits: special.expit(logits.numpy())),
@@ -149,6 +185,13 @@ CASES = {
     "continuous_bernoulli": (ContinuousBernoulli(), continuous_bernoulli, continuous_mean),
     "discretized_logistic": (DiscretizedLogistic(), discretized_logistic, lambda params: mean_level(masses(params))),
     "categorical": (Categorical(), categorical, lambda params: mean_level(by_level(params).softmax(0).numpy())),
+    "poisson": (of_counts(Poisson()), scipy_poisson, lambda params: 4 * np.exp(params.numpy())),
+    "negative_binomial": (
+        of_counts(NegativeBinomial()),
+        scipy_negative_binomial,
+        lambda params: nbinom(params, 2)[0].mean(),
+    ),
+    "zero_inflated": (of_counts(ZeroInflatedNegativeBinomial()), scipy_zero_inflated, zero_inflated_mean),
     "normal_3": (Normal(3.0), scipy_normal(3.0), np.asarray),
 }
 each = pytest.mark.parametrize(("likelihood", "log_prob", "mean"), CASES.values(), ids=CASES)
@@ -168,7 +211,13 @@ def make_pixels(likelihood, *shape):
     """Random pixels that lie in the support."""
     support = support_of(likelihood, IMAGE)
     u = torch.rand(shape)
-    return {BITS: u.round(), levels: (255 * u).round() / 255, UNIT: u, constraints.real: 3 * u - 1}[support]
+    return {
+        BITS: u.round(),
+        levels: (255 * u).round() / 255,
+        UNIT: u,
+        COUNTS: (9 * u).floor(),
+        constraints.real: 3 * u - 1,
+    }[support]
 
 
 @each
@@ -216,6 +265,8 @@ def test_probabilities_add_up_to_one_over_the_support(likelihood, log_prob, mean
     p = likelihood(make_params(likelihood, (), (1, 1, 1)))
     if support is levels:
         total = p.log_prob(torch.arange(256).view(256, 1, 1, 1) / 255).double().exp().sum().item()
+    elif support is COUNTS:
+        total = p.log_prob(torch.arange(20_000.0).view(-1, 1, 1, 1)).double().exp().sum().item()
     else:
         centre, width = p.mean.item(), 12 * p.stddev.item()
         low, high = (0, 1) if support is UNIT else (centre - width, centre + width)

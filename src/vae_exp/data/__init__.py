@@ -4,6 +4,7 @@ from vae_exp.data.amat import BinarizedMNIST
 from vae_exp.data.bundled import Digits, MNIST5k
 from vae_exp.data.celeba import CelebA
 from vae_exp.data.cifar10 import CIFAR10
+from vae_exp.data.contents import Contents
 from vae_exp.data.dsprites import DSprites
 from vae_exp.data.fake import Fake
 from vae_exp.data.files import InFiles
@@ -29,6 +30,7 @@ __all__ = [
     "Batches",
     "BinarizedMNIST",
     "CelebA",
+    "Contents",
     "DSprites",
     "Digits",
     "Fake",

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 
 from vae_exp.data.download import FileSet, corrupt, scratch_in
-from vae_exp.data.files import LARGEST, check_channels, decode, fill
+from vae_exp.data.files import fill
+from vae_exp.data.picture import LARGEST, check_channels, decode
 from vae_exp.data.split import Source, Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}

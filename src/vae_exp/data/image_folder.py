@@ -1,39 +1,41 @@
 """A folder with pictures of the user."""
 
-import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.files import InFiles, check_channels, memory
+from vae_exp.data.files import InFiles, memory
+from vae_exp.data.listing import listing
+from vae_exp.data.picture import check_channels
+from vae_exp.data.representation import Levels
 from vae_exp.data.split import AnySplit, Source
+from vae_exp.paths import located
 
-log = logging.getLogger("vae_exp")
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+REAL = 4  # bytes of a float
 
 
 @final
 class ImageFolder(Source):
     """All pictures in a folder and its sub-folders, sorted by path, resized to one size.
 
-    Sub-folders `train`, `val` and `test` are these splits. With labels, all pictures lie in `num_classes` folders, and
-    the label of a picture is the position of its folder among them in alphabetical order.
+    Sub-folders `train`, `val` and `test` are these splits, also by names such as `valid` or `test_set`. With
+    labels, all pictures lie in `num_classes` folders, and the label of a picture is the position of its folder among
+    them in alphabetical order. Files that Pillow does not read, and hidden ones, are left out and counted.
 
     Args:
-        path: The folder, absolute or below data.root.
+        path: The folder: absolute, from the current folder, or below data.root.
         image_shape: (C, H, W), with C 1 for grey and 3 for colour.
         num_classes: Number of folders of pictures, or None for no labels.
         in_memory: True: all pictures are read before training. False: other processes read them during training.
             `auto`: True if they need at most a quarter of this machine's memory.
         workers: Number of these processes, at most the number of CPUs; 0 for none.
+        background: The colour that is seen where a picture is transparent.
+        levels: A number: pixels are bytes. `unit` or None: real numbers, also of pictures with 16 bits.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class ImageFolder(Source):
         num_classes: int | None,
         in_memory: Literal["auto"] | bool = "auto",
         workers: int = 4,
+        background: str = "black",
+        levels: Levels = 256,
     ) -> None:
-        check_channels(image_shape)
+        check_channels(image_shape, background)
         if in_memory not in ("auto", True, False):
             raise ValueError(f"data.source.in_memory={in_memory}: choose auto, true or false")
         if workers < 0:
@@ -54,6 +58,8 @@ class ImageFolder(Source):
         self.num_classes = num_classes
         self.in_memory = in_memory
         self.workers = workers
+        self.background = background
+        self.levels = levels
 
     def fetch(self, root: Path) -> None:
         """Nothing to download."""
@@ -62,33 +68,42 @@ class ImageFolder(Source):
     def load(self, root: Path) -> dict[str, AnySplit]:
         """Split "train", and "val" and "test" if there are such folders; no pixels are read yet."""
         folder = self._folder(root)
-        splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
-        if splits and "train" not in splits:
-            raise ValueError(f"data.source.path: {folder} has a folder {splits[0]}, but no folder train")
-        names = {split: _pictures(folder / split) for split in splits} or {"train": _pictures(folder)}
-        for split, found in names.items():
-            if not len(found):
-                where = folder / split if splits else folder
-                raise ValueError(f"data.source.path: no {', '.join(SUFFIXES)} in {where}")
-        labels = self._labels(folder, names)
-        size = sum(map(len, names.values())) * math.prod(self.image_shape)
+        found = listing(folder)
+        self.left_out, self.notes = found.left_out, found.notes
+        for where, names in found.splits.values():
+            if not names:
+                others = "".join(f"\n  left out: {n} {reason}" for reason, n in list(found.left_out.items())[:3])
+                raise ValueError(
+                    f"data.source.path: no .jpg, .png or other picture that Pillow reads in {where}{others}"
+                )
+        labels = self._labels(folder, {split: names for split, (_, names) in found.splits.items()})
+        size = sum(len(names) for _, names in found.splits.values()) * math.prod(self.image_shape)
+        size *= 1 if isinstance(self.levels, int) else REAL
         in_memory = size <= memory() / 4 if self.in_memory == "auto" else bool(self.in_memory)
         return {
             split: InFiles(
-                folder / split if splits else folder, found, labels[split], self.image_shape, in_memory, self.workers
+                where,
+                # An array, not a list: worker processes can share its memory, because it has no reference counts.
+                np.array(names, dtype=np.str_),
+                labels[split],
+                self.image_shape,
+                in_memory,
+                self.workers,
+                self.background,
+                self.levels,
             )
-            for split, found in names.items()
+            for split, (where, names) in found.splits.items()
         }
 
     def _folder(self, root: Path) -> Path:
         if self.path is None:
             raise FileNotFoundError("data.source.path is not given: set data.source.path=/my/pictures")
-        folder = (root / self.path).absolute()
+        folder = located(self.path, root)
         if not folder.is_dir():
-            raise FileNotFoundError(f"data.source.path={self.path}: there is no folder {folder}")
+            raise FileNotFoundError(f"data.source.path={self.path}: {folder} is no folder")
         return folder
 
-    def _labels(self, folder: Path, names: dict[str, npt.NDArray[np.str_]]) -> dict[str, Tensor]:
+    def _labels(self, folder: Path, names: dict[str, list[str]]) -> dict[str, Tensor]:
         if self.num_classes is None:
             return {split: torch.full((len(found),), -1) for split, found in names.items()}
         for found in names.values():
@@ -106,36 +121,3 @@ class ImageFolder(Source):
             )
         place = {name: k for k, name in enumerate(classes)}
         return {split: torch.tensor([place[name.split("/")[0]] for name in found]) for split, found in names.items()}
-
-
-def _pictures(folder: Path) -> npt.NDArray[np.str_]:
-    """Sorted paths of the pictures below a folder, without hidden files.
-
-    Links to folders and files are followed, but each folder and each file is there once, under its own name if it has
-    one below the folder: otherwise a link in a circle would give the same pictures again and again, in all splits.
-    """
-    found: dict[tuple[int, int], str] = {}
-    folders, links, files = set(), [folder], []
-    while links:
-        for where, below, names in os.walk(links.pop(0)):
-            if (identity := _identity(Path(where))) in folders:
-                below.clear()
-                continue
-            folders.add(identity)
-            links += [Path(where, name) for name in sorted(below) if Path(where, name).is_symlink()]
-            files += [Path(where, name) for name in names if name.lower().endswith(SUFFIXES) and name[0] != "."]
-    for path in sorted(files, key=lambda path: (path.is_symlink(), path)):
-        found.setdefault(_identity(path), path.relative_to(folder).as_posix())
-    if len(found) < len(files):
-        log.info("%s: %d links to pictures that are there already are left out", folder, len(files) - len(found))
-    # An array, not a list: worker processes can share its memory, because it has no reference counts.
-    return np.array(sorted(found.values()), dtype=np.str_)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    """What two names of one file or folder share."""
-    try:
-        about = path.stat()
-    except OSError as error:
-        raise ValueError(f"data.source.path: {path} cannot be read: {error.strerror}\n  take it away") from error
-    return about.st_dev, about.st_ino

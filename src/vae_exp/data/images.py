@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vae_exp.data.contents import Contents
 from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
 from vae_exp.data.representation import Binarize, Levels, Representation, floats
@@ -44,6 +45,9 @@ class Images(pl.LightningDataModule):
         eval_batch_size: The same for validation and test.
         seed: Fixes the split, the labels that are kept, the evaluation bits and the dequantisation noise.
         train_seed: Fixes the order of the images, the training bits and the noise of each step.
+
+    Attributes:
+        contents: How many images of how many files there are, known when they are read.
 
     Raises:
         ValueError: If an argument is out of its range, or the files do not agree with the arguments.
@@ -88,6 +92,7 @@ class Images(pl.LightningDataModule):
         self.seed = seed
         self.train_seed = train_seed
         self.splits: dict[str, AnySplit] = {}
+        self.contents = Contents()
         self.device = torch.device("cpu")  # of the batches, if there is no trainer that sets it
         self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
@@ -258,6 +263,8 @@ class Images(pl.LightningDataModule):
                 f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
                 f"set data.train_size={num_train}, or null"
             )
+        sizes = {name: len(splits[name].y) for name in ("train", "val", "test")}
+        self.contents = Contents(sizes, self.source.left_out, self.source.notes)
         return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:

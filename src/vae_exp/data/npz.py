@@ -13,6 +13,7 @@ from vae_exp.data.files import memory
 from vae_exp.data.split import Source, Split
 
 SPLITS = ("train", "val", "test")
+MOST = 2**24
 
 
 class TooLargeError(Exception):
@@ -24,7 +25,8 @@ class NPZ(Source):
     """Images x and labels y from a .npz file; no pickle is read.
 
     The file holds `x`, or `x_train` and, if the set has such splits, `x_val` and `x_test`; for each of them optional
-    labels `y`, `y_train`, ... Other arrays are ignored. Pixels are bytes from 0 to 255, bools, or floats. Images are
+    labels `y`, `y_train`, ... Other arrays are ignored. Pixels are bytes from 0 to 255, bools, floats, or
+    whole numbers of another type, which are counts. Images are
     `(N, C, H, W)`, `(N, H, W, C)`, or `(N, H, W)` if C is 1; `image_shape` decides which (if C = H = W, channels come
     first). Labels are whole numbers `(N,)`.
 
@@ -107,8 +109,10 @@ class NPZ(Source):
                     f"{path}: the bytes of {name} are 0 and 1, but white is 255: save them as bool, or times 255"
                 )
             return np.ascontiguousarray(x)
-        if x.dtype.kind != "f":
-            raise ValueError(f"{path}: {name} is {x.dtype}: uint8 (0 to 255), bool or a float type is needed")
+        if x.dtype.kind in "iu" and x.max() > MOST:
+            raise ValueError(f"{path}: {name} goes up to {x.max()}; float32 holds whole numbers up to {MOST} exactly")
+        if x.dtype.kind not in "fiu":
+            raise ValueError(f"{path}: {name} is {x.dtype}: a whole number, bool or float type is needed")
         return np.ascontiguousarray(x, np.float32)
 
 

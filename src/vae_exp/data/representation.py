@@ -12,7 +12,7 @@ from vae_exp.supports import levels as all_levels
 
 __all__ = ["Binarize", "Levels", "Representation", "bits", "floats"]
 
-Levels = int | Literal["unit"] | None
+Levels = int | Literal["unit", "count"] | None
 Binarize = Literal["none", "threshold", "dynamic", "static"]
 
 
@@ -22,7 +22,7 @@ class Representation:
 
     Arguments:
         levels: For bytes, the number of values of a pixel in the files, 2 to 256. `unit`: real numbers in [0, 1].
-            None: any real numbers, float32.
+            `count`: whole numbers from 0 on, bytes or float32. None: any real numbers, float32.
         binarize: `none`; `threshold` at one half; `static`: bits drawn once, with the grey levels as probabilities;
             `dynamic`: new bits each time an image is used in training, fixed bits for validation and test.
         dequantize: Adds uniform noise, `(level + u) / 256`; the noise is fixed for validation and test.
@@ -38,10 +38,10 @@ class Representation:
     def __post_init__(self) -> None:
         if self.binarize not in get_args(Binarize):
             raise ValueError(f"data.binarize={self.binarize}: choose none, threshold, dynamic or static")
-        if self.levels not in (None, "unit", *range(2, 257)):
+        if self.levels not in (None, "unit", "count", *range(2, 257)):
             raise ValueError(
                 f"data.levels={self.levels}: choose 2 to 256 for bytes, unit for real numbers in [0, 1], "
-                "null for any others"
+                "count for whole numbers from 0 on, null for any others"
             )
         if self.binarize != "none" and not isinstance(self.levels, int):
             raise ValueError(
@@ -56,7 +56,7 @@ class Representation:
         """The kind of the pixels in the files, in words."""
         if isinstance(self.levels, int):
             return f"{self.levels} levels"
-        return "real numbers in [0, 1]" if self.levels else "real numbers"
+        return {None: "real numbers", "unit": "real numbers in [0, 1]", "count": "counts"}[self.levels]
 
     @property
     def title(self) -> str:
@@ -72,6 +72,8 @@ class Representation:
         """The set of possible values of a pixel."""
         if self.levels is None:
             return constraints.real
+        if self.levels == "count":
+            return constraints.nonnegative_integer
         if self.binarize != "none" or self.levels == 2:
             return constraints.boolean
         return constraints.unit_interval if self.dequantize or self.levels == "unit" else all_levels
@@ -84,7 +86,7 @@ class Representation:
     @property
     def is_real(self) -> bool:
         """Whether a pixel may be outside [0, 1]."""
-        return self.support is constraints.real
+        return self.levels in (None, "count")
 
     @property
     def examples(self) -> Tensor:
@@ -93,7 +95,23 @@ class Representation:
             return torch.tensor([0.0, 1.0])
         if self.support is all_levels:
             return torch.tensor([0, 1, 102, 255]) / 255
+        if self.levels == "count":
+            return torch.tensor([0.0, 1.0, 7.0, 1e4])
         return torch.tensor([-1e4, -1.0, 0.0, 0.123, 1.0, 1e4] if self.is_real else [0.0, 0.123, 1.0])
+
+    @property
+    def ways(self) -> str:
+        """What to choose where a likelihood does not score such pixels, for messages."""
+        if self.levels == "count":
+            return "likelihood=negative_binomial (poisson, zero_inflated_negative_binomial)"
+        if self.is_real:
+            return "likelihood=gaussian_shared (gaussian, laplace, sigma_vae, sse)"
+        if not self.support.is_discrete:
+            return "likelihood=gaussian_shared (gaussian, sigma_vae, continuous_bernoulli, laplace, sse)"
+        return (
+            "data.binarize=dynamic (static, threshold); likelihood=gaussian_shared; or likelihood.allow_grey=true,\n"
+            "the usual bce of grey pixels, which is not a probability: the ELBO is then recorded as not a bound"
+        )
 
     def lies_in(self, support: Constraint, image_shape: tuple[int, ...]) -> bool:
         """Whether images `(C, H, W)` of such pixels lie in a set of images: can a distribution with this support score
@@ -109,13 +127,23 @@ class Representation:
         """
         is_real = not isinstance(self.levels, int)
         given = "null" if self.levels is None else self.levels
-        if x.dtype != (torch.float32 if is_real else torch.uint8):
-            ways = "2 to 256" if x.dtype == torch.uint8 else "unit for real numbers in [0, 1], null for any others"
+        of_counts = self.levels == "count" and x.dtype == torch.uint8
+        if x.dtype != (torch.float32 if is_real else torch.uint8) and not of_counts:
+            ways = (
+                "2 to 256, or count"
+                if x.dtype == torch.uint8
+                else "unit for real numbers in [0, 1], count for whole numbers from 0 on, null for any others"
+            )
             raise ValueError(f"data.levels={given} is for {self._kind}, but the pixels are {x.dtype}: set {ways}")
         if self.levels == 2 and ((x != 0) & (x != 255)).any():
             raise ValueError("data.levels=2 is for bits, bytes that are 0 or 255, but there are other values: set 256")
         if is_real and not x.isfinite().all():
             raise ValueError(f"data.levels={given}: some pixels of {name} are nan or infinite")
+        if self.levels == "count" and not (x.min() >= 0 and (x == x.floor()).all()):
+            raise ValueError(
+                f"data.levels=count is for whole numbers from 0 on, but {name} has others, from {x.min():g} to "
+                f"{x.max():g}: set data.levels=null for any real numbers"
+            )
         if self.levels == "unit" and not (x.min() >= 0 and x.max() <= 1):
             raise ValueError(
                 f"data.levels=unit, but the pixels of {name} lie in [{x.min():g}, {x.max():g}]: "
@@ -124,6 +152,8 @@ class Representation:
 
     def fix(self, x: Tensor, generator: torch.Generator, in_training: bool) -> Tensor:
         """Pixels of a split as they are kept in memory, with all bits and noise that are drawn only once."""
+        if self.levels == "count":
+            return x.float()
         if self.binarize == "threshold":
             return (x > 127).byte() * 255
         if self.binarize == "static" or (self.binarize == "dynamic" and not in_training):
@@ -136,6 +166,8 @@ class Representation:
         """Pixels of a batch as the model is given them in training, with new bits or noise."""
         if self.binarize == "dynamic":
             return bits(x).float()
+        if self.levels == "count":
+            return x.float()
         return (x + torch.rand(x.shape, device=x.device)) / 256 if self.dequantize else floats(x)
 
     def bits_offset(self, is_mass: bool) -> float:

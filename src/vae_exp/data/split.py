@@ -1,6 +1,6 @@
 """Images and labels of a split, in memory or in files, and what a source of them is."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -148,11 +148,15 @@ class Source:
         name: The set, if the class reads several sets.
         factor_names: The factors of variation of each image, if they are known, see `factors`.
         unordered: The factors whose values have no order.
+        left_out: After `load`, by reason the number of files that are there and are not used.
+        notes: After `load`, what else a user has to be told of the files.
     """
 
     name: str = ""
     factor_names: tuple[str, ...] = ()
     unordered: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = {}
+    notes: Sequence[str] = ()
 
     def factors(self, split: str) -> Tensor:
         """Values of the factors of each image of a split, in its order: whole numbers from 0, `(N, F)`."""

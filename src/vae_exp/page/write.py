@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp import charts
+from vae_exp.data import Contents
 from vae_exp.files import written
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
@@ -74,7 +75,7 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         cards=_cards(bound["units"], metrics, evaluations),
         warning=_warning(cfg, record, metrics, evaluations),
         expected=cfg.get("expected"),
-        parts=[_part(cfg, name) for name in PARTS if cfg.get(name)],
+        parts=[_part(cfg, name, record.get("contents") or {}) for name in PARTS if cfg.get(name)],
         settings={key: _text(cfg[key]) for key in SETTINGS if cfg.get(key) is not None},
         yaml=(folder / "config.yaml").read_text(),
         curves=_curves(rows, bound["units"]),
@@ -146,7 +147,7 @@ def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
+def _part(cfg: DictConfig, name: str, contents: Mapping[str, Any]) -> dict[str, Any]:
     """The class of a part (for data, the source) and its options, without those that are null."""
     node: Any = OmegaConf.to_container(cfg[name])
     choice = _text({"_target_": node.get("_target_", "")})
@@ -154,6 +155,8 @@ def _part(cfg: DictConfig, name: str) -> dict[str, Any]:
     if name == "data":
         choice = options.pop("source", choice)
         options = {"image_shape": _text(node.get("image_shape")), **options}
+        if contents:
+            options = {"contents": str(Contents(**contents)), **options}
     return {"name": name, "choice": choice, "options": options.items()}
 
 

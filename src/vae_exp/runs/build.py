@@ -227,24 +227,15 @@ def _check_support(model: VAE, data: Images) -> None:
     is_grey_allowed = model.likelihood.allow_grey and not pixels.is_real
     if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
         return
-    if pixels.is_real:
-        ways = "likelihood=gaussian_shared (gaussian, laplace, sigma_vae, sse)"
-    elif not pixels.support.is_discrete:
-        ways = "likelihood=gaussian_shared (gaussian, sigma_vae, continuous_bernoulli, laplace, sse)"
-    else:
-        ways = (
-            "data.binarize=dynamic (static, threshold); likelihood=gaussian_shared; or likelihood.allow_grey=true,\n"
-            "the usual bce of grey pixels, which is not a probability: the ELBO is then recorded as not a bound"
-        )
     name = type(model.likelihood).__name__
-    raise ValueError(f"{name} scores pixels in {support}, but the data are {pixels.title}.\nWays out: {ways}")
+    raise ValueError(f"{name} scores pixels in {support}, but the data are {pixels.title}.\nWays out: {pixels.ways}")
 
 
 def _check_sigmoid(model: VAE, data: Images) -> None:
     """Refuses what a likelihood whose mean is a sigmoid of the decoder's number would silently do badly."""
     if data.representation.is_real:
         raise ValueError(
-            "likelihood.mean=sigmoid lies in [0, 1], and the data are any real numbers (data.levels=null): "
+            f"likelihood.mean=sigmoid lies in [0, 1], and the data are {data.representation.title}: "
             "choose likelihood.mean=identity"
         )
     if model.decoder.output_bias == "mean":
@@ -268,11 +259,18 @@ def prepare(data: Images, world_size: int = 1) -> None:
         raise ConfigError(str(error)) from error
 
 
+def _conditioned(of: str | None, given: str) -> str | None:
+    """`log p(x)` or `log p(x|y)`, given something else besides."""
+    if of is None or not given:
+        return of
+    return of.replace(")", f", {given})" if "|" in of else f"|{given})")
+
+
 def bound(model: VAE, data: Images) -> dict[str, Any]:
     """What the ELBO of the run bounds; two ELBOs can be compared if these values agree."""
     support = support_of(model.likelihood, data.image_shape)
     return {
-        "of": model.bounds,
+        "of": _conditioned(model.bounds, model.likelihood.given),
         "representation": data.representation.title,
         "kind": "mass" if support.is_discrete else "density",
         "is_bound": model.has("density") and data.representation.lies_in(support, data.image_shape),

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.files import content, decode
+from vae_exp.data.picture import content, decode
 from vae_exp.loggers.csv import rows_before
 from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE

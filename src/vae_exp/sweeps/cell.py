@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_exp.overrides import OF_SWEEPS
+from vae_exp.paths import places
 from vae_exp.runs.folder import fingerprint
 
 __all__ = ["identity"]
@@ -47,8 +48,9 @@ def identity(cfg: dict[str, Any]) -> str:
         kept["trainer"]["devices"] = len(devices)
     if kept.get("init_from"):
         kept["init_from"] = fingerprint(Path(kept["init_from"]) / "checkpoints" / "best.ckpt")
-    path = Path(str((kept["data"].get("source") or {}).get("path", "")))
-    files = [[file.stat().st_size, file.stat().st_mtime_ns] for file in (path,) if path.name and path.exists()]
+    given, root = (kept["data"].get("source") or {}).get("path"), (cfg.get("data") or {}).get("root", "")
+    paths = [path for path in places(str(given), root) if path.exists()][:1] if given else []
+    files = [[file.stat().st_size, file.stat().st_mtime_ns] for file in paths]
     content = [VERSION, _plain(kept), files, _own_code(kept)]
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

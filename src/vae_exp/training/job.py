@@ -51,12 +51,13 @@ UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "tra
 log = logging.getLogger("vae_exp")
 
 
-def train_job(cfg: DictConfig) -> None:
-    """Trains the model of the command line."""
+def train_job(cfg: DictConfig) -> Path:
+    """Trains the model of the command line, and returns the run folder."""
     hydra = HydraConfig.get()
     folder = Path(cfg.resume).resolve() if cfg.resume else Path(hydra.runtime.output_dir)
     with _only_writer(folder):
         _train_in(folder, cfg, hydra)
+    return folder
 
 
 @contextmanager
@@ -141,13 +142,23 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     for name in cfg.get("logger") or {}:
         check_call(cfg, f"logger.{name}")
     prepare(data, trainer.world_size)
+    log.info("%-15s %s", "data", data.contents)
     folder.mkdir(parents=True, exist_ok=True)
-    cfg.data.root = str(Path(cfg.data.root).resolve())
+    cfg.data.root = str(Path(cfg.data.root).expanduser().resolve())
+    if (path := OmegaConf.select(cfg, "data.source.path")) and (own := Path(path).expanduser()).exists():
+        cfg.data.source.path = str(own.absolute())  # so that commands in another folder find it
     with written(folder / "config.yaml") as file:
         OmegaConf.save(cfg, file)
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
     with signals.held():
-        record = Record(folder, run_id=run_id, seed=cfg.seed, bound=bound(model, data), **(about or {}))
+        record = Record(
+            folder,
+            run_id=run_id,
+            seed=cfg.seed,
+            bound=bound(model, data),
+            contents=data.contents.as_dict(),
+            **(about or {}),
+        )
         metrics: dict[str, float] = {}
         error: BaseException | None = None
         try:

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli
 
 from vae_exp import plots
 from vae_exp.config import ConfigError
-from vae_exp.data.files import decode
+from vae_exp.data.picture import decode
 from vae_exp.estimators.importance import CHUNK
 from vae_exp.precision import on_cpu
 from vae_exp.runs.build import bound

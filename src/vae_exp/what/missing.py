@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent
 
 from vae_exp.config import ConfigError, NoMeaningError
-from vae_exp.data.files import content, decode
+from vae_exp.data.picture import content, decode
 from vae_exp.draws import Draw, sample
 from vae_exp.estimators.importance import CHUNK, Marginal, importance_sampling
 from vae_exp.models import VAE
