@@ -72,7 +72,9 @@ WORDS: dict[Range, str] = {
     ): "num_classes train_size every_n_steps num_images jobs check_val_every_n_epoch labelled labelled_per_batch",
     Range(WIDTHS.words, lambda value: COUNT.holds(value) or WIDTHS.holds(value)): "hidden",  # one, of conv decoders
     WIDTHS: "channels upper_dims hidden_features",
-    _list(COUNT, "three whole numbers from 1 on are needed, [channels, height, width]", 3): "image_shape",
+    _list(
+        COUNT, "three whole numbers from 1 on are needed, [channels, height, width]: images, no volumes", 3
+    ): "image_shape",
     _list(INDEX, "two numbers of latents are needed, such as [0, 1]", 2): "dims",
     _list(_number(), "a list of numbers is needed, such as [-1.0, 0.0, 1.0]"): "strengths",
     _list(_number(0, 1), "two numbers from 0 to 1 are needed, such as [0.9, 0.999]", 2): "betas",
@@ -104,6 +106,8 @@ WORDS: dict[Range, str] = {
 }
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 
+BY_KEY = {"data.scale": _one_of("none", "standardize", "range")}  # whose last word means something else elsewhere
+
 
 def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
     """Holds each value of a config against the range of its key.
@@ -116,7 +120,7 @@ def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
         ConfigError: For the first that lies outside; the message names the key and what is needed.
     """
     for key, value in _values(cfg, typed, "", is_ours=True):
-        allowed = RANGES.get(key.rpartition(".")[2])
+        allowed = BY_KEY.get(key) or RANGES.get(key.rpartition(".")[2])
         if allowed and not allowed.holds(value):
             raise ConfigError(f"{key}={shown(value)}: {allowed.words}")
 

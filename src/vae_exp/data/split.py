@@ -152,7 +152,8 @@ def check_split(
             raise ValueError(f"data.levels={levels}, but the pixels of {name} have {found} values: set data.levels=256")
     lowest, highest = int(split.y.min()), int(split.y.max())
     if num_classes is not None and not 0 <= lowest <= highest < num_classes:
-        raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}")
+        way = "\n  save them as numpy.savez(..., y=y - 1)" if (lowest, highest) == (1, num_classes) else ""
+        raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}{way}")
 
 
 class Source:
