@@ -24,6 +24,7 @@ from vae_exp.data import Images
 from vae_exp.files import FULL, clear_parts, written
 from vae_exp.ledger import NonFiniteError
 from vae_exp.lock import locked
+from vae_exp.loggers.csv import forget_validation
 from vae_exp.loggers.view import as_view
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
@@ -224,7 +225,10 @@ def _fit_and_test(
     run_id: str | None,
 ) -> dict[str, float]:
     """What every process of a run does; returns the metrics, and the best value of the monitored one."""
-    first_step = load_checkpoint(start)["global_step"] if start else 0
+    state = load_checkpoint(start) if start else {}
+    first_step = state.get("global_step", 0)
+    if state.get("repeats_validation") and trainer.is_global_zero:
+        forget_validation(folder / "metrics.csv", first_step - 1)
     with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
         made = [as_view(partial(make, cfg, f"logger.{name}"), name) for name in cfg.get("logger") or {}]
         trainer.loggers = [logger for logger in made if logger is not None]
