@@ -26,7 +26,7 @@ LAYERS = [
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
     {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "files", "lock", "paths", "parts", "distributions", "layers", "precision", "supports"},
+    {"config", "files", "lock", "paths", "parts", "distributions", "layers", "precision", "supports", "columns"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

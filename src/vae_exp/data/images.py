@@ -12,7 +12,7 @@ from torch import Tensor
 from vae_exp.data.contents import Contents
 from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
-from vae_exp.data.representation import Binarize, Levels, Representation, floats
+from vae_exp.data.representation import Binarize, Levels, floats
 from vae_exp.data.split import AnySplit, Source, Split, check_split
 from vae_exp.parts import as_part
 
@@ -73,12 +73,12 @@ class Images(pl.LightningDataModule):
         train_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.representation = Representation(levels, binarize, dequantize)
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
         check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
         self.source = as_part(source, Source)
+        self.representation = self.source.representation(levels, binarize, dequantize)
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
