@@ -1,33 +1,37 @@
 """`make results`: trains models of every kind with the same small budget; writes docs/results.md.
 
-Every number in that file comes from here. Two workers with one thread each run the commands as a user types them. Their
-results are stored in runs.json under the command. A command that has a result is not run again, so the next call
-continues an interrupted one; a command that failed is tried again.
+Every number in that file comes from here. The seeds of a row are a sweep of two jobs at a time, in results/outputs/, so
+that the next call continues an interrupted one. The numbers are stored in runs.json under the command of each run.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uses
+from tqdm import tqdm
 
 from vae_exp.data import IDX, FreyFace
+from vae_exp.records import read_record
+from vae_exp.runs.state import State
+from vae_exp.sweeps.sweep import read_sweep
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
 RUNS = HERE / "runs.json"
 WORKERS = 2
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 TRAIN, ALONE, LATER = "-m vae_exp", "results/labels_alone.py", "results/from_diagonal.py"
 # Options that change no number, or avoid the time for pictures and for checkpoints that are not used.
 QUIET = (
@@ -129,64 +133,52 @@ PIXELS = 28 * 20  # of a Frey face
 
 
 def all_commands(names: list[str] | None = None) -> list[str]:
-    """The commands of these sections, the long ones first, so that two workers end at about the same time."""
-    found = [
+    """The commands of these sections."""
+    return [
         command for name in names or SECTIONS for row in SECTIONS[name].rows for command in SECTIONS[name].commands(row)
     ]
-    long = (f"{TRAIN} {SECTIONS['m2'].common}", "categorical_256", "score_function", "posterior=flow", "vamp")
-    return sorted(found, key=lambda command: next((k for k, part in enumerate(long) if part in command), len(long)))
 
 
-def carry_out(command: str, root: str, extra: list[str]) -> dict[str, Any]:
-    """Runs a command in its own folder; returns what it measured or, if it failed, the end of its output."""
-    with tempfile.TemporaryDirectory() as folder:
+def sweep(section: Section, row: str, root: str, extra: list[str]) -> dict[str, Any]:
+    """Trains the runs of a row, as a sweep over its seeds; returns what they measured, by command."""
+    _, options = section.rows[row]
+    name = hashlib.sha256(" ".join([section.common, options, *extra]).encode()).hexdigest()[:12]
+    seeds = f"{section.seed}={','.join(map(str, section.seeds))}"
+    words = [*shlex.split(f"{TRAIN} -m {section.common} {options}"), seeds, f"data.root={root}", *extra]
+    subprocess.run(
+        [sys.executable, *words, f"sweep.name={name}", "launcher=processes", f"launcher.jobs={WORKERS}"],
+        cwd=HERE,
+        env=ENV,
+    )
+    found = {}
+    jobs = read_sweep(HERE / "outputs" / "sweeps" / name)["jobs"]
+    for command, job in zip(section.commands(row), jobs, strict=True):
+        record = read_record(Path(job["folder"])) if job["folder"] else {}
+        seconds = round(record.get("wall_seconds") or 0, 1)
+        if job["state"] == State.FINISHED:
+            metrics = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
+            begun = record["starts"][0]
+            commit = (begun["git"] or {}).get("commit", "unknown")[:7]
+            on = f"{begun['time'][:10]}, {begun['cpu']}, {begun['cpu_count']} cores, torch {begun['versions']['torch']}"
+            found[command] = {"metrics": metrics, "seconds": seconds, "on": f"{on}, commit {commit}"}
+        else:
+            found[command] = {"failed": f"{job['state']}: {job['error']}", "seconds": seconds}
+    return found
+
+
+def script(section: Section, row: str, root: str, extra: list[str]) -> dict[str, Any]:
+    """Runs a program of this folder for each seed; returns what it printed, or the end of its output if it failed."""
+    found = {}
+    for command in section.commands(row):
         words = [sys.executable, *shlex.split(command)[1:], f"data.root={root}", *extra]
-        if TRAIN in command:
-            words.append(f"hydra.run.dir={folder}/run")
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         start = time.perf_counter()
-        done = subprocess.run(words, cwd=HERE.parent, env=env, capture_output=True, text=True)
+        done = subprocess.run(words, cwd=HERE.parent, env=ENV, capture_output=True, text=True)
         seconds = round(time.perf_counter() - start, 1)
         if done.returncode:
-            return {"failed": (done.stdout + done.stderr)[-2000:], "seconds": seconds}
-        if TRAIN not in command:
-            return {"metrics": json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}
-        record = json.loads((Path(folder) / "run" / "run.json").read_text())
-        metrics = {name: value for name, value in record["metrics"].items() if name.startswith("test/")}
-        begun = record["starts"][0]
-        commit = (begun["git"] or {}).get("commit", "unknown")[:7]
-        on = f"{begun['time'][:10]}, {begun['cpu']}, {begun['cpu_count']} cores, torch {begun['versions']['torch']}"
-        on += f", commit {commit}"
-        return {"metrics": metrics, "seconds": seconds, "on": on}
-
-
-def run_all(commands: list[str], runs: dict[str, Any], path: Path, root: str, extra: list[str]) -> None:
-    """Runs the missing commands, and writes the file after each one."""
-    start = time.perf_counter()
-    with ThreadPoolExecutor(WORKERS) as pool:
-        jobs = {pool.submit(carry_out, command, root, extra): command for command in commands}
-        try:
-            for count, job in enumerate(as_completed(jobs), start=1):
-                runs[jobs[job]] = result = job.result()
-                path.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
-                metrics = result.get("metrics", {})
-                value = next((f"{key} {metrics[key]:.3f}" for key in ("test/error", "test/elbo") if key in metrics), "")
-                passed = time.perf_counter() - start
-                left = passed / count * (len(jobs) - count) / 60  # too large at first, because the long ones come first
-                state = value if value else f"FAILED: {result['failed'].strip().splitlines()[-1:]}"
-                print(
-                    f"[{count}/{len(jobs)}] {short(jobs[job])}: {state}, {result['seconds']:.0f} s; "
-                    f"about {left:.0f} min left",
-                    flush=True,
-                )
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def short(command: str) -> str:
-    """A command without the options that all commands of its section share."""
-    return next((command.replace(f"{s.common} ", "") for s in SECTIONS.values() if s.common in command), command)
+            found[command] = {"failed": (done.stdout + done.stderr)[-2000:], "seconds": seconds}
+        else:
+            found[command] = {"metrics": json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}
+    return found
 
 
 def spread(values: list[float]) -> tuple[float, float]:
@@ -300,15 +292,21 @@ def main() -> None:
     runs = {command: run for command, run in runs.items() if command in all_commands()}
     sections = [name for name in args.sections or (*SECTIONS, "uses") if name != "uses"]
     wanted = all_commands(sections) if sections else []
-    todo = [command for command in wanted if args.again or "metrics" not in runs.get(command, {})]
-    print(f"{len(todo)} of {len(wanted)} commands to run, {WORKERS} at a time")
+    rows = [(SECTIONS[name], row) for name in sections for row in SECTIONS[name].rows]
+    todo = [(s, row) for s, row in rows if args.again or any("metrics" not in runs.get(c, {}) for c in s.commands(row))]
+    print(f"{len(todo)} of {len(rows)} rows to run")
+    if args.again:
+        shutil.rmtree(HERE / "outputs", ignore_errors=True)  # whose cells would be taken as they are
     try:
         for source in (IDX("MNIST"), IDX("FashionMNIST"), FreyFace()):
             source.fetch(Path(args.root).resolve())
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}\nAnother folder: VAE_EXP_DATA=... make results")
     try:
-        run_all(todo, runs, path, str(Path(args.root).resolve()), extra)
+        for section, row in tqdm(todo, "rows"):
+            work = sweep if section.rows[row][0] == TRAIN else script
+            runs |= work(section, row, str(Path(args.root).resolve()), extra)
+            path.write_text(json.dumps(dict(sorted(runs.items())), indent=1) + "\n")
         if "uses" in (args.sections or ["uses"]) and not args.quick and (args.again or not uses.USES.exists()):
             uses.main(str(Path(args.root).resolve()))
     finally:

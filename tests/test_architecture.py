@@ -10,7 +10,7 @@ SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
     {"__init__", "__main__", "compare", "evaluate", "export", "generate", "report", "sweep", "sync"},
-    {"launchers", "searches"},
+    {"launchers", "run", "searches"},
     {"sweeps"},
     {"training", "comparison"},
     {"pruning"},
@@ -19,14 +19,26 @@ LAYERS = [
     {"what"},
     {"metrics"},
     {"samplers"},
-    {"runs"},
+    {"calls", "runs"},
     {"models", "cli", "loggers", "plots"},
     {"objectives", "ledger", "charts", "resolvers", "words"},
     {"estimators"},
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
     {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"config", "files", "lock", "paths", "parts", "distributions", "layers", "precision", "supports", "columns"},
+    {
+        "arrays",
+        "columns",
+        "config",
+        "files",
+        "lock",
+        "paths",
+        "parts",
+        "distributions",
+        "layers",
+        "precision",
+        "supports",
+    },
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

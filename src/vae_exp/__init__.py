@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     import torch
 
     from vae_exp.models import VAE
+    from vae_exp.run import Run, compose, train
     from vae_exp.runs.trained import restore
 
-__all__ = ["__version__", "load", "restore"]
+__all__ = ["Run", "__version__", "compose", "load", "restore", "train"]
 
 __version__ = version("vae_exp")
 
@@ -50,4 +51,8 @@ def __getattr__(name: str) -> Any:
         from vae_exp.runs.trained import restore
 
         return restore
+    if name in ("Run", "compose", "train"):
+        from vae_exp import run
+
+        return getattr(run, name)
     raise AttributeError(f"module {__name__} has no attribute {name}")

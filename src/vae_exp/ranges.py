@@ -61,7 +61,6 @@ FILES = _list(PATH, "a file is needed, or a list [a.png,b.png]; one called 3 is 
 ABOVE_ZERO = Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)
 COLUMN = Range("the name of a column is needed, or null", lambda value: value is None or isinstance(value, str))
 WORDS: dict[Range, str] = {
-    COLUMN: "data.source.label",
     COUNT: (
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
@@ -74,7 +73,9 @@ WORDS: dict[Range, str] = {
     ): "num_classes train_size every_n_steps num_images jobs check_val_every_n_epoch labelled labelled_per_batch",
     Range(WIDTHS.words, lambda value: COUNT.holds(value) or WIDTHS.holds(value)): "hidden",  # one, of conv decoders
     WIDTHS: "channels upper_dims hidden_features",
-    _list(COUNT, "three whole numbers from 1 on are needed, [channels, height, width]", 3): "image_shape",
+    _list(
+        COUNT, "three whole numbers from 1 on are needed, [channels, height, width]: images, no volumes", 3
+    ): "image_shape",
     _list(INDEX, "two numbers of latents are needed, such as [0, 1]", 2): "dims",
     _list(_number(), "a list of numbers is needed, such as [-1.0, 0.0, 1.0]"): "strengths",
     _list(_number(0, 1), "two numbers from 0 to 1 are needed, such as [0.9, 0.999]", 2): "betas",
@@ -107,6 +108,11 @@ WORDS: dict[Range, str] = {
 NAMED_BY_USER = "data.source.kinds."  # whose keys are the columns of a table
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 
+BY_KEY = {
+    "data.scale": _one_of("none", "standardize", "range"),
+    "data.source.label": COLUMN,
+}  # whose last word means something else elsewhere
+
 
 def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
     """Holds each value of a config against the range of its key.
@@ -121,7 +127,7 @@ def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
     for key, value in _values(cfg, typed, "", is_ours=True):
         if key.startswith(NAMED_BY_USER):
             continue
-        allowed = RANGES.get(key) or RANGES.get(key.rpartition(".")[2])
+        allowed = BY_KEY.get(key) or RANGES.get(key.rpartition(".")[2])
         if allowed and not allowed.holds(value):
             raise ConfigError(f"{key}={shown(value)}: {allowed.words}")
 

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vae_exp.help import help_page
+from vae_exp.paths import places
 
 __all__ = ["LOWER_IS_BETTER", "known_run", "register_resolvers"]
 
@@ -52,6 +53,15 @@ def register_resolvers() -> None:
         """Passes over the training images for at least that number of steps; `least` if their number is unknown."""
         size, batch_size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_size", "batch_size"))
         return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
+
+    def levels_for(path: str | None, root: str) -> int | str | None:
+        """What `data.levels` is for the arrays of a file; 256 where there is none."""
+        found = next((place for place in places(path, root) if place.is_file()), None) if path else None
+        if found is None:
+            return 256
+        from vae_exp.arrays import levels_of
+
+        return levels_of(found)
 
     def mean_for(levels: int | str | None) -> str:
         """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers and counts."""
@@ -98,7 +108,8 @@ def register_resolvers() -> None:
 
     of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, name_of_sweep, run_folder)
     of_tables = (schema_of, row_of, number_of, widest_of, share_of)
-    for resolver in (*of_names, *of_sizes, *of_tables, mean_for, transform_for, monitor_of, mode_of, help_page):
+    of_pixels = (mean_for, transform_for, levels_for)
+    for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

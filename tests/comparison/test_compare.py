@@ -62,7 +62,7 @@ def test_words_without_a_key_are_runs():
     [
         (["nowhere"], "run=nowhere: there is no such folder"),
         ([], "run must be given"),
-        (["outputs", "axis=time"], "axis=time: choose step, epoch, seconds"),
+        (["outputs", "axis=time"], "axis=time: choose one of step, epoch, seconds"),
         (["outputs", "by=modle"], "by=modle: no run has this key; did you mean model?"),
     ],
 )

@@ -119,6 +119,7 @@ def test_scales_are_fitted_on_the_training_rows_alone(path):
         (("likelihood=sse",), r"Normal scores pixels in .*Ways out: likelihood=columns"),
         (("data.source.kinds={hight: real}",), r"data\.source\.kinds: .* has no column 'hight'; it has height, age"),
         (("data.source.kinds={town: real}",), "column 'town' is real, but it holds 'Rome'"),
+        (("data.scale=standardize",), "data.scale=standardize is for real numbers"),
         (("data.levels=256",), "for pixels: leave them out"),
         (("data.source.path=none.csv",), "there is no"),
         (("data.source.path=null",), r"data\.source\.path is not given"),

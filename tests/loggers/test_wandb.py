@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from vae_exp import resolvers
 from vae_exp.loggers.wandb import WandB, link, make_wandb
+from vae_exp.runs.targets import check_links
 
 
 def stated(*overrides):
@@ -222,6 +223,7 @@ def test_a_resumed_run_keeps_its_pictures(tmp_path, monkeypatch):
     assert before.items() <= second.items()
     assert len(second) == 4  # and those of the third epoch, and of the end
     assert all(path.is_file() for path in folder.rglob("media/images/**/*.png"))
+    check_links(folder)
     (link_to_run,) = (tmp_path / "outputs").glob("offline-run-*")
     assert link_to_run.resolve().is_relative_to(folder)
 

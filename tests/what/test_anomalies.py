@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def read(folder):
-    with np.load(folder / "images/anomalies/scores.npz") as file:
+    with np.load(folder / "images/anomalies/anomalies.npz") as file:
         return dict(file)
 
 
@@ -54,7 +54,7 @@ def test_auroc_is_the_share_of_pairs_in_order_and_half_for_the_same_data(run):
     assert numbers["score"] == pytest.approx(own.mean())
     assert numbers["score_against"] == pytest.approx(against.mean())
     assert numbers["score_against_se_images"] == pytest.approx(against.std(ddof=1) / sqrt(against.size))
-    with (folder / "images/anomalies/scores.csv").open(newline="") as file:
+    with (folder / "images/anomalies/anomalies.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [*own[:, 0].tolist(), *against.tolist()]
     assert len({row["data"] for row in rows}) == 2

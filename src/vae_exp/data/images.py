@@ -13,6 +13,7 @@ from vae_exp.data.contents import Contents
 from vae_exp.data.cut import check_labelled, cut, keep_labels
 from vae_exp.data.loader import Batches
 from vae_exp.data.representation import Binarize, Levels, floats
+from vae_exp.data.scale import Scale, Scaling, check_scale, remedy, rescaled
 from vae_exp.data.split import AnySplit, Source, Split, check_split
 from vae_exp.parts import as_part
 
@@ -33,6 +34,8 @@ class Images(pl.LightningDataModule):
         num_classes: Number of labels, None for no labels; checked against the files.
         train_size: Number of images left to train on, checked against the files; None for no check.
         levels: See `Representation`, also for `binarize` and `dequantize`.
+        scale: How real numbers are brought near [0, 1], fitted to the training images: `none`, `standardize`, `range`.
+        scaled: The shift and the factor that a run has fitted; None to fit them.
         val_size: Number of images to cut from train for validation, if the source has no such split.
         test_size: Number of images to cut from train for the test, if the source has no such split.
         binarize: Whether, and how, grey levels become bits.
@@ -48,6 +51,8 @@ class Images(pl.LightningDataModule):
 
     Attributes:
         contents: How many images of how many files there are, known when they are read.
+        scale: The shift and the factor of real numbers, None if there are none, or not yet.
+        remedy: What to set if real numbers are far from [0, 1], known when they are read.
 
     Raises:
         ValueError: If an argument is out of its range, or the files do not agree with the arguments.
@@ -61,6 +66,8 @@ class Images(pl.LightningDataModule):
         num_classes: int | None,
         train_size: int | None = None,
         levels: Levels = 256,
+        scale: Scaling = "none",
+        scaled: Sequence[float] | None = None,
         val_size: int | None = None,
         test_size: int | None = None,
         binarize: Binarize = "none",
@@ -79,6 +86,9 @@ class Images(pl.LightningDataModule):
         check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
         self.source = as_part(source, Source)
         self.representation = self.source.representation(levels, binarize, dequantize)
+        self.scaling = check_scale(scale, self.representation)
+        self.scale = None if scaled is None else Scale(*scaled)
+        self.remedy = ""
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
@@ -96,6 +106,12 @@ class Images(pl.LightningDataModule):
         self.device = torch.device("cpu")  # of the batches, if there is no trainer that sets it
         self._train_batches: Batches | None = None
         self._start = {"epoch": 0, "position": 0}
+
+    @property
+    def title(self) -> str:
+        """What the likelihood scores, in words; runs can be compared if it is the same."""
+        scale = "" if self.scale is None else f", (x - {self.scale.shift:.6g}) / {self.scale.factor:.6g}"
+        return self.representation.title + scale
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -166,6 +182,7 @@ class Images(pl.LightningDataModule):
     def represent(self, x: Tensor) -> Tensor:
         """Bytes of other pictures, `(N, C, H, W)`, in the form in which the model is given test images."""
         self.representation.check("input", x)
+        x = x if self.scale is None else self.scale(x)
         return floats(self._fixed(Split(x, torch.full((len(x),), -1)), "test").pixels(slice(None)))
 
     def on(self, device: torch.device) -> "Images":
@@ -189,7 +206,7 @@ class Images(pl.LightningDataModule):
         data = copy(self)
         data.representation = self.representation.like(other.representation)
         data.labelled = data.labelled_per_batch = None
-        data.device = other.device
+        data.device, data.scaling, data.scale = other.device, other.scaling, other.scale
         if (data.image_shape, data.representation.support) != (other.image_shape, other.representation.support):
             given, needed = (f"{list(d.image_shape)}, {d.representation.title}" for d in (data, other))
             raise ValueError(f"its images are {given}, but those of the run are {needed}")
@@ -264,7 +281,13 @@ class Images(pl.LightningDataModule):
                 f"set data.train_size={num_train}, or null"
             )
         sizes = {name: len(splits[name].y) for name in ("train", "val", "test")}
-        self.contents = Contents(sizes, self.source.left_out, self.source.notes)
+        notes = [*self.source.notes]
+        if self.scaling != "none":
+            splits, self.scale = rescaled(splits, self.scaling, self.scale)
+            notes.append(f"scaled to (x - {self.scale.shift:.6g}) / {self.scale.factor:.6g}")
+        elif self.representation.can_be_scaled:
+            self.remedy = remedy(splits["train"])
+        self.contents = Contents(sizes, self.source.left_out, notes)
         return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:

@@ -80,6 +80,11 @@ class Representation:
         return constraints.unit_interval if self.dequantize or self.levels == "unit" else all_levels
 
     @property
+    def can_be_scaled(self) -> bool:
+        """Whether one shift and factor of all numbers make sense (`data.scale`)."""
+        return self.levels is None
+
+    @property
     def has_missing(self) -> bool:
         """Whether entries may be nan, which are not scored."""
         return False

@@ -37,6 +37,11 @@ class Rows(Representation):
         return RowsOf(self.columns)
 
     @property
+    def can_be_scaled(self) -> bool:
+        """False: each column has a scale of its own, which encoder and likelihood know."""
+        return False
+
+    @property
     def has_missing(self) -> bool:
         """Whether entries may be nan."""
         return any(column.missing for column in self.columns)

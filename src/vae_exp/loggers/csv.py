@@ -12,12 +12,27 @@ from pytorch_lightning.utilities import rank_zero_only
 from vae_exp.files import appended, written
 from vae_exp.records import read_rows
 
-__all__ = ["CSV", "rows_before"]
+__all__ = ["CSV", "forget_validation", "rows_before"]
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, str]]:
     """The sound rows of earlier steps than `step`; none where there is no file."""
     return [row for row in read_rows(path) if int(row["step"]) < step]
+
+
+def forget_validation(path: Path, step: int) -> None:
+    """Removes the row of the validation after a step, which is about to be repeated."""
+    rows = read_rows(path)
+    kept = [
+        row
+        for row in rows
+        if int(row["step"]) != step or not any(value for key, value in row.items() if key.startswith("val/"))
+    ]
+    if len(kept) < len(rows):
+        with written(path, newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(kept)
 
 
 class CSV(Logger):

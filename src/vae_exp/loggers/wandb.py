@@ -100,6 +100,8 @@ def make_wandb(
         run = logger.experiment
     if run.disabled:
         return logger
+    # A link to the log of W&B's own process, outside the run folder, where no link may lead.
+    (Path(run.dir).parent / "logs" / "debug-core.log").unlink(missing_ok=True)
     if run.offline:
         log.info("W&B             offline in %s/wandb; later: python -m vae_exp.sync %s", home, save_dir)
     else:

@@ -273,7 +273,7 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
     support = support_of(model.likelihood, data.image_shape)
     return {
         "of": _conditioned(model.bounds, model.likelihood.given),
-        "representation": data.representation.title,
+        "representation": data.title,
         "kind": "mass" if support.is_discrete else "density",
         "is_bound": model.has("density") and data.representation.lies_in(support, data.image_shape),
         "units": f"nats per {data.representation.unit}",

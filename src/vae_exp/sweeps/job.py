@@ -49,6 +49,8 @@ def job_process(folder: Path, wrote: str = "") -> int:
             train(_config(folder, wrote), folder)
         except ConfigError:  # the first process reports it
             return 2
+        except KeyboardInterrupt:
+            return 130
         return 0
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     if LIFELINE in os.environ:

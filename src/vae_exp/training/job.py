@@ -24,6 +24,7 @@ from vae_exp.data import Images
 from vae_exp.files import FULL, clear_parts, written
 from vae_exp.ledger import NonFiniteError
 from vae_exp.lock import locked
+from vae_exp.loggers.csv import forget_validation
 from vae_exp.loggers.view import as_view
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.models import VAE
@@ -51,12 +52,13 @@ UNCHANGED = ("experiment", "resume", "seed", "name", "report", "data.root", "tra
 log = logging.getLogger("vae_exp")
 
 
-def train_job(cfg: DictConfig) -> None:
-    """Trains the model of the command line."""
+def train_job(cfg: DictConfig) -> Path:
+    """Trains the model of the command line, and returns the run folder."""
     hydra = HydraConfig.get()
     folder = Path(cfg.resume).resolve() if cfg.resume else Path(hydra.runtime.output_dir)
     with _only_writer(folder):
         _train_in(folder, cfg, hydra)
+    return folder
 
 
 @contextmanager
@@ -133,7 +135,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     signals = trainer._signal_connector
     assert isinstance(signals, Signals)
     if not trainer.is_global_zero:
-        with signals.held(), signals.named(), _reported(folder):
+        with signals.held(), signals.named(), _reported(folder, data):
             return _fit_and_test(cfg, folder, trainer, model, data, start, run_id=None)
     # Before the run begins, so that a user learns at once that files are missing.
     check_step(model, data.image_shape, data.batch_size // trainer.world_size)
@@ -142,10 +144,13 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
         check_call(cfg, f"logger.{name}")
     prepare(data, trainer.world_size)
     log.info("%-15s %s", "data", data.contents)
+    if data.remedy:
+        log.warning(data.remedy)
     folder.mkdir(parents=True, exist_ok=True)
     cfg.data.root = str(Path(cfg.data.root).expanduser().resolve())
     if (path := OmegaConf.select(cfg, "data.source.path")) and (own := Path(path).expanduser()).exists():
         cfg.data.source.path = str(own.absolute())  # so that commands in another folder find it
+    cfg.data.scaled = data.scale and list(data.scale)
     with written(folder / "config.yaml") as file:
         OmegaConf.save(cfg, file)
     run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # an agent of a W&B sweep waits for this id
@@ -161,7 +166,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
         metrics: dict[str, float] = {}
         error: BaseException | None = None
         try:
-            with processes_of_one_run(folder), signals.named(), _reported(folder):
+            with processes_of_one_run(folder), signals.named(), _reported(folder, data):
                 metrics = _fit_and_test(cfg, folder, trainer, model, data, start, record.run_id)
         except BaseException as caught:
             error = caught
@@ -186,11 +191,13 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _reported(folder: Path, data: Images) -> Iterator[None]:
     """Turns what a user can mend into an error that is shown in a few lines."""
     try:
         yield
-    except (NonFiniteError, MisconfigurationException) as error:
+    except NonFiniteError as error:
+        raise ConfigError("\n".join(filter(None, (str(error), data.remedy)))) from error
+    except MisconfigurationException as error:
         raise ConfigError(str(error)) from error
     except OSError as error:
         if not folder.is_dir():
@@ -217,7 +224,10 @@ def _fit_and_test(
     run_id: str | None,
 ) -> dict[str, float]:
     """What every process of a run does; returns the metrics, and the best value of the monitored one."""
-    first_step = load_checkpoint(start)["global_step"] if start else 0
+    state = load_checkpoint(start) if start else {}
+    first_step = state.get("global_step", 0)
+    if state.get("repeats_validation") and trainer.is_global_zero:
+        forget_validation(folder / "metrics.csv", first_step - 1)
     with known_run(run_dir=str(folder), run_id=run_id, first_step=first_step):
         made = [as_view(partial(make, cfg, f"logger.{name}"), name) for name in cfg.get("logger") or {}]
         trainer.loggers = [logger for logger in made if logger is not None]

@@ -130,6 +130,7 @@ class Stop(Callback):
             for counts in (progress["total"], progress["current"]):
                 counts |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             progress["is_last_batch"] = False
+            checkpoint["repeats_validation"] = True
 
     def _check(self, trainer: pl.Trainer) -> None:
         signals = trainer._signal_connector
