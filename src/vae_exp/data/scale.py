@@ -100,7 +100,7 @@ def remedy(split: AnySplit) -> str:
     if not isinstance(split, Split) or not is_far(split.x):
         return ""
     return (
-        f"the numbers lie in [{float(split.x.min()):g}, {float(split.x.max()):g}], far from [0, 1]: "
+        f"data.levels=null: the numbers lie in [{float(split.x.min()):g}, {float(split.x.max()):g}], far from [0, 1]: "
         "data.scale=standardize or data.scale=range fits them"
     )
 

@@ -161,6 +161,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
             seed=cfg.seed,
             bound=bound(model, data),
             contents=data.contents.as_dict(),
+            folded=data.folded,
             **(about or {}),
         )
         metrics: dict[str, float] = {}
