@@ -20,6 +20,7 @@ from vae_exp.data.representation import Representation
 from vae_exp.data.split import AnySplit, Source, Split
 from vae_exp.data.sprites import Sprites
 from vae_exp.data.svhn import SVHN
+from vae_exp.data.table import Table
 
 __all__ = [
     "CIFAR10",
@@ -45,4 +46,5 @@ __all__ = [
     "Source",
     "Split",
     "Sprites",
+    "Table",
 ]
