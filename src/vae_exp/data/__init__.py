@@ -21,6 +21,7 @@ from vae_exp.data.representation import Representation
 from vae_exp.data.split import AnySplit, Source, Split
 from vae_exp.data.sprites import Sprites
 from vae_exp.data.svhn import SVHN
+from vae_exp.data.table import Table
 
 __all__ = [
     "CIFAR10",
@@ -47,4 +48,5 @@ __all__ = [
     "Source",
     "Split",
     "Sprites",
+    "Table",
 ]

@@ -13,7 +13,7 @@ from vae_exp.data.augment import Augment, Transform
 from vae_exp.data.contents import Contents
 from vae_exp.data.cut import Division, check_labelled, keep_labels
 from vae_exp.data.loader import Batches
-from vae_exp.data.representation import Binarize, Levels, Representation, floats
+from vae_exp.data.representation import Binarize, Levels, floats
 from vae_exp.data.scale import Scale, Scaling, check_scale, remedy, rescaled
 from vae_exp.data.split import AnySplit, Source, Split, check_split
 from vae_exp.parts import as_part
@@ -88,18 +88,18 @@ class Images(pl.LightningDataModule):
         train_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.representation = Representation(levels, binarize, dequantize)
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size < 1:
+                raise ValueError(f"data.{name}={size}: at least 1 is needed")
+        check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
+        self.source = as_part(source, Source)
+        self.representation = self.source.representation(levels, binarize, dequantize)
         self.scaling = check_scale(scale, self.representation)
         self.scale = None if scaled is None else Scale(*scaled)
         self.remedy = ""
         self.division = Division(train_size, val_size, test_size, folds, fold, seed)
         self.folded = ""
         self.augment = Augment(augment, image_shape, self.representation) if augment else None
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise ValueError(f"data.{name}={size}: at least 1 is needed")
-        check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
-        self.source = as_part(source, Source)
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
@@ -286,7 +286,7 @@ class Images(pl.LightningDataModule):
         if self.scaling != "none":
             splits, self.scale = rescaled(splits, self.scaling, self.scale)
             notes.append(f"scaled to (x - {self.scale.shift:.6g}) / {self.scale.factor:.6g}")
-        elif self.representation.levels is None:
+        elif self.representation.can_be_scaled:
             self.remedy = remedy(splits["train"])
         notes += [] if self.augment is None else [self.augment.note]
         self.contents = Contents(sizes, self.source.left_out, notes)

@@ -38,7 +38,7 @@ def check_scale(scaling: Scaling, representation: Representation) -> Scaling:
     Raises:
         ValueError: If pixels are of another kind.
     """
-    if scaling != "none" and representation.levels is not None:
+    if scaling != "none" and not representation.can_be_scaled:
         raise ValueError(
             f"data.scale={scaling} is for real numbers, data.levels=null, and these are {representation.title}: "
             "set data.scale=none"

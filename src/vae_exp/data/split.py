@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vae_exp.data.picture import content, decode
-from vae_exp.data.representation import Levels, Representation
+from vae_exp.data.representation import Binarize, Levels, Representation
 
 __all__ = ["AnySplit", "Source", "Split", "check_split"]
 
@@ -172,6 +172,10 @@ class Source:
     unordered: tuple[str, ...] = ()
     left_out: Mapping[str, int] = {}
     notes: Sequence[str] = ()
+
+    def representation(self, levels: Levels, binarize: Binarize, dequantize: bool) -> Representation:
+        """What an image is, and the form in which a model is given it; the arguments are those of `Images`."""
+        return Representation(levels, binarize, dequantize)
 
     def factors(self, split: str) -> Tensor:
         """Values of the factors of each image of a split, in its order: whole numbers from 0, `(N, F)`."""
