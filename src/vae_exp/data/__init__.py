@@ -9,6 +9,7 @@ from vae_exp.data.dsprites import DSprites
 from vae_exp.data.fake import Fake
 from vae_exp.data.files import InFiles
 from vae_exp.data.frey_face import FreyFace
+from vae_exp.data.hub import Hub
 from vae_exp.data.idx import IDX
 from vae_exp.data.image_folder import ImageFolder
 from vae_exp.data.images import Images
@@ -36,6 +37,7 @@ __all__ = [
     "Digits",
     "Fake",
     "FreyFace",
+    "Hub",
     "ImageFolder",
     "Images",
     "InFiles",
