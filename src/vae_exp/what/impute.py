@@ -64,6 +64,7 @@ def impute(trained: Trained, out: Path, num_samples: int, share: float, num_imag
     return numbers
 
 
+@torch.no_grad()
 def fill(model: VAE, x: Tensor, y: Tensor | None, num_samples: int, columns: tuple[Column, ...]) -> Tensor:
     """Rows `(B, 1, 1, D)` with their missing entries filled in; the others stay as they are.
 
