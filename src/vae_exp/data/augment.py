@@ -30,6 +30,8 @@ class Augment:
     def __init__(
         self, transforms: Sequence[Transform], image_shape: Sequence[int], representation: Representation
     ) -> None:
+        if representation.unit != "image":
+            raise ValueError(f"data.augment is for pictures, the data are {representation.title}: leave it out")
         self.transforms = list(transforms)
         self.representation = representation
         dtype = torch.uint8 if isinstance(representation.levels, int) else torch.float32

@@ -26,7 +26,7 @@ from vae_exp.runs.build import bound, data_config, make
 from vae_exp.runs.trained import Trained, restore
 from vae_exp.what.errors import mean_and_error
 
-__all__ = ["anomalies"]
+__all__ = ["anomalies", "check_options", "score_each"]
 
 SHOWN = 20
 SCORES = {
@@ -72,14 +72,14 @@ def anomalies(
         NoMeaningError: If the model has no density.
         ConfigError: If an option has no such value, or the background or the other data do not fit the run.
     """
-    _check(trained, score, num_samples, num_images, background)
+    check_options(trained, score, num_samples, num_images, background)
     models = [trained.model, *([] if background is None else [_background(trained, background)])]
 
     def score_of(x: Tensor, *purpose: Any) -> Tensor:
         each = []
         for model in models:
             trained.reseed(*purpose)  # both with the same noise, so that a model against itself gives 0
-            each.append(_score(model, x, score, num_samples))
+            each.append(score_each(model, x, score, num_samples))
         return each[0] if background is None else each[0] - each[1]
 
     trained.setup(trained.split)
@@ -113,7 +113,10 @@ def anomalies(
     return numbers
 
 
-def _check(trained: Trained, score: str, num_samples: int, num_images: int | None, background: str | None) -> None:
+def check_options(
+    trained: Trained, score: str, num_samples: int, num_images: int | None, background: str | None
+) -> None:
+    """Raises ConfigError if an option has no such value, or one needs another."""
     if score not in SCORES:
         raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
     if num_samples < 1 or (num_images is not None and num_images < 1):
@@ -126,7 +129,7 @@ def _check(trained: Trained, score: str, num_samples: int, num_images: int | Non
         raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
 
 
-def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
+def score_each(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
     """`(B,)`; for a CVAE `log sum_y p(y) exp(score given y)`, a bound of log p(x) if those are bounds of log p(x|y)."""
     each = []
     for k in range(model.num_classes) if model.needs_labels else (None,):

@@ -86,6 +86,8 @@ def _function(chosen: Any, what: str, trained: Trained) -> str:
         NoMeaningError: If it is for pictures alone, and the data are rows.
     """
     if trained.data.representation.unit == "image":
+        if not chosen.what:
+            raise NoMeaningError(f"what={what} is for rows of a table (data=table), the data are pictures")
         return chosen.what
     if not chosen.get("rows"):
         of_rows = [path.stem for path in sorted((Path(CONF) / "what").glob("*.yaml")) if "\nrows: " in path.read_text()]
