@@ -77,7 +77,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         """The checksum of file names, file sizes and labels: reading the pixels would take as long as an epoch."""
         sizes = (f"{name} {(self.folder / name).stat().st_size}" for name in self.names)
         form = [] if (self.background, self.levels) == ("black", 256) else [f"{self.background} {self.levels}"]
-        files = sha256("\n".join([str(self.image_shape), *form, *sizes]).encode()).digest()
+        files = sha256("\n".join([str(self.image_shape), *form, *sizes]).encode(errors="surrogateescape")).digest()
         return sha256(files + self.y.numpy().tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
