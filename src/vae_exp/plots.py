@@ -20,6 +20,7 @@ __all__ = [
     "reconstructions",
     "save_image",
     "scatter",
+    "table",
 ]
 
 DPI = 150
@@ -217,6 +218,22 @@ def correlations(matrices: dict[str, Any], names: Sequence[str], title: str, pat
         axes.set_yticks(shown, [names[k][:16] for k in shown] if i == 0 else [""] * len(shown), fontsize=5)
     figure.colorbar(seen, ax=figure.axes, shrink=0.7)
     figure.suptitle(title, fontsize=9)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
+    return path
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, path: Path) -> Path:
+    """Rows of text under the names of their columns, of which a page holds the first twelve."""
+    most = 12
+    heads = [head[:14] for head in heads[:most]] + ([f"and {len(heads) - most} more"] if len(heads) > most else [])
+    cells = [[text[:14] for text in row[:most]] + ([""] if len(row) > most else []) for row in rows]
+    figure, axes = _figure(max(5, 0.95 * len(heads)), 0.6 + 0.22 * len(cells))
+    axes.set_axis_off()
+    drawn = axes.table(cells, colLabels=heads, loc="center", cellLoc="right", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(6)
+    axes.set_title(title, fontsize=9)
     with written(path, "wb") as file:
         figure.savefig(file, format="png")
     return path

@@ -18,13 +18,15 @@ from vae_exp.what.samples import PIXELS
 
 __all__ = ["columns_of_run", "samples", "write_rows"]
 
+TOLD = 12  # rows that are drawn as a table
+
 
 @torch.no_grad()
 def samples(
     trained: Trained, out: Path, num_images: int, sampler: str = "prior", pixels: str | None = None
 ) -> dict[str, Any]:
-    """Writes `samples.csv`, rows in the table's own units and categories, and `samples.png` and `correlations.png`,
-    their histograms and correlations beside those of the data.
+    """Writes `samples.csv`, rows in the table's own units and categories, and in `table.png` the first of
+    them, and in `samples.png` and `correlations.png` their histograms and correlations beside those of the data.
 
     Arguments:
         trained: The run.
@@ -52,6 +54,11 @@ def samples(
     px = model.decode(latents(num_images, c), c)
     rows = px.mean if pixels == "mean" else px.sample()
     write_rows(out / "samples.csv", columns, rows, {"label": _labels(trained, y)} if y is not None else {})
+    texts = [
+        [column.text(x) for column, x in zip(columns, row, strict=True)] for row in rows[:TOLD].flatten(1).tolist()
+    ]
+    about = f"{trained.cfg.name}\nthe first rows of samples.csv"
+    plots.table([column.name for column in columns], texts, about, out / "table.png")
     data, _ = trained.images(trained.num_images())
     title = f"{trained.cfg.name}\nrows of the model, z from {latents.name}, beside {trained.split_title} rows"
     sets = {"data": data, "model": rows}
