@@ -101,7 +101,7 @@ WORDS: dict[Range, str] = {
     _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range(
         "a number above 0 is needed", lambda value: _is_number(value) and value > 0
-    ): "scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
+    ): "min_concentration max_concentration scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
     _number(): "alpha start end value",
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root against inception out cells folder",

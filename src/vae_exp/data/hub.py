@@ -32,7 +32,7 @@ class Hub(Source):
         image_shape: (C, H, W), with C 1 for grey and 3 for colour.
         num_classes: Number of classes, or None for no labels.
         subset: The configuration of the set, if it has several.
-        image: The column of pictures; None for the only one.
+        pictures: The column of pictures; None for the only one.
         label: The column of labels, whole numbers; None for the only one of classes.
         background: The colour that is seen where a picture is transparent.
         levels: A number: pixels are bytes. `unit` or None: real numbers, also of pictures with 16 bits.
@@ -44,7 +44,7 @@ class Hub(Source):
         image_shape: Sequence[int],
         num_classes: int | None,
         subset: str | None = None,
-        image: str | None = None,
+        pictures: str | None = None,
         label: str | None = None,
         background: str = "black",
         levels: Levels = 256,
@@ -53,7 +53,7 @@ class Hub(Source):
         self.set_name = name
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
-        self.subset, self.image, self.label = subset, image, label
+        self.subset, self.pictures, self.label = subset, pictures, label
         self.background, self.levels = background, levels
 
     def fetch(self, root: Path) -> None:
@@ -108,7 +108,7 @@ class Hub(Source):
         pictures, classes = (
             [name for name, of in rows.features.items() if isinstance(of, kind)] for kind in (Image, ClassLabel)
         )
-        image = self._column("image", self.image, pictures, rows)
+        image = self._column("pictures", self.pictures, pictures, rows)
         y = torch.full((len(rows),), -1)
         if self.num_classes is not None:
             y = self._labels(rows.with_format(None)[self._column("label", self.label, classes, rows)])

@@ -69,6 +69,7 @@ class Module(pl.LightningModule):
         self.frozen = [self.part("freeze", name).requires_grad_(False) for name in names]
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise ConfigError(f"freeze=[{','.join(names)}]: nothing is left to train")
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Module":
         """Turns training on or off; in frozen parts batch normalisation stays as in evaluation."""
