@@ -71,7 +71,7 @@ class Module(pl.LightningModule):
         if not any(parameter.requires_grad for parameter in self.parameters()):
             raise ConfigError(f"freeze=[{','.join(names)}]: nothing is left to train")
         self.train(self.training)
-        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # Lightning's, which means others
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
 
     def train(self, mode: bool = True) -> "Module":
         """Turns training on or off; in frozen parts batch normalisation stays as in evaluation."""
