@@ -26,7 +26,19 @@ LAYERS = [
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
     {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
-    {"arrays", "config", "files", "lock", "paths", "parts", "distributions", "layers", "precision", "supports"},
+    {
+        "arrays",
+        "columns",
+        "config",
+        "files",
+        "lock",
+        "paths",
+        "parts",
+        "distributions",
+        "layers",
+        "precision",
+        "supports",
+    },
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 

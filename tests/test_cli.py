@@ -74,7 +74,7 @@ def test_help_says_every_key(name, what):
     assert "  logger=none                   wandb: adds the results to the run's own record there" in page
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose(name, overrides=[f"what={what}"] if what else [])
-    keys = [key for key in cfg if key not in ("what", *METRICS)]
+    keys = [key for key in cfg if key not in ("what", "rows", *METRICS)]
     keys += [f"{key}.{option}" for key in cfg if key in METRICS for option in cfg[key]]
     for key in keys:
         if not key.endswith((".metric", ".headline")):

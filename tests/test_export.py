@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers.cases import slow_but
-from helpers.runs import SMALL, command, composed
+from helpers.runs import SMALL, command, composed, record
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -19,6 +19,7 @@ from vae_exp import export as door
 from vae_exp.config import ConfigError
 from vae_exp.runs.build import build
 from vae_exp.runs.trained import Trained
+from vae_exp.what.card import card
 from vae_exp.what.onnx import export
 
 DISCRETE = ("latent_dim=4", "objective.kl=monte_carlo", "objective.estimator=score_function")
@@ -90,6 +91,8 @@ def test_the_files_give_what_the_model_gives(tmp_path, overrides):
 def test_weights_and_words(tmp_path):
     run = trained(tmp_path, "model=cvae", "likelihood=gaussian")
     about = export(run)
+    assert "license: mit" in card(run, about, "mit")
+    assert "log p(x|y)`, a density; the ELBO is a lower bound of it" in card(run, about, None)
     assert about == json.loads((tmp_path / "export" / "export.json").read_text())
     assert about["files"]["encoder"]["inputs"] == {"x": "float32 (B, 1, 8, 8)", "y": "int64 (B)"}
     assert about["files"]["decoder"]["outputs"] == {
@@ -116,6 +119,7 @@ def test_a_posterior_without_a_mean_leaves_the_encoder_out(tmp_path):
         "decoder.onnx",
         "model.safetensors",
         "export.json",
+        "README.md",
     }
 
 
@@ -161,6 +165,11 @@ def test_the_command(tmp_path, run):
     done = command(f"run={folder}", module="vae_exp.export", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    card = (folder / "export" / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: vae_exp\n---\n\n# vae_fake")
+    assert f"| test/elbo | {record(folder)['metrics']['test/elbo']:.4f} |" in card
+    assert record(folder)["data"]["test"] in card
+    assert "None is stated" in card
     first, second, last = done.stdout.splitlines()
     assert first.startswith("encoder.onnx: x float32 (B, 1, 8, 8) -> z_mean float32 (B, 3), z_stddev float32 (B, 3), ")
     assert second.startswith("decoder.onnx: z float32 (B, 3) -> x_mean float32 (B, 1, 8, 8)")

@@ -109,6 +109,20 @@ def test_what_is_wrong_is_refused_before_anything_is_written(tmp_path, monkeypat
     assert not list(tmp_path.rglob("config.yaml"))
 
 
+@pytest.mark.slow
+def test_a_frame_is_a_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": RNG.normal(40, 9, 200), "kind": RNG.choice(["a", "b"], 200), "y": Y.repeat(2)})
+    small = {key: value for key, value in SMALL.items() if "coder" not in key}
+    run = vae_exp.train(frame, model="cvae", **small, **{"data.source.label": "y"})
+    read = pandas.read_csv(run.cfg.data.root + "/" + run.cfg.data.source.path)
+    pandas.testing.assert_frame_equal(read, frame)
+    assert run.cfg.data.num_classes == 2
+    numbers = run.evaluate("elbo", accelerator="cpu", progress=False)
+    assert np.isfinite(numbers["elbo"])
+
+
 class Pairs(Dataset):
     def __getitem__(self, i):
         return X[i], str(Y[i])

@@ -7,17 +7,19 @@ images. Validation and test use the running means: they score each image by itse
 `ResNet`: arXiv:1603.05027.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vae_exp.columns import columns_of, moments, on_line
 from vae_exp.layers import activation_class, check_inputs, normalization_of, residual
 from vae_exp.parts import Part
 
-__all__ = ["MLP", "Conv", "ResNet"]
+__all__ = ["MLP", "Columns", "Conv", "ResNet"]
 
 
 TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {"none": torch.positive, "log1p": torch.log1p}
@@ -185,3 +187,62 @@ class ResNet(_Encoder):
         layers += [*norm(channels[-1]), act(), nn.Flatten()]
         layers += [nn.Linear(channels[-1] * height * width, out_features), act()]
         self.layers = nn.Sequential(*layers)
+
+
+class Columns(Part):
+    """A fully connected encoder of the rows of a table, each column in its own form; missing entries are zeros.
+
+    Numbers have mean 0 and variance 1 over the training rows, after a logarithm if they are positive or counts (plus
+    1); a category is one-hot.
+
+    Arguments:
+        columns: The columns, see `vae_exp.columns.columns_of`.
+        context_dim: As of `MLP`.
+        hidden: As of `MLP`.
+        out_features: As of `MLP`.
+        activation: As of `MLP`.
+        normalization: As of `MLP`.
+    """
+
+    reads_missing = True
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        columns: Sequence[Mapping[str, Any]],
+        context_dim: int = 0,
+        hidden: Sequence[int] = (500,),
+        out_features: int = 500,
+        activation: str = "ReLU",
+        normalization: str = "none",
+    ) -> None:
+        super().__init__()
+        self.columns = columns_of(columns)
+        self.register_buffer("shift", torch.zeros(len(self.columns)))
+        self.register_buffer("scale", torch.ones(len(self.columns)))
+        width = sum(len(column.categories) or 1 for column in self.columns)
+        self.network = MLP([1, 1, width], context_dim, hidden, out_features, activation, normalization)
+
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        """`(B, 1, 1, D), (B, context_dim) -> (B, F)`."""
+        check_inputs("encoder", x, (1, 1, len(self.columns)), c, self.network.context_dim)
+        rows = (on_line(x, self.columns) - self.shift) / self.scale
+        known = ~rows.isnan()
+        rows = torch.where(known, rows, 0)
+        each = []
+        for d, column in enumerate(self.columns):
+            if column.categories:
+                hot = torch.arange(len(column.categories), device=x.device) == rows[:, d : d + 1].round()
+                each.append((hot & known[:, d : d + 1]).to(rows.dtype))
+            else:
+                each.append(rows[:, d : d + 1])
+        return self.network(torch.cat(each, dim=1)[:, None, None], c)
+
+    @torch.no_grad()
+    def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Takes mean and scale of each column of numbers from the training rows."""
+        mean, deviation = moments(on_line(x, self.columns) for x, _ in batches)
+        has_scale = torch.tensor([column.kind in ("real", "positive", "count") for column in self.columns])
+        self.shift.copy_(torch.where(has_scale, mean.cpu(), 0))
+        self.scale.copy_(torch.where(has_scale, deviation.cpu(), 1))

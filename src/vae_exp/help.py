@@ -49,7 +49,15 @@ def _documented(file: Path) -> tuple[list[str], list[str]]:
         elif found := re.fullmatch(r"( *)(\w+):(?: (.*?))?(?: # (.*))?", line):
             indent, key, value, comment = found.groups()
             group = group if indent else key
-            if value is not None and group not in ("defaults", "hydra", "what", "metrics", "metric", "headline"):
+            if value is not None and group not in (
+                "defaults",
+                "hydra",
+                "what",
+                "rows",
+                "metrics",
+                "metric",
+                "headline",
+            ):
                 full = f"{prefix}{group}.{key}" if indent else f"{prefix}{key}"
                 keys.append(f"  {full}={value.replace('???', '...')}".ljust(31) + " " + (comment or ""))
     return about, [line.rstrip() for line in keys]

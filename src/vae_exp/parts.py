@@ -12,7 +12,13 @@ P = TypeVar("P")
 
 
 class Part(nn.Module):
-    """An encoder, decoder, posterior, prior or likelihood."""
+    """An encoder, decoder, posterior, prior or likelihood.
+
+    Attributes:
+        reads_missing: Of an encoder, whether entries of x may be nan.
+    """
+
+    reads_missing: bool = False
 
     def start_from(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Called once before the first step of a new run, not of a resumed one nor with `init_from`.

@@ -12,12 +12,15 @@ from vae_exp.files import written
 from vae_exp.precision import on_cpu
 
 __all__ = [
+    "bars",
     "captioned",
+    "correlations",
     "grid",
     "histogram",
     "reconstructions",
     "save_image",
     "scatter",
+    "table",
 ]
 
 DPI = 150
@@ -159,6 +162,78 @@ def scatter(
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
+    return path
+
+
+def bars(columns: dict[str, tuple[list[str] | None, dict[str, Any]]], title: str, path: Path) -> Path:
+    """A histogram for each column of a table, in % of the entries that are there.
+
+    Arguments:
+        columns: By name, the categories (None for numbers), and by the name of a set the entries, an array `(N,)` of
+            numbers or of places among the categories.
+        title: Above all of them.
+        path: The PNG.
+    """
+    import numpy as np
+
+    across = min(4, len(columns))
+    down = -(-len(columns) // across)
+    figure, first = _figure(2.6 * across + 0.4, 1.9 * down + 0.8)
+    first.remove()
+    for i, (name, (categories, sets)) in enumerate(columns.items()):
+        axes = figure.add_subplot(down, across, i + 1)
+        known = {label: x[~np.isnan(x)] for label, x in sets.items()}
+        everything = np.concatenate([*known.values()])
+        if categories is None:
+            low, high = np.percentile(everything, [0.5, 99.5])
+            edges = np.linspace(low, high if high > low else low + 1, 31)
+        else:
+            edges = np.arange(len(categories) + 1) - 0.5
+            if len(categories) <= 6:
+                axes.set_xticks(range(len(categories)), [text[:8] for text in categories])
+        for label, x in known.items():
+            axes.hist(x, bins=edges, weights=np.full(len(x), 100 / max(len(x), 1)), alpha=0.55, label=label)
+        axes.set_title(name[:28], fontsize=8)
+        axes.tick_params(labelsize=6)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=9)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
+    return path
+
+
+def correlations(matrices: dict[str, Any], names: Sequence[str], title: str, path: Path) -> Path:
+    """Correlation matrices `(D, D)` of the same columns, side by side, from -1 (blue) to 1 (red)."""
+    figure, axes = _figure(4.2 * len(matrices) + 0.6, 4.6)
+    axes.remove()
+    for i, (label, matrix) in enumerate(matrices.items()):
+        axes = figure.add_subplot(1, len(matrices), i + 1)
+        seen = axes.imshow(matrix, cmap="coolwarm", vmin=-1, vmax=1)
+        axes.set_title(label, fontsize=8)
+        shown = range(len(names)) if len(names) <= 32 else []
+        axes.set_xticks(shown, [names[k][:16] for k in shown], rotation=90, fontsize=5)
+        axes.set_yticks(shown, [names[k][:16] for k in shown] if i == 0 else [""] * len(shown), fontsize=5)
+    figure.colorbar(seen, ax=figure.axes, shrink=0.7)
+    figure.suptitle(title, fontsize=9)
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png")
+    return path
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, path: Path) -> Path:
+    """Rows of text under the names of their columns, of which a page holds the first twelve."""
+    most = 12
+    heads = [head[:14] for head in heads[:most]] + ([f"and {len(heads) - most} more"] if len(heads) > most else [])
+    cells = [[text[:14] for text in row[:most]] + ([""] if len(row) > most else []) for row in rows]
+    figure, axes = _figure(max(5, 0.95 * len(heads)), 0.6 + 0.22 * len(cells))
+    axes.set_axis_off()
+    drawn = axes.table(cells, colLabels=heads, loc="center", cellLoc="right", edges="horizontal")
+    drawn.auto_set_font_size(False)
+    drawn.set_fontsize(6)
+    axes.set_title(title, fontsize=9)
     with written(path, "wb") as file:
         figure.savefig(file, format="png")
     return path

@@ -59,6 +59,7 @@ PATH = Range("a path is needed; one called 3 is ./3", lambda value: isinstance(v
 ENDLESS = Range("a whole number from 1 on is needed, or -1 for no limit", lambda v: COUNT.holds(v) or v == -1)
 FILES = _list(PATH, "a file is needed, or a list [a.png,b.png]; one called 3 is ./3")
 ABOVE_ZERO = Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)
+COLUMN = Range("the name of a column is needed, or null", lambda value: value is None or isinstance(value, str))
 WORDS: dict[Range, str] = {
     COUNT: (
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
@@ -84,7 +85,8 @@ WORDS: dict[Range, str] = {
     _one_of("best", "last"): "checkpoint",
     _one_of("test", "val", "train"): "split",
     _one_of("step", "epoch", "seconds"): "axis",
-    INDEX: "patience workers image source target burn_in gpus_per_node",
+    INDEX: "fold patience workers image source target burn_in gpus_per_node",
+    _or_null(_whole(2)): "folds",
     _or_null(INDEX): "val_size test_size label context_dim",
     _whole(-1): "num_sanity_val_steps",
     ENDLESS: "max_steps",
@@ -99,14 +101,18 @@ WORDS: dict[Range, str] = {
     _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range(
         "a number above 0 is needed", lambda value: _is_number(value) and value > 0
-    ): "scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
+    ): "min_concentration max_concentration scale min_scale max_scale init_scale noise temperature step_size cpus mem_gb",
     _number(): "alpha start end value",
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root against inception out cells folder",
 }
+NAMED_BY_USER = "data.source.kinds."  # whose keys are the columns of a table
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 
-BY_KEY = {"data.scale": _one_of("none", "standardize", "range")}  # whose last word means something else elsewhere
+BY_KEY = {
+    "data.scale": _one_of("none", "standardize", "range"),
+    "data.source.label": COLUMN,
+}  # whose last word means something else elsewhere
 
 
 def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
@@ -120,6 +126,8 @@ def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
         ConfigError: For the first that lies outside; the message names the key and what is needed.
     """
     for key, value in _values(cfg, typed, "", is_ours=True):
+        if key.startswith(NAMED_BY_USER):
+            continue
         allowed = BY_KEY.get(key) or RANGES.get(key.rpartition(".")[2])
         if allowed and not allowed.holds(value):
             raise ConfigError(f"{key}={shown(value)}: {allowed.words}")

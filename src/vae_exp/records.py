@@ -29,7 +29,8 @@ NUMBER, TEXT = (int, float), str
 # What is read of `run.json`, with the types that are needed. Each may be missing, or null.
 OF_RUN: dict[str, type | tuple[type, ...]] = {
     "run_id": TEXT, "status": TEXT, "error": TEXT, "cause": TEXT, "seed": int, "metrics": dict, "data": dict,
-    "bound": dict, "choices": dict, "starts": list, "wall_seconds": NUMBER, "steps": int, "epochs": int,
+    "bound": dict, "contents": dict, "folded": TEXT, "choices": dict,
+    "starts": list, "wall_seconds": NUMBER, "steps": int, "epochs": int,
 }  # fmt: skip
 OF_START = {"time": TEXT, "argv": list, "git": dict, "gpus": list, "versions": dict}
 # The same of an `evaluation.json`, and its numbers that other parts of the package compute with.

@@ -71,6 +71,27 @@ def register_resolvers() -> None:
         """What encoders see of pixels: the logarithm of counts (Lopez et al., 2018)."""
         return "log1p" if levels == "count" else "none"
 
+    def schema_of(*, _root_: DictConfig) -> Any:
+        """What the columns of `data.source.path` hold."""
+        from vae_exp.data.table import schema_or_reason  # with pandas and torch, for a table alone
+
+        keys = ("data.source.path", "data.root", "data.source.kinds", "data.source.label")
+        path, root, kinds, label = (OmegaConf.select(_root_, key) for key in keys)
+        return OmegaConf.create(schema_or_reason(path, root, dict(kinds or {}), label))
+
+    def number_of(items: Any) -> int | None:
+        return None if items is None else len(items)
+
+    def row_of(columns: Any) -> ListConfig:
+        return ListConfig([1, 1, len(columns)])
+
+    def widest_of(columns: Any) -> int:
+        """The numbers that the likelihood of a row reads for its widest column: its categories, or two."""
+        return max([2, *(len(column.get("categories", ())) for column in columns)])
+
+    def share_of(rows: int, share: float) -> int:
+        return max(1, int(rows * share))
+
     def monitor_of(key: str, *, _root_: DictConfig) -> str:
         target = str(OmegaConf.select(_root_, f"{key}._target_"))
         package, _, name = target.rpartition(".")
@@ -86,7 +107,9 @@ def register_resolvers() -> None:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
     of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, name_of_sweep, run_folder)
-    for resolver in (*of_names, *of_sizes, mean_for, transform_for, monitor_of, mode_of, levels_for, help_page):
+    of_tables = (schema_of, row_of, number_of, widest_of, share_of)
+    of_pixels = (mean_for, transform_for, levels_for)
+    for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

@@ -34,8 +34,8 @@ def train(data: Any = "mnist", model: str = "vae", **overrides: Any) -> "Run":
 
     Arguments:
         data: The name of an option of data/, such as "mnist"; or your own data: an array, a tensor, a pair (x, y), a
-            mapping of arrays or a Dataset of torch, see `vae_exp.data.given.given`. They are kept in outputs/data/,
-            from where the run is read back.
+            mapping of arrays, a Dataset of torch or a DataFrame, see `vae_exp.data.given.given`. They are kept in
+            outputs/data/, from where the run is read back.
         model: An option of model/.
         overrides: Keys of the config: `latent_dim=10`, `optimizer={"lr": 1e-3}`, `**{"optimizer.lr": 1e-3}`.
 
@@ -49,11 +49,12 @@ def train(data: Any = "mnist", model: str = "vae", **overrides: Any) -> "Run":
         check_overrides(cfg, "train")
         if own is not None:
             own.write()
+            own.say()
         return Run(train_job(cfg), allow=overrides.get("allow"))
 
 
 def compose(data: Any = "mnist", model: str = "vae", **overrides: Any) -> DictConfig:
-    """The resolved config that `train` would train with, for the same arguments; nothing is written.
+    """The resolved config that `train` would train with, for the same arguments; only a DataFrame is written.
 
     Raises:
         ConfigError: For what the command line would refuse, with the same message.
@@ -73,6 +74,8 @@ def _settings(data: Any, model: str, overrides: dict[str, Any]) -> tuple[dict[st
 
     folder = Path(overrides.get("data.root", KEPT)).absolute()
     own = given(data, folder, overrides.get("data.image_shape"))
+    if own.is_table:  # the config names its columns
+        own.write()
     return {**own.settings, "model": model, **overrides, "data.root": str(folder)}, own
 
 

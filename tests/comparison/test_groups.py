@@ -176,3 +176,36 @@ def test_unknown_words_are_refused(sweep):
         compared(sweep, by=["latent_dm"])
     with pytest.raises(ConfigError, match=r"rank=test/nll: no run has this. There are test/elbo"):
         compared(sweep, rank="test/nll")
+
+
+def of_folds(folder, name, elbos, folds=None, **config):
+    """Runs of one seed, each on a fold of its own, so with other images and checksums."""
+    for fold, elbo in zip(folds or range(len(elbos)), elbos, strict=True):
+        sums = {"val": f"v{fold}", "test": f"t{fold}", "train": f"r{fold}"}
+        choices = {"model": name}
+        of = {"data.folds": 3, "data.fold": fold, "model._target_": f"vae_exp.models.{name}", **config}
+        write_run(folder / f"{name}{fold}", 0, elbo, choices=choices, config=of, data=sums, folded="3 folds of abcd")
+
+
+def test_folds_are_as_seeds(tmp_path):
+    of_folds(tmp_path, "vae", [-90.0, -100.0, -110.0])
+    of_folds(tmp_path, "cvae", [-91.0, -100.5, -111.5])
+    (section,) = compared(tmp_path)
+    assert [section.name(group) for group in section.groups] == ["vae", "cvae"]
+    found = section.groups[0].interval("test/elbo")
+    low, high = stats.t.interval(0.95, 2, loc=-100, scale=stats.sem([-90, -100, -110]))
+    assert (found.mean - found.half, found.mean + found.half, found.n) == pytest.approx((low, high, 3))
+    paired = stats.ttest_rel([-91.0, -100.5, -111.5], [-90.0, -100.0, -110.0]).confidence_interval(0.95)
+    difference = section.difference(section.groups[1])
+    assert (difference.mean - difference.half, difference.mean + difference.half) == pytest.approx(tuple(paired))
+    assert "images of its own" in " ".join(section.notes)
+    assert not any("training images differ" in note for note in section.notes)
+    assert "test folds 0, 1, 2 (3 folds of abcd)" in section.title
+
+
+def test_a_fold_is_never_ranked_against_another(tmp_path):
+    of_folds(tmp_path, "vae", [-90.0, -100.0, -110.0])
+    of_folds(tmp_path, "cvae", [-50.0], folds=[1])
+    of_folds(tmp_path, "hvae", [-40.0], folds=[2])
+    write_run(tmp_path / "other", 0, -10.0)
+    assert [len(section.groups) for section in compared(tmp_path)] == [1, 1, 1, 1]

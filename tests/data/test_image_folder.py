@@ -170,6 +170,15 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_a_name_that_is_no_text_is_read(tmp_path):
+    save(tmp_path / "a.png", pixels(1)[0])
+    (tmp_path / "a.png").rename(tmp_path / os.fsdecode(b"\xff.png"))
+    split = source(tmp_path).load(tmp_path)["train"]
+    assert len(split.checksum) == 16
+    assert split.read().shape == (1, *SHAPE)
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation", "dev", "val_set", "validation images"])
 def test_a_split_by_its_other_names(tmp_path, val):
     for top, n in (("Training", 3), (val, 2), ("test_set", 1), ("extra", 4)):

@@ -101,6 +101,17 @@ def test_no_pickle_is_read(tmp_path):
         load(tmp_path, x=np.array([print], dtype=object))
 
 
+def test_a_damaged_array_is_named(tmp_path):
+    np.savez_compressed(tmp_path / "my.npz", x=GREY)
+    content = bytearray((tmp_path / "my.npz").read_bytes())
+    content[200:260] = bytes(60)
+    (tmp_path / "my.npz").write_bytes(content)
+    cfg = composed("data=npz", f"data.source.path={tmp_path / 'my.npz'}", "data.image_shape=[1,4,6]")
+    assert cfg.data.levels == 256
+    with pytest.raises(ValueError, match=r"my\.npz: x is no plain array \("):
+        NPZ(str(tmp_path / "my.npz"), (1, 4, 6)).load(tmp_path)
+
+
 def test_other_arrays_are_left_alone_and_named(tmp_path):
     np.savez(tmp_path / "my.npz", x=GREY, y=LABELS, metadata=np.array({"made": 2020}, dtype=object), z=np.zeros(3))
     source = NPZ(str(tmp_path / "my.npz"), (1, 4, 6))

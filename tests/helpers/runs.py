@@ -26,6 +26,7 @@ TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 DATA = Path(os.environ.get("VAE_EXP_DATA", ROOT.parent / "shared" / "data"))
 WHATS = sorted(path.stem for path in (Path(CONF) / "what").glob("*.yaml"))
+OF_PICTURES = [what for what in WHATS if what != "impute"]
 # A model of a few thousand weights on 8x8 images made on the fly: a run takes 0.2 s, with its pictures 1.2 s.
 SMALL = """
 data=fake data.image_shape=[1,8,8] data.source.size=64 data.val_size=16 data.batch_size=16 latent_dim=3

@@ -112,31 +112,31 @@ def states(folder, name):
 
 @pytest.mark.slow
 def test_a_sweep_loses_no_job_and_a_larger_one_trains_what_is_new(tmp_path, no_torch):
-    """The first job fails; the others are as they would be alone, and nobody needs torch for what is settled."""
-    scales = "likelihood.init_scale=-1,0.5"
-    done = command("-m", *SMALL, scales, "sweep.name=small", cwd=tmp_path)
+    """The first job diverges; the others are as they would be alone, and nobody needs torch for what is settled."""
+    rates = "optimizer.lr=1e30,0.001"
+    done = command("-m", *SMALL, rates, "sweep.name=small", cwd=tmp_path)
     assert done.returncode == 2
-    assert "job 0    failed      likelihood.init_scale=-1" in done.stdout
+    assert "job 0    failed      optimizer.lr=1e+30" in done.stdout
     assert "Traceback" not in done.stderr
     assert states(tmp_path, "small") == ["failed", "finished"]
     before = (tmp_path / "outputs" / "sweeps" / "small" / "1" / "metrics.csv").stat().st_mtime_ns
-    again = command("-m", *SMALL, scales, "sweep.name=small", cwd=tmp_path, PYTHONPATH=no_torch)
+    again = command("-m", *SMALL, rates, "sweep.name=small", cwd=tmp_path, PYTHONPATH=no_torch)
     assert again.stdout.splitlines()[-8:] == done.stdout.splitlines()[-8:], again.stderr
     shown = command("small", module="vae_exp.sweep", cwd=tmp_path, PYTHONPATH=no_torch)
     assert (shown.returncode, shown.stdout.splitlines()) == (0, again.stdout.splitlines()[1:])
 
-    done = command("-m", *SMALL, f"{scales},0.7,0.70", "sweep.name=large", cwd=tmp_path)
+    done = command("-m", *SMALL, f"{rates},0.002,0.0020", "sweep.name=large", cwd=tmp_path)
     assert done.returncode == 2
     assert states(tmp_path, "large") == ["failed", "finished", "finished", "finished"]
     large = tmp_path / "outputs" / "sweeps" / "large"
     assert (tmp_path / "outputs" / "sweeps" / "small" / "1" / "metrics.csv").stat().st_mtime_ns == before
     assert len(list((tmp_path / "outputs" / "cells").iterdir())) == 3
     record = json.loads((large / "2" / "run.json").read_text())
-    assert record["overrides"] == [*SMALL, "likelihood.init_scale=0.7"]
+    assert record["overrides"] == [*SMALL, "optimizer.lr=0.002"]
     assert record["choices"]["model"] == "vae"
     assert (record["sweep"], record["epochs"], record["steps"]) == ("large", 2, 6)
 
-    alone = command(*SMALL, "likelihood.init_scale=0.7", "hydra.run.dir=alone", cwd=tmp_path)
+    alone = command(*SMALL, "optimizer.lr=0.002", "hydra.run.dir=alone", cwd=tmp_path)
     assert alone.returncode == 0
     assert curve(large / "2") == curve(tmp_path / "alone")
 

@@ -15,13 +15,13 @@ from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.objectives import ELBO
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
-from vae_exp.what.anomalies import _score, _score_all
+from vae_exp.what.anomalies import _score_all, score_each
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def read(folder):
-    with np.load(folder / "images/anomalies/scores.npz") as file:
+    with np.load(folder / "images/anomalies/anomalies.npz") as file:
         return dict(file)
 
 
@@ -32,7 +32,7 @@ def test_scores_of_a_linear_model_are_the_exact_ones():
     recon, kl = exact_terms(model, x[:1])
     expected = {"elbo": -recon - kl, "recon": -recon, "iwae": exact(model, x[:1])[0]}
     for name, value in expected.items():
-        scores = _score(model, x, name, 500)
+        scores = score_each(model, x, name, 500)
         error = scores.std() / sqrt(len(x))
         assert error < 0.02
         # The log of a mean lies below that of the truth by half the variance of the mean.
@@ -54,7 +54,7 @@ def test_auroc_is_the_share_of_pairs_in_order_and_half_for_the_same_data(run):
     assert numbers["score"] == pytest.approx(own.mean())
     assert numbers["score_against"] == pytest.approx(against.mean())
     assert numbers["score_against_se_images"] == pytest.approx(against.std(ddof=1) / sqrt(against.size))
-    with (folder / "images/anomalies/scores.csv").open(newline="") as file:
+    with (folder / "images/anomalies/anomalies.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["score"]) for row in rows] == [*own[:, 0].tolist(), *against.tolist()]
     assert len({row["data"] for row in rows}) == 2
@@ -111,7 +111,7 @@ def test_a_conditional_model_scores_images_without_their_labels(run):
     classes = trained.model.context_dim
     each = torch.stack([trained.model.log_marginal(x, torch.full((5,), k), 3000) for k in range(classes)])
     expected = each.exp().mean(0).log()
-    torch.testing.assert_close(_score(trained.model, x, "iwae", 3000), expected, rtol=0, atol=0.05)
+    torch.testing.assert_close(score_each(trained.model, x, "iwae", 3000), expected, rtol=0, atol=0.05)
     # Of the same five images: by file, whose pixels are those of the split.
     names = []
     for i, image in enumerate(x):

@@ -7,7 +7,7 @@ import os
 import re
 
 import pytest
-from helpers.runs import ROOT, SMALL, WHATS, composed, generated
+from helpers.runs import OF_PICTURES, ROOT, SMALL, composed, generated
 
 from vae_exp.config import NoMeaningError
 from vae_exp.training.job import train
@@ -46,7 +46,7 @@ def made_of(folder, *options):
     small = [option for option in SMALL if "data=" not in " ".join(options) or not option.startswith("data")]
     train(composed(*small, *options, "trainer.max_epochs=1"), folder)
     found = {}
-    for what in WHATS:
+    for what in OF_PICTURES:
         try:
             generated(folder, what, *OPTIONS.get(what, ()))
             assert list((folder / "images" / what).glob("*.png")), f"{what} left no picture"
@@ -72,7 +72,7 @@ def table(cells):
     """Rows of `what`, columns of runs; a number stands for a reason below."""
     reasons = list(dict.fromkeys(reason for reason in cells.values() if reason))
     lines = ["| what | " + " | ".join(f"`{name}`" for name in RUNS) + " |", "|---" * (len(RUNS) + 1) + "|"]
-    for what in WHATS:
+    for what in OF_PICTURES:
         row = [cells[what, name] for name in RUNS]
         marks = " | ".join("yes" if reason is None else f"no ({reasons.index(reason) + 1})" for reason in row)
         lines.append(f"| `{what}` | {marks} |")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.runs import WHATS, composed, generated
+from helpers.runs import OF_PICTURES, composed, generated
 
 from vae_exp.config import NoMeaningError
 from vae_exp.runs.trained import restore
@@ -33,7 +33,7 @@ def test_every_what_is_made_of_real_images(tmp_path, real_data, data):
     chosen = (f"data={data}", f"data.root={real_data}", *SMALL.split())
     train(composed(*chosen, *(["data.batch_size=50"] if data == "frey_face" else [])), tmp_path)
     refused = set()
-    for what in WHATS:
+    for what in OF_PICTURES:
         try:
             generated(tmp_path, what, *OPTIONS.get(what, ()))
             assert (tmp_path / "images" / what / f"{what}.png").stat().st_size > 5000

@@ -325,10 +325,10 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
         assert (arrays["y"] == y.numpy()).all()
         with (folder(name) / "images/embeddings/embeddings.csv").open(newline="") as file:
             head, *rows = csv.reader(file)
-        assert head == ["image", "y", *(f"mean_{d}" for d in range(3)), *(f"scale_{d}" for d in range(3))]
+        assert head == ["image", "name", "y", *(f"mean_{d}" for d in range(3)), *(f"scale_{d}" for d in range(3))]
         both = np.concatenate([arrays["mean"], arrays["scale"]], axis=1)
-        np.testing.assert_allclose(np.array(rows)[:, 2:].astype(float), both, rtol=1e-6, atol=1e-9)
-        assert [row[:2] for row in rows] == [[str(i), str(int(k))] for i, k in enumerate(y)]
+        np.testing.assert_allclose(np.array(rows)[:, 3:].astype(float), both, rtol=1e-6, atol=1e-9)
+        assert [[row[0], row[2]] for row in rows] == [[str(i), str(int(k))] for i, k in enumerate(y)]
     # PCA by the singular values: the picture's axes explain what they say, and are not correlated.
     centred = (q.mean - q.mean.mean(dim=0)).detach().double()
     singular = torch.linalg.svdvals(centred) ** 2
@@ -409,7 +409,7 @@ def test_files_come_out_of_interpolation_edit_traversal_and_embeddings(folder, t
     assert "the code of b" in drawn["title"]
     generated(run, "embeddings", f"input=[{a},{b}]")
     with np.load(run / "images/embeddings/embeddings.npz") as arrays:
-        assert arrays["name"].tolist() == ["a", "b"]
+        assert arrays["name"].tolist() == [str(a), str(b)]
         np.testing.assert_allclose(arrays["mean"], z, atol=1e-6)
     # In the picture they lie where PCA of the split puts them.
     mean = of(run)[0].encode(of(run)[1]).mean.detach()

@@ -77,7 +77,8 @@ class Curves(Callback):
         folder = Path(trainer.default_root_dir)
         bounds = pl_module.bounds
         term, label = ("recon", "-log p(x|z)") if bounds is None else ("elbo", f"ELBO (bounds {bounds})")
-        drawn = charts.curves(read_rows(folder / "metrics.csv"), term, f"{label}, nats per image", self.title)
+        unit = trainer.datamodule.representation.unit  # type: ignore[attr-defined]
+        drawn = charts.curves(read_rows(folder / "metrics.csv"), term, f"{label}, nats per {unit}", self.title)
         if trainer.is_global_zero and drawn is not None:
             (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / f"{term}.png", "training")

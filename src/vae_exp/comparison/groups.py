@@ -19,25 +19,25 @@ RANKING = ("test/elbo", "val/elbo", "test/recon", "val/recon")
 
 
 class Group:
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed alone, or in the fold they are tested on, too.
 
     Arguments:
         labels: What tells the group from the others, in words, by key; empty where a key is not in its config.
-        runs: Its runs, each of another seed.
+        runs: Its runs, each of another seed or fold.
     """
 
     def __init__(self, labels: dict[str, str], runs: list[Run]) -> None:
         self.labels = labels
-        self.runs = sorted(runs, key=lambda run: run.seed)
+        self.runs = sorted(runs, key=lambda run: (run.seed, run.repeat[1] or 0))
 
     @cached_property
-    def numbers(self) -> dict[str, dict[int, float]]:
-        """By metric, the number of each seed that has it."""
+    def numbers(self) -> dict[str, dict[tuple[int, int | None], float]]:
+        """By metric, the number of each seed and fold that has it."""
         names = dict.fromkeys(name for run in self.runs for name in run.numbers)
-        return {name: {run.seed: run.numbers[name] for run in self.runs if name in run.numbers} for name in names}
+        return {name: {run.repeat: run.numbers[name] for run in self.runs if name in run.numbers} for name in names}
 
     def interval(self, metric: str) -> Interval | None:
-        """The mean of a metric over the seeds; None if no run has it."""
+        """The mean of a metric over seeds and folds; None if no run has it."""
         return interval(list(self.numbers.get(metric, {}).values()))
 
 
@@ -131,7 +131,8 @@ def sections(runs: Sequence[Run], by: Sequence[str], rank: str | None) -> tuple[
     found: dict[tuple[str, ...], list[Group]] = {}
     for (compares, _), members in cells.items():
         labels = {key: text(value(members[0], key)) for key in keys}
-        found.setdefault(compares, []).append(Group(labels, _one_each_seed(members, repeats)))
+        group = Group(labels, _one_each_seed(members, repeats))
+        found.setdefault(_of_folds(compares, group), []).append(group)
     largest_first = sorted(found, key=lambda compares: -sum(len(group.runs) for group in found[compares]))
     first = largest_first[0]
     return [_section(compares, first, found[compares], keys, metric) for compares in largest_first], repeats
@@ -166,8 +167,14 @@ def _section(
         return found is None, 0.0 if found is None else sign * found.mean
 
     groups = sorted(groups, key=place)
-    if len({run.record["data"].get("train") for group in groups for run in group.runs}) > 1:
+    trained_on = {(run.repeat[1], run.record["data"].get("train")) for group in groups for run in group.runs}
+    if len(trained_on) > len({fold for fold, _ in trained_on}):
         notes.append("The training images differ between runs; those that are scored are the same.")
+    if any(run.repeat[1] is not None for group in groups for run in group.runs):
+        notes.append(
+            "Means and intervals are over folds, each tested on images of its own, so single folds are never ranked. "
+            "Their training images overlap: the intervals are rather too short."
+        )
     notes += _origins([run for group in groups for run in group.runs])
     varied = differing([group.runs[0] for group in groups])
     words = dict.fromkeys(key for group in groups for run in group.runs for key in typed(run))
@@ -201,14 +208,26 @@ def _origins(runs: Sequence[Run]) -> Iterator[str]:
 def _compares(run: Run) -> tuple[str, ...]:
     """What must agree for numbers to compare: bound, pixels, the checksums of the images that are scored."""
     bound, data = run.record["bound"], run.record["data"]
+    if folded := run.record.get("folded"):  # each fold has images of its own
+        pixels = str(bound.get("representation")).partition(", (x - ")[0]  # each fold has a scale of its own
+        scale = run.config.get("data.scale", "none")
+        return bounded(bound), pixels if scale == "none" else f"{pixels}, data.scale={scale}", "", folded
     return bounded(bound), str(bound.get("representation")), data.get("val", ""), data.get("test", "")
 
 
+def _of_folds(compares: tuple[str, ...], group: Group) -> tuple[str, ...]:
+    """The same with the folds that a group has: each is of other images, so only groups with the same ones compare."""
+    folds = sorted({run.repeat[1] for run in group.runs if run.repeat[1] is not None})
+    if not folds:
+        return compares
+    return *compares[:-1], f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))} ({compares[-1]})"
+
+
 def _one_each_seed(members: Sequence[Run], repeats: dict[Path, str]) -> list[Run]:
-    """The last run of each seed; the same seed again is the same number again, not one more."""
-    kept: dict[int, Run] = {}
+    """The last run of each seed and fold; the same again is the same number again, not one more."""
+    kept: dict[tuple[int, int | None], Run] = {}
     for run in sorted(members, key=lambda run: (run.record.get("starts") or [{}])[0].get("time", "")):
-        if run.seed in kept:
-            repeats[kept[run.seed].folder] = f"the same config and seed again: {run.folder} is taken"
-        kept[run.seed] = run
+        if run.repeat in kept:
+            repeats[kept[run.repeat].folder] = f"the same config and seed again: {run.folder} is taken"
+        kept[run.repeat] = run
     return list(kept.values())

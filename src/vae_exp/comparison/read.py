@@ -52,6 +52,11 @@ class Run(NamedTuple):
         """That of the training."""
         return self.config["seed"]
 
+    @property
+    def repeat(self) -> tuple[int, int | None]:
+        """Seed, and the fold that it is tested on, None without folds."""
+        return self.seed, self.config.get("data.fold", 0) if self.record.get("folded") else None
+
 
 class _UnreadableError(Exception):
     """Why a folder is left out."""

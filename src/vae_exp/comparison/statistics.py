@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import fsum, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = ["Interval", "difference", "interval"]
 
@@ -37,8 +37,8 @@ def interval(values: Sequence[float]) -> Interval | None:
     return Interval(mean, float(stdtrit(count - 1, 0.5 + LEVEL / 2)) * sqrt(variance / count), count)
 
 
-def difference(one: Mapping[int, float], other: Mapping[int, float]) -> Interval | None:
-    """The mean of `one - other` over the seeds of both, with its 95 % interval; None if they share no seed.
+def difference(one: Mapping[Any, float], other: Mapping[Any, float]) -> Interval | None:
+    """The mean of `one - other` over the seeds, and folds, of both, with its 95 % interval; None if they share no seed.
 
     Runs of one seed share the order of images and noise, so the interval is often shorter than those of the two means.
 

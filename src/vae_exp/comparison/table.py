@@ -112,8 +112,8 @@ def _latex(text: str) -> str:
 def as_csv(sections: Sequence[Section]) -> str:
     """A row for each group of all sections, numbers at full precision.
 
-    For each metric: its mean, half the width of its interval, the number of seeds; `difference` is from the best group
-    of the section in what ranks it.
+    For each metric: its mean, half the width of its interval, the number of runs. `seeds` are seeds, or seed/fold;
+    `difference` is from the best group of the section in what ranks it.
     """
     keys = list(dict.fromkeys(key for section in sections for key in (*section.keys, *section.shared)))
     metrics = list(dict.fromkeys(metric for section in sections for metric in section.metrics))
@@ -125,7 +125,7 @@ def as_csv(sections: Sequence[Section]) -> str:
         for group in section.groups:
             values = [*(group.interval(metric) for metric in metrics), section.difference(group)]
             numbers = [part for value in values for part in (value or ("", "", ""))]
-            seeds = " ".join(str(run.seed) for run in group.runs)
+            seeds = " ".join("/".join(str(n) for n in run.repeat if n is not None) for run in group.runs)
             labels = [group.labels.get(key, "") for key in keys]
             writer.writerow([number, section.title, *labels, seeds, section.metric, *numbers])
     return file.getvalue()

@@ -9,6 +9,7 @@ from vae_exp.data.dsprites import DSprites
 from vae_exp.data.fake import Fake
 from vae_exp.data.files import InFiles
 from vae_exp.data.frey_face import FreyFace
+from vae_exp.data.hub import Hub
 from vae_exp.data.idx import IDX
 from vae_exp.data.image_folder import ImageFolder
 from vae_exp.data.images import Images
@@ -20,6 +21,7 @@ from vae_exp.data.representation import Representation
 from vae_exp.data.split import AnySplit, Source, Split
 from vae_exp.data.sprites import Sprites
 from vae_exp.data.svhn import SVHN
+from vae_exp.data.table import Table
 
 __all__ = [
     "CIFAR10",
@@ -35,6 +37,7 @@ __all__ = [
     "Digits",
     "Fake",
     "FreyFace",
+    "Hub",
     "ImageFolder",
     "Images",
     "InFiles",
@@ -45,4 +48,5 @@ __all__ = [
     "Source",
     "Split",
     "Sprites",
+    "Table",
 ]

@@ -4,7 +4,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,8 @@ import torch
 
 from vae_exp.data.download import FileSet, corrupt, scratch_in
 from vae_exp.data.files import fill
-from vae_exp.data.picture import LARGEST, check_channels, decode
+from vae_exp.data.picture import LARGEST, check_channels, content, decode
+from vae_exp.data.representation import Levels
 from vae_exp.data.split import Source, Split
 
 ROWS = {"train": 162_770, "val": 19_867, "test": 19_962}
@@ -61,6 +62,10 @@ class CelebA(Source):
         self.fetch(root)
         partition, _ = self._find(root)
         return {split: self._open(self._decoded(partition, split), rows) for split, rows in ROWS.items()}
+
+    def picture(self, path: Path, image_shape: Sequence[int], levels: Levels) -> npt.NDArray[Any]:
+        """The middle of a file of the user."""
+        return decode(content(path), str(path), image_shape, SIDE, levels=levels)
 
     def _find(self, root: Path) -> tuple[Path, Path]:
         """The partition and the pictures, packed or unpacked."""

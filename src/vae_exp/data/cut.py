@@ -1,10 +1,79 @@
-"""What is taken from the training images: images to validate and test on, and the labels of all but a few images."""
+"""What is taken from the training images: images to validate and test on, a fold, and labels of all but a few."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 
 from vae_exp.data.split import AnySplit
 
-__all__ = ["check_labelled", "cut", "keep_labels"]
+__all__ = ["Division", "check_labelled", "cut", "fold_out", "keep_labels"]
+
+
+@dataclass(frozen=True)
+class Division:
+    """How the images of a source become train, val and test.
+
+    Arguments:
+        train_size: Number of images left to train on, checked; None for no check.
+        val_size: Number of images to cut from train to validate on, if there is no such split.
+        test_size: Number of images to cut from train to test on, if there is no such split.
+        folds: In how many parts the training images are divided; one of them is the test split. None: no folds.
+        fold: Which of them, from 0.
+        seed: Fixes what is drawn.
+
+    Raises:
+        ValueError: If there is no such fold.
+    """
+
+    train_size: int | None
+    val_size: int | None
+    test_size: int | None
+    folds: int | None
+    fold: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and (self.folds < 2 or not 0 <= self.fold < self.folds):
+            raise ValueError(
+                f"data.folds={self.folds} data.fold={self.fold}: 2 folds or more are needed, and a fold from 0 to "
+                f"{max(1, self.folds - 1)}"
+            )
+
+    def of(self, splits: Mapping[str, AnySplit]) -> dict[str, AnySplit]:
+        """Train, val and test of the splits of a source.
+
+        Raises:
+            ValueError: If there are too few images, or not as many as stated.
+        """
+        splits = dict(splits)
+        if self.folds is not None:
+            splits["train"], splits["test"] = fold_out(splits["train"], self.folds, self.fold, self.generator(6))
+        for name, size, purpose in (("test", self.test_size, 0), ("val", self.val_size, 1)):
+            if name not in splits:
+                splits["train"], splits[name] = cut(splits["train"], name, size, self.generator(purpose))
+        found = len(splits["train"].y)
+        if self.train_size not in (None, found):
+            way = f"{found}, or null" if self.folds is None else "null, for the sizes of folds differ"
+            raise ValueError(
+                f"data.train_size={self.train_size}, but {found} images are left to train on: set data.train_size={way}"
+            )
+        return splits
+
+    def notes(self, splits: Mapping[str, AnySplit]) -> list[str]:
+        """What a user has to be told of the splits of a source."""
+        if self.folds is None:
+            return []
+        aside = ["the test images of the set are left aside"] if "test" in splits else []
+        return [f"fold {self.fold} of {self.folds} is tested", *aside]
+
+    def folded(self, train: AnySplit) -> str:
+        """Which images are divided into how many folds, and how; empty without folds."""
+        return "" if self.folds is None else f"{self.folds} folds of {train.checksum}, data.seed={self.seed}"
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """The random numbers of a purpose."""
+        return torch.Generator().manual_seed(1000 * self.seed + purpose)
 
 
 def check_labelled(number: int | None, per_batch: int | None, num_classes: int | None, batch_size: int) -> None:
@@ -24,6 +93,23 @@ def check_labelled(number: int | None, per_batch: int | None, num_classes: int |
             f"data.labelled_per_batch={per_batch}: with a number of data.labelled choose 1 to "
             f"{batch_size - 1}, less than data.batch_size; otherwise null"
         )
+
+
+def fold_out(split: AnySplit, folds: int, fold: int, generator: torch.Generator) -> tuple[AnySplit, AnySplit]:
+    """The split without a fold, and this fold. All folds together are the split; their sizes, and the numbers of each
+    class in them, differ by at most one.
+
+    Raises:
+        ValueError: If there are fewer images than folds.
+    """
+    total = len(split.y)
+    if total < folds:
+        raise ValueError(f"data.folds={folds}: there are only {total} images")
+    order = torch.randperm(total, generator=generator)
+    order = order[torch.argsort(split.y[order], stable=True)]
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[order[fold::folds]] = True
+    return split.only(~chosen), split.only(chosen)
 
 
 def cut(split: AnySplit, name: str, size: int | None, generator: torch.Generator) -> tuple[AnySplit, AnySplit]:

@@ -63,6 +63,11 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         self._dtype = np.dtype(np.uint8 if isinstance(levels, int) else np.float32)
 
     @property
+    def keys(self) -> npt.NDArray[np.str_]:
+        """The names of the files."""
+        return self.names
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """That of the tensor they would be."""
         return (len(self.names), *self.image_shape)
@@ -72,7 +77,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         """The checksum of file names, file sizes and labels: reading the pixels would take as long as an epoch."""
         sizes = (f"{name} {(self.folder / name).stat().st_size}" for name in self.names)
         form = [] if (self.background, self.levels) == ("black", 256) else [f"{self.background} {self.levels}"]
-        files = sha256("\n".join([str(self.image_shape), *form, *sizes]).encode()).digest()
+        files = sha256("\n".join([str(self.image_shape), *form, *sizes]).encode(errors="surrogateescape")).digest()
         return sha256(files + self.y.numpy().tobytes()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -125,7 +130,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
         """All of them, in memory."""
         pixels = np.empty(self.shape, self._dtype)
         fill(pixels, lambda i: self._read(self.names[i]), self.folder.name)
-        return Split(torch.from_numpy(pixels), self.y)
+        return Split(torch.from_numpy(pixels), self.y, self.names)
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches on `device`, read ahead, in the order of `rows`.

@@ -29,21 +29,33 @@ class Given(NamedTuple):
     Attributes:
         settings: What trains on the file, by key: data, data.source.path, data.image_shape, data.levels, ...
         path: The file, named for what is in it.
-        arrays: Its arrays, as `data=npz` reads them.
+        content: Its arrays, as `data=npz` reads them; or the text of a table, as `data=table` reads it.
         about: What was decided, in words.
     """
 
     settings: dict[str, Any]
     path: Path
-    arrays: dict[str, np.ndarray]
+    content: dict[str, np.ndarray] | bytes
     about: str
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table: the config is then found in the file."""
+        return isinstance(self.content, bytes)
 
     def write(self) -> None:
         """Writes the file, unless it is there."""
-        if not self.path.exists():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with written(self.path, "wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **self.arrays)
+        if self.path.exists():
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with written(self.path, "wb") as file:
+            if isinstance(self.content, bytes):
+                file.write(self.content)
+            else:
+                np.savez_compressed(file, allow_pickle=False, **self.content)
+
+    def say(self) -> None:
+        """Says in a line where the file is, and what was decided."""
         log.info("data            kept in %s%s", self.path, self.about)
 
 
@@ -54,12 +66,17 @@ def given(data: Any, folder: Path, image_shape: Sequence[int] | None = None) -> 
         data: Images x, an array or a tensor: `(N, H, W)`, `(N, C, H, W)`, `(N, H, W, C)`, or vectors `(N, D)`, which
             are kept as images `(1, 1, D)`; a pair (x, y); a mapping of arrays as `data=npz` reads them, x or x_train,
             x_val, x_test and y, ...; or a Dataset of torch, whose items are x or (x, y). Labels y `(N,)` of any kind.
+            Or a DataFrame of pandas, without its index.
         folder: Where the file is kept.
         image_shape: `(C, H, W)`, where x does not tell.
 
     Raises:
         ConfigError: If these are no such data; the message says what is needed.
     """
+    if hasattr(data, "to_csv"):
+        content = data.to_csv(index=False).encode()
+        path = folder / f"{sha256(content).hexdigest()[:16]}.csv"
+        return Given({"data": "table", "data.root": str(folder), "data.source.path": path.name}, path, content, "")
     arrays = _arrays(data)
     shape = _lay_out(arrays, image_shape)
     levels, classes = _levels(arrays), _classes(arrays)

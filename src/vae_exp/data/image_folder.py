@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from vae_exp.data.files import InFiles, memory
 from vae_exp.data.listing import listing
-from vae_exp.data.picture import check_channels
+from vae_exp.data.picture import check_channels, content, decode
 from vae_exp.data.representation import Levels
 from vae_exp.data.split import AnySplit, Source
 from vae_exp.paths import located
@@ -94,6 +95,10 @@ class ImageFolder(Source):
             )
             for split, (where, names) in found.splits.items()
         }
+
+    def picture(self, path: Path, image_shape: Sequence[int], levels: Levels) -> npt.NDArray[Any]:
+        """A file of the user, on the same background."""
+        return decode(content(path), str(path), image_shape, background=self.background, levels=levels)
 
     def _folder(self, root: Path) -> Path:
         if self.path is None:

@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vae_exp.data.augment import Augment, Transform
 from vae_exp.data.contents import Contents
-from vae_exp.data.cut import check_labelled, cut, keep_labels
+from vae_exp.data.cut import Division, check_labelled, keep_labels
 from vae_exp.data.loader import Batches
-from vae_exp.data.representation import Binarize, Levels, Representation, floats
+from vae_exp.data.representation import Binarize, Levels, floats
 from vae_exp.data.scale import Scale, Scaling, check_scale, remedy, rescaled
 from vae_exp.data.split import AnySplit, Source, Split, check_split
 from vae_exp.parts import as_part
@@ -38,6 +39,9 @@ class Images(pl.LightningDataModule):
         scaled: The shift and the factor that a run has fitted; None to fit them.
         val_size: Number of images to cut from train for validation, if the source has no such split.
         test_size: Number of images to cut from train for the test, if the source has no such split.
+        folds: In how many parts the training images are divided; one of them is the test split. None: no folds.
+        fold: Which of them is tested, from 0.
+        augment: Transforms of torchvision's v2, one after the other, on each training image; None for none.
         binarize: Whether, and how, grey levels become bits.
         dequantize: Whether levels get noise that makes them real numbers.
         labelled: Number of training images that keep their label, the same number of each class; the others have
@@ -53,6 +57,7 @@ class Images(pl.LightningDataModule):
         contents: How many images of how many files there are, known when they are read.
         scale: The shift and the factor of real numbers, None if there are none, or not yet.
         remedy: What to set if real numbers are far from [0, 1], known when they are read.
+        folded: Which images are divided into how many folds, and how; empty without folds.
 
     Raises:
         ValueError: If an argument is out of its range, or the files do not agree with the arguments.
@@ -70,6 +75,9 @@ class Images(pl.LightningDataModule):
         scaled: Sequence[float] | None = None,
         val_size: int | None = None,
         test_size: int | None = None,
+        folds: int | None = None,
+        fold: int = 0,
+        augment: Sequence[Transform] | None = None,
         binarize: Binarize = "none",
         dequantize: bool = False,
         labelled: int | None = None,
@@ -80,21 +88,21 @@ class Images(pl.LightningDataModule):
         train_seed: int = 0,
     ) -> None:
         super().__init__()
-        self.representation = Representation(levels, binarize, dequantize)
-        self.scaling = check_scale(scale, self.representation)
-        self.scale = None if scaled is None else Scale(*scaled)
-        self.remedy = ""
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size < 1:
                 raise ValueError(f"data.{name}={size}: at least 1 is needed")
         check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
         self.source = as_part(source, Source)
+        self.representation = self.source.representation(levels, binarize, dequantize)
+        self.scaling = check_scale(scale, self.representation)
+        self.scale = None if scaled is None else Scale(*scaled)
+        self.remedy = ""
+        self.division = Division(train_size, val_size, test_size, folds, fold, seed)
+        self.folded = ""
+        self.augment = Augment(augment, image_shape, self.representation) if augment else None
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
-        self.train_size = train_size
-        self.val_size = val_size
-        self.test_size = test_size
         self.labelled = labelled
         self.labelled_per_batch = labelled_per_batch
         self.batch_size = batch_size
@@ -130,7 +138,7 @@ class Images(pl.LightningDataModule):
         splits = self._load()
         num_train = len(splits["train"].y)
         if "train" in needed and self.labelled is not None and self.num_classes is not None:
-            splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self._generator(5))
+            splits["train"] = keep_labels(splits["train"], self.labelled, self.num_classes, self.division.generator(5))
             if self.labelled_per_batch is not None and self.labelled == num_train:
                 raise ValueError(
                     f"data.labelled_per_batch={self.labelled_per_batch}: every training image has a label, so set null"
@@ -149,6 +157,7 @@ class Images(pl.LightningDataModule):
         """Shuffled batches; the same ones each epoch with `trainer.overfit_batches`."""
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
         batches.labelled_per_batch = self.labelled_per_batch
+        batches.augment = self.augment
         batches.is_order_kept = getattr(self.trainer, "overfit_batches", 0) > 0
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
@@ -270,29 +279,19 @@ class Images(pl.LightningDataModule):
         splits = dict(self.source.load(self.root))
         for name, split in splits.items():
             check_split(name, split, self.image_shape, self.num_classes, self.representation)
-        for name, size in (("test", self.test_size), ("val", self.val_size)):
-            if name not in splits:
-                generator = self._generator(0 if name == "test" else 1)
-                splits["train"], splits[name] = cut(splits["train"], name, size, generator)
-        num_train = len(splits["train"].y)
-        if self.train_size not in (None, num_train):
-            raise ValueError(
-                f"data.train_size={self.train_size}, but {num_train} images are left to train on: "
-                f"set data.train_size={num_train}, or null"
-            )
+        self.folded = self.division.folded(splits["train"])
+        notes = [*self.source.notes, *self.division.notes(splits)]
+        splits = self.division.of(splits)
         sizes = {name: len(splits[name].y) for name in ("train", "val", "test")}
-        notes = [*self.source.notes]
         if self.scaling != "none":
             splits, self.scale = rescaled(splits, self.scaling, self.scale)
             notes.append(f"scaled to (x - {self.scale.shift:.6g}) / {self.scale.factor:.6g}")
-        elif self.representation.levels is None:
+        elif self.representation.can_be_scaled:
             self.remedy = remedy(splits["train"])
+        notes += [] if self.augment is None else [self.augment.note]
         self.contents = Contents(sizes, self.source.left_out, notes)
         return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:
-        generator = self._generator(("train", "val", "test").index(name) + 2)
+        generator = self.division.generator(("train", "val", "test").index(name) + 2)
         return split.fixed(self.representation, generator, in_training=name == "train")
-
-    def _generator(self, purpose: int) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 * self.seed + purpose)

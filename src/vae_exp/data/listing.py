@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Listing", "listing"]
+__all__ = ["Listing", "listing", "split_of"]
 
 # Formats that Pillow hands on to a program of the machine, or only knows by name.
 UNREAD = ("EPS", "WMF", "MPEG", "HDF5", "GRIB", "BUFR", "IPTC")
@@ -112,7 +112,7 @@ def _identity(path: Path) -> tuple[int, int]:
     return about.st_dev, about.st_ino
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
     """The split that a folder of this name is."""
     for split, names in NAMES.items():
         if re.fullmatch(f"(?:{'|'.join(names)}){AFTER}", name.lower()):
@@ -129,7 +129,7 @@ def _splits(folder: Path) -> dict[str, str]:
     tops = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     found: dict[str, str] = {}
     for name in tops:
-        if split := _split_of(name):
+        if split := split_of(name):
             if split in found:
                 raise ValueError(
                     f"data.source.path: {folder} has two folders for the split {split}, {found[split]} and {name}\n"
@@ -158,8 +158,8 @@ def _words(name: str) -> set[str]:
 
 def _check_inner(folder: Path, names: list[str]) -> None:
     """Refuses splits that lie deeper: they would be pooled."""
-    inner = {part for name in names for part in name.split("/")[1:-1] if _split_of(part)}
-    if len({_split_of(part) for part in inner}) > 1:
+    inner = {part for name in names for part in name.split("/")[1:-1] if split_of(part)}
+    if len({split_of(part) for part in inner}) > 1:
         example = next(name for name in names if inner & set(name.split("/")[1:-1]))
         raise ValueError(
             f"data.source.path: {', '.join(sorted(inner))} look like splits, but lie deeper in {folder}: {example}\n"

@@ -44,6 +44,7 @@ class Batches:
         labelled_per_batch: So many images at the start of each batch have a label, and the others have none (y = -1).
             Needs `shuffle` and `drop_last`. The labelled and the other images are two lists; each is used up to its end
             and then shuffled again, independent of epochs. None: the images come as they are.
+        augment: Changes the pixels of a batch before `view`; None leaves them.
         is_order_kept: Whether every epoch has the order of the first one; its noise still differs.
     """
 
@@ -66,6 +67,7 @@ class Batches:
         self.view = view
         self.drop_last = drop_last
         self.labelled_per_batch: int | None = None
+        self.augment: Callable[[Tensor], Tensor] | None = None
         self.is_order_kept = False
         self.epoch = 0
         self.position = 0  # batches given in this epoch
@@ -94,6 +96,7 @@ class Batches:
             if has_images:
                 x, y = next(batches)
                 _seed(self.noise_seed, self.device)
+                x = x if self.augment is None else self.augment(x)
                 yield x if self.view is None else self.view(x), y
 
     def _share(self, order: Tensor, position: int) -> Tensor:

@@ -74,7 +74,8 @@ class NPZ(Source):
         try:
             arrays = {name: read(path, name) for name in used}
         except ValueError as error:
-            raise corrupt(path, f"not an .npz file of plain arrays: {error}") from error
+            way = "save objects as numbers or words: y.astype(int), y.astype(str)"
+            raise ValueError(f"{path.absolute()}: {error}\n  {way}; a damaged file has to be made anew") from error
         others = [name for name in names if name not in used]
         self.notes = (f"left alone in the file: {', '.join(others)}",) if others else ()
         y = {split: _whole(path, name, arrays[name]) for split, name in of_y.items() if split in of_x}

@@ -31,6 +31,7 @@ class Representation:
         ValueError: If these cannot be combined.
     """
 
+    unit = "image"  # what an item is, in words
     levels: Levels = 256
     binarize: Binarize = "none"
     dequantize: bool = False
@@ -77,6 +78,16 @@ class Representation:
         if self.binarize != "none" or self.levels == 2:
             return constraints.boolean
         return constraints.unit_interval if self.dequantize or self.levels == "unit" else all_levels
+
+    @property
+    def can_be_scaled(self) -> bool:
+        """Whether one shift and factor of all numbers make sense (`data.scale`)."""
+        return self.levels is None
+
+    @property
+    def has_missing(self) -> bool:
+        """Whether entries may be nan, which are not scored."""
+        return False
 
     @property
     def is_bits(self) -> bool:

@@ -38,7 +38,7 @@ def check_scale(scaling: Scaling, representation: Representation) -> Scaling:
     Raises:
         ValueError: If pixels are of another kind.
     """
-    if scaling != "none" and representation.levels is not None:
+    if scaling != "none" and not representation.can_be_scaled:
         raise ValueError(
             f"data.scale={scaling} is for real numbers, data.levels=null, and these are {representation.title}: "
             "set data.scale=none"
@@ -100,7 +100,7 @@ def remedy(split: AnySplit) -> str:
     if not isinstance(split, Split) or not is_far(split.x):
         return ""
     return (
-        f"the numbers lie in [{float(split.x.min()):g}, {float(split.x.max()):g}], far from [0, 1]: "
+        f"data.levels=null: the numbers lie in [{float(split.x.min()):g}, {float(split.x.max()):g}], far from [0, 1]: "
         "data.scale=standardize or data.scale=range fits them"
     )
 

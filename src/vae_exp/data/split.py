@@ -1,14 +1,18 @@
 """Images and labels of a split, in memory or in files, and what a source of them is."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.representation import Representation
+from vae_exp.data.picture import content, decode
+from vae_exp.data.representation import Binarize, Levels, Representation
 
 __all__ = ["AnySplit", "Source", "Split", "check_split"]
 
@@ -23,6 +27,10 @@ class AnySplit(Protocol):
     @property
     def y(self) -> Tensor:
         """Labels, int64 `(N,)`, -1 for none."""
+
+    @property
+    def keys(self) -> npt.NDArray[Any] | None:
+        """What names each image, `(N,)`: its file, or its row in the file; None if that is its number in the split."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,11 +70,16 @@ class AnySplit(Protocol):
         """Pixels `(B, C, H, W)`, as they are kept, and labels, on `device`, for each of the numbers `(B,)`."""
 
 
-class Split(NamedTuple):
-    """A split in memory."""
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A split in memory; as a pair it is `x, y`."""
 
     x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
     y: Tensor  # int64 (N,), -1 where there is no label
+    keys: npt.NDArray[Any] | None = None  # (N,), see AnySplit
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x, self.y))
 
     @property
     def is_fixed(self) -> bool:
@@ -100,22 +113,23 @@ class Split(NamedTuple):
 
     def only(self, chosen: Tensor) -> "Split":
         """The images of a mask `(N,)`."""
-        return Split(self.x[chosen], self.y[chosen])
+        keys = np.arange(len(self.y)) if self.keys is None else self.keys
+        return Split(self.x[chosen], self.y[chosen], keys[chosen.cpu().numpy()])
 
     def with_labels(self, y: Tensor) -> "Split":
         """The same images with other labels `(N,)`."""
-        return Split(self.x, y)
+        return Split(self.x, y, self.keys)
 
     def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "Split":
         """See `Representation.fix`."""
-        return Split(representation.fix(self.x, generator, in_training), self.y)
+        return Split(representation.fix(self.x, generator, in_training), self.y, self.keys)
 
     def on(self, device: torch.device) -> "Split":
         """On the device, if it takes less than half of what is free there."""
         if device.type != "cuda":
             return self
         has_room = self.x.nbytes + self.y.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-        return Split(self.x.to(device), self.y.to(device)) if has_room else self
+        return Split(self.x.to(device), self.y.to(device), self.keys) if has_room else self
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Gathered one by one."""
@@ -159,9 +173,21 @@ class Source:
     left_out: Mapping[str, int] = {}
     notes: Sequence[str] = ()
 
+    def representation(self, levels: Levels, binarize: Binarize, dequantize: bool) -> Representation:
+        """What an image is, and the form in which a model is given it; the arguments are those of `Images`."""
+        return Representation(levels, binarize, dequantize)
+
     def factors(self, split: str) -> Tensor:
         """Values of the factors of each image of a split, in its order: whole numbers from 0, `(N, F)`."""
         raise NotImplementedError
+
+    def picture(self, path: Path, image_shape: Sequence[int], levels: Levels) -> npt.NDArray[Any]:
+        """A file of the user, `(C, H, W)`, prepared as the pictures of the set: see `vae_exp.data.picture.decode`.
+
+        Raises:
+            ValueError: If it cannot be read as a picture.
+        """
+        return decode(content(path), str(path), image_shape, levels=levels)
 
     def fetch(self, root: Path) -> None:
         """Make sure that the files are there, and download missing ones; call it on one process.

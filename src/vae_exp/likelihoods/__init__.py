@@ -8,6 +8,7 @@ separately.
 """
 
 from vae_exp.likelihoods.bits import Bernoulli
+from vae_exp.likelihoods.columns import Columns
 from vae_exp.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vae_exp.likelihoods.levels import Categorical, DiscretizedLogistic
 from vae_exp.likelihoods.real import Gaussian, GaussianShared, Laplace, Normal, SigmaVAE
@@ -16,6 +17,7 @@ from vae_exp.likelihoods.unit import ContinuousBernoulli
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Gaussian",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Gamma, Independent, constraints
 
 from vae_exp.likelihoods.scales import bounded, check_params
 from vae_exp.parts import Likelihood
@@ -174,8 +174,7 @@ class GammaPoisson(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
             k = self.concentration.expand(*sample_shape, *self.batch_shape)
-            # A gamma of float32 with a small concentration is often 0, as it should be nearly.
-            return torch.poisson(torch._standard_gamma(k) * (self.log_rate.exp() / k))
+            return torch.poisson(Gamma(k, torch.ones_like(k)).sample() * (self.mean / k))
 
 
 class _ZeroInflated(Distribution):

@@ -25,7 +25,8 @@ def tables(results: Mapping[Path, tuple[dict[str, Any], dict[str, Any]]]) -> Ite
         shown = {name: value for name, value in numbers.items() if name != "loss" or len(results) == 1}
         groups.setdefault(_title(facts), {})[folder] = _cells(facts["split"], shown)
     if any("±" in cell for rows in groups.values() for cells in rows.values() for cell in cells.values()):
-        yield "elbo, recon, kl, nll and gaps in nats per image; ± standard error over images ± over latents"
+        units = sorted({facts["bound"].get("units", "nats per image") for facts, _ in results.values()})
+        yield f"elbo, recon, kl, nll and gaps in {', '.join(units)}; ± standard error over images ± over latents"
     for title, rows in groups.items():
         yield title
         yield from _aligned(rows, len(results) == 1)

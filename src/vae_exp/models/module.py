@@ -1,5 +1,6 @@
 """What every model shares with Lightning: the steps, the optimizer, the logs, what a checkpoint keeps."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ class Module(pl.LightningModule):
         optimizer: Makes the optimizer from the parameters.
         step: The number of steps so far, `()`, on the device: schedules and a captured step read it there.
         is_new: Whether no weights were loaded, so that parts may start from the data.
+        started: Parts whose weights were loaded.
+        frozen: Parts whose weights do not change.
         ledgers: The means of each stage: train, val and test.
     """
 
@@ -43,7 +46,41 @@ class Module(pl.LightningModule):
         super().__init__()
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.is_new = True
+        self.started: list[nn.Module] = []
+        self.frozen: list[nn.Module] = []
         self.ledgers = {stage: Ledger(stage) for stage in ("train", "val", "test")}
+
+    def part(self, key: str, name: str) -> nn.Module:
+        """The part `name`.
+
+        Raises:
+            ConfigError: If there is none, or it has no weights; the message names `key`.
+        """
+        known = {one: module for one, module in self.named_children() if any(True for _ in module.parameters())}
+        if name not in known:
+            raise ConfigError(f"{key}={name}: the parts of this model that have weights are {', '.join(known)}")
+        return known[name]
+
+    def hold(self, names: Sequence[str]) -> None:
+        """Keeps the weights of these parts as they are, and the running means of their batch normalisation.
+
+        Raises:
+            ConfigError: If there is no such part, or nothing is left to train.
+        """
+        self.frozen = [self.part("freeze", name).requires_grad_(False) for name in names]
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(f"freeze=[{','.join(names)}]: nothing is left to train")
+        self.train(self.training)
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+
+    def train(self, mode: bool = True) -> "Module":
+        """Turns training on or off; in frozen parts batch normalisation stays as in evaluation."""
+        super().train(mode)
+        for part in self.frozen:
+            for layer in part.modules():
+                if getattr(layer, "track_running_stats", False):
+                    layer.eval()
+        return self
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -58,7 +95,8 @@ class Module(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Gives every parameter to one optimizer; where its `lr` is a schedule, with a scheduler that follows it."""
-        optimizer, scheduler = make_optimizer(self.optimizer, self.parameters(), self.device)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer, scheduler = make_optimizer(self.optimizer, trained, self.device)
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -75,6 +113,8 @@ class Module(pl.LightningModule):
             yield from self.trainer.datamodule.training_images(whole=True)  # type: ignore[attr-defined]
 
         for part in self.parts if self.is_new else ():
+            if any(part is other for other in self.started):
+                continue
             try:
                 part.start_from(images())
             except ValueError as error:

@@ -224,6 +224,8 @@ def _check_labels(model: VAE, data: Images) -> None:
 
 def _check_support(model: VAE, data: Images) -> None:
     support, pixels = support_of(model.likelihood, data.image_shape), data.representation
+    if pixels.has_missing and not model.encoder.reads_missing:
+        raise ValueError(f"encoder: {type(model.encoder).__name__} cannot read missing values: choose encoder=columns")
     is_grey_allowed = model.likelihood.allow_grey and not pixels.is_real
     if pixels.lies_in(support, data.image_shape) or is_grey_allowed:
         return
@@ -274,5 +276,5 @@ def bound(model: VAE, data: Images) -> dict[str, Any]:
         "representation": data.title,
         "kind": "mass" if support.is_discrete else "density",
         "is_bound": model.has("density") and data.representation.lies_in(support, data.image_shape),
-        "units": "nats per image",
+        "units": f"nats per {data.representation.unit}",
     }

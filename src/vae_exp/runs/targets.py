@@ -19,7 +19,7 @@ META = ("_target_", "_partial_", "_convert_", "_recursive_")
 # Where a class of a saved config is defined.
 HOMES = (
     "vae_exp", "zuko", "torch.nn", "torch.optim", "pytorch_lightning.callbacks", "pytorch_lightning.loggers",
-    "pytorch_lightning.trainer",
+    "pytorch_lightning.trainer", "torchvision.transforms.v2",
 )  # fmt: skip
 FACTORIES = {"logger": ("vae_exp.loggers.make_wandb", "vae_exp.loggers.make_mlflow")}
 WRITERS = ("callbacks", "logger", "trainer")
@@ -91,13 +91,13 @@ def _objection(target: str, key: str) -> str:
         return ""
     module, _, name = target.rpartition(".")
     if not (_is_at_home(module) or module == "pytorch_lightning"):
-        return "it is not defined in vae_exp, zuko, torch.nn, torch.optim or Lightning"
+        return "it is not defined in vae_exp, zuko, torch.nn, torch.optim, torchvision.transforms.v2 or Lightning"
     try:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError):
         return "there is no such class"
     if not isinstance(found, type) or not _is_at_home(found.__module__):
-        return "it is no class of vae_exp, zuko, torch.nn, torch.optim or Lightning"
+        return "it is no class of vae_exp, zuko, torch.nn, torch.optim, torchvision.transforms.v2 or Lightning"
     if not issubclass(found, _kinds()[group if group in _kinds() else "part"]):
         return f"it is no {group if group in _kinds() else 'part'}"
     return ""
@@ -117,6 +117,7 @@ def _kinds() -> dict[str, tuple[type, ...]]:
     from torch.distributions import Distribution, Transform
     from torch.optim import Optimizer
     from torch.optim.lr_scheduler import LRScheduler
+    from torchvision.transforms import v2
 
     from vae_exp.data.split import Source
     from vae_exp.objectives.model import Objective
@@ -126,7 +127,7 @@ def _kinds() -> dict[str, tuple[type, ...]]:
     return {
         "part": parts,
         "optimizer": (Optimizer, LRScheduler, Schedule),
-        "data": (pl.LightningDataModule, Source),
+        "data": (pl.LightningDataModule, Source, v2.Transform),
         "trainer": (pl.Trainer,),
         "callbacks": (Callback,),
         "logger": (Logger,),

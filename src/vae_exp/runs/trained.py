@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
-from vae_exp.data.picture import content, decode
 from vae_exp.loggers.csv import rows_before
 from vae_exp.loggers.wandb import make_wandb, offline_files
 from vae_exp.models import VAE
@@ -29,6 +26,7 @@ from vae_exp.runs.build import build
 from vae_exp.runs.checkpoint import checkpoint as path_of
 from vae_exp.runs.checkpoint import load_weights
 from vae_exp.runs.folder import each_folder, load_config
+from vae_exp.runs.inputs import files_of, prepared
 from vae_exp.runs.targets import check_targets
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
@@ -134,6 +132,11 @@ class Trained:
         mask[chosen] = True
         return replace(self, data=self.data.only(split, mask))  # type: ignore[arg-type]
 
+    def keys(self, num_images: int | None = None) -> list[Any]:
+        """What names the images of the split that `subset` keeps: their files, or their rows in the file of the set."""
+        keys, chosen = self.data.splits[self.split].keys, self.chosen(num_images)
+        return chosen.tolist() if keys is None else keys[chosen.numpy()].tolist()
+
     def described(self, num_images: int | None) -> str:
         """The images of the command's split that `subset` keeps, in words, for titles."""
         total = self.num_images()
@@ -151,32 +154,20 @@ class Trained:
         return torch.cat(x), torch.cat(y)
 
     def read(self, paths: str | Sequence[str]) -> Tensor:
-        """Pictures from the user's files, `(N, C, H, W)`, in the form in which the model is given test images.
+        """Pictures from the user's files, or folders, `(N, C, H, W)`, as the model is given test images.
 
         Raises:
-            ConfigError: If a file is missing or not a picture, or its size, colours or range are not those of the run.
+            ConfigError: If a file is missing or not a picture, or its range is not that of the run.
         """
-        pixels = []
-        channels, height, width = self.data.image_shape
-        for path in map(Path, [paths] if isinstance(paths, str) else paths):
-            try:
-                read = content(path)
-                pixels.append(torch.from_numpy(decode(read, str(path), self.data.image_shape).copy()))
-                with Image.open(BytesIO(read)) as image:
-                    size, bands = image.size, len(image.convert("RGB" if image.mode == "P" else image.mode).getbands())
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"input={path}: {error}") from error
-            if size != (width, height) or (channels == 1 and bands > 2):
-                found = {1: "grey", 2: "grey with alpha"}.get(bands, f"{bands} bands (colours, alpha)")
-                needed = f"{width} by {height} pixels, {'grey' if channels == 1 else 'RGB'}"
-                raise ConfigError(f"input={path} has {size[0]} by {size[1]} pixels, {found}; this run needs {needed}")
-        try:
-            return self.data.represent(torch.stack(pixels)).to(self.data.device)
-        except ValueError as error:
-            if self.data.representation.levels == 2:
-                way = "the images of this run are bits: give files with only black and white pixels (0 and 255)"
-                raise ConfigError(f"input: {way}") from error
-            raise ConfigError(f"input: {error}") from error
+        return torch.cat([x for _, x in self.inputs(paths)])
+
+    def inputs(self, paths: str | Sequence[str]) -> Iterator[tuple[list[str], Tensor]]:
+        """The names and the pictures of the user's files, and of all in the user's folders, see `read`; in batches."""
+        files, size = files_of(paths, self.data), self.data.eval_batch_size
+        with self.bar(len(files), "input") as bar:
+            for names in (files[start : start + size] for start in range(0, len(files), size)):
+                yield names, prepared(names, self.data)
+                bar.update(len(names))
 
     def reseed(self, *purpose: Any) -> None:
         """Seeds torch for a purpose, so that results do not depend on what was done before."""

@@ -20,6 +20,7 @@ __all__ = ["identity"]
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
 FREE = ("allow", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
+LATER = ("init_from_parts", "freeze")  # keys that configs of earlier runs do not have: unset they change no cell
 FREE_OF = {
     "callbacks": ("curves", "pictures", "progress", "speed"),
     "data": ("root",),
@@ -36,7 +37,7 @@ def identity(cfg: dict[str, Any]) -> str:
     Arguments:
         cfg: The resolved config.
     """
-    kept = {key: value for key, value in cfg.items() if key not in FREE}
+    kept = {key: value for key, value in cfg.items() if key not in FREE and not (key in LATER and not value)}
     for key, names in FREE_OF.items():
         kept[key] = {name: value for name, value in (kept.get(key) or {}).items() if name not in names}
     if last := kept["callbacks"].get("last"):

@@ -28,7 +28,7 @@ def lines(sweep: dict[str, Any], folder: Path) -> Iterator[str]:
     finished = list(dict.fromkeys(job["folder"] for job in jobs if job["state"] == State.FINISHED))
     if finished:
         runs, _ = read_runs(finished)
-        varied = dict.fromkeys(key for job in jobs for key in job["varied"] if key != "seed")
+        varied = dict.fromkeys(key for job in jobs for key in job["varied"] if key not in ("seed", "data.fold"))
         known = [key for key in varied if any(key in run.config or key in run.record["choices"] for run in runs)]
         yield from as_text(sections(runs, known, None)[0])
         yield ""

@@ -33,11 +33,12 @@ from vae_exp.page.pictures import fill_in
 from vae_exp.page.write import write_page
 from vae_exp.resolvers import known_run
 from vae_exp.runs.build import bound, build, check_call, check_values, make, prepare
-from vae_exp.runs.checkpoint import checkpoint, load_checkpoint, load_weights, newest_sound
+from vae_exp.runs.checkpoint import load_checkpoint, newest_sound
 from vae_exp.runs.dry_run import check_shapes, check_step
 from vae_exp.runs.record import Record
 from vae_exp.runs.resume import resumed_config, start_of
 from vae_exp.runs.trained import of_training
+from vae_exp.runs.weights import start_weights
 from vae_exp.training.processes import processes_of_one_run
 from vae_exp.training.signals import Signals
 from vae_exp.training.summary import summarise
@@ -128,8 +129,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     pl.seed_everything(cfg.seed, verbose=False)
     model, data = build(cfg)
     start = start_of(folder) if cfg.resume else None
-    if cfg.init_from and start is None:
-        load_weights(model, checkpoint(cfg.init_from, "best"))
+    start_weights(cfg, model, is_new=start is None)
     with known_run(run_dir=str(folder)):
         trainer = make_trainer(cfg, folder)
     signals = trainer._signal_connector
@@ -161,6 +161,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
             seed=cfg.seed,
             bound=bound(model, data),
             contents=data.contents.as_dict(),
+            folded=data.folded,
             **(about or {}),
         )
         metrics: dict[str, float] = {}

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 
 from vae_exp.overrides import override
+from vae_exp.records import read_record
 from vae_exp.runs.targets import own_modules
 
 __all__ = ["summarise"]
@@ -23,13 +24,13 @@ def summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
     Arguments:
         cfg: The resolved config.
         folder: The run folder.
-        metrics: Of the run, nats per image.
+        metrics: Of the run, in the units of its bound.
     """
     folder = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     for name in (f"best/{cfg.monitor}", "test/recon", "test/kl", "test/elbo"):
         if name in metrics:
             is_share = name.endswith(("error", "active_units"))
-            log.info("%-15s %10.2f %s", name, metrics[name], "" if is_share else "nats per image")
+            log.info("%-15s %10.2f %s", name, metrics[name], "" if is_share else _unit(folder))
     if "test/error" in metrics:
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
@@ -37,6 +38,10 @@ def summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
     if (folder / "images").is_dir():
         log.info("pictures        %s", folder / "images")
     _how_to_use(folder, own_modules(cfg))
+
+
+def _unit(folder: Path) -> str:
+    return read_record(folder).get("bound", {}).get("units", "nats per image")
 
 
 def _how_to_use(folder: Path, own: list[str]) -> None:

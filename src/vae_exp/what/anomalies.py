@@ -24,10 +24,9 @@ from vae_exp.models import VAE
 from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.build import bound, data_config, make
 from vae_exp.runs.trained import Trained, restore
-from vae_exp.what import codes
 from vae_exp.what.errors import mean_and_error
 
-__all__ = ["anomalies"]
+__all__ = ["anomalies", "check_options", "score_each"]
 
 SHOWN = 20
 SCORES = {
@@ -44,6 +43,7 @@ class _Scored(NamedTuple):
     scores: Tensor  # (N,) float64, nats
     y: Tensor  # (N,)
     numbers: Tensor  # (N,), of the images in their split
+    keys: list[Any]  # their names: files, or rows in the file of the set
     worst: Tensor  # the images with the lowest scores, (M, C, H, W), from the lowest up
 
 
@@ -60,7 +60,8 @@ def anomalies(
 ) -> dict[str, Any]:
     """Scores images, lower for stranger ones. The label of a conditional model is summed out, with equal probabilities.
 
-    Writes `scores.npz` and `scores.csv`, the histogram `anomalies.png` and the images that score lowest, `worst.png`.
+    Writes `anomalies.npz` and `anomalies.csv`, the histogram `anomalies.png` and the images that score lowest,
+    `worst.png`.
 
     Returns:
         `score`, and `score_against` for another data set: means in nats per image with standard errors over images;
@@ -71,14 +72,14 @@ def anomalies(
         NoMeaningError: If the model has no density.
         ConfigError: If an option has no such value, or the background or the other data do not fit the run.
     """
-    _check(trained, score, num_samples, num_images, background)
+    check_options(trained, score, num_samples, num_images, background)
     models = [trained.model, *([] if background is None else [_background(trained, background)])]
 
     def score_of(x: Tensor, *purpose: Any) -> Tensor:
         each = []
         for model in models:
             trained.reseed(*purpose)  # both with the same noise, so that a model against itself gives 0
-            each.append(_score(model, x, score, num_samples))
+            each.append(score_each(model, x, score, num_samples))
         return each[0] if background is None else each[0] - each[1]
 
     trained.setup(trained.split)
@@ -97,8 +98,8 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        x, *_ = codes.given(trained, input, 0 if trained.model.num_classes else None, [])  # its label is not read
-        files = dict(zip([input] if isinstance(input, str) else input, score_of(x, "input").tolist(), strict=True))
+        for i, (names, x) in enumerate(trained.inputs(input)):
+            files |= dict(zip(names, score_of(x, "input", i).tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}
             for name, value in files.items()
@@ -112,7 +113,10 @@ def anomalies(
     return numbers
 
 
-def _check(trained: Trained, score: str, num_samples: int, num_images: int | None, background: str | None) -> None:
+def check_options(
+    trained: Trained, score: str, num_samples: int, num_images: int | None, background: str | None
+) -> None:
+    """Raises ConfigError if an option has no such value, or one needs another."""
     if score not in SCORES:
         raise ConfigError(f"score={score}: choose one of {', '.join(SCORES)}")
     if num_samples < 1 or (num_images is not None and num_images < 1):
@@ -125,7 +129,7 @@ def _check(trained: Trained, score: str, num_samples: int, num_images: int | Non
         raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
 
 
-def _score(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
+def score_each(model: VAE, x: Tensor, score: str, num_samples: int) -> Tensor:
     """`(B,)`; for a CVAE `log sum_y p(y) exp(score given y)`, a bound of log p(x) if those are bounds of log p(x|y)."""
     each = []
     for k in range(model.num_classes) if model.needs_labels else (None,):
@@ -152,7 +156,7 @@ def _score_all(trained: Trained, score_of: Callable[..., Tensor], name: str, num
             lowest = scores[which].argsort()[:SHOWN]
             worst, which, done = torch.cat([worst, x.cpu()])[lowest], which[lowest], done + len(x)
             bar.update(len(x))
-    return _Scored(scores, torch.cat(labels), numbers, worst)
+    return _Scored(scores, torch.cat(labels), numbers, trained.keys(num_images), worst)
 
 
 def _background(trained: Trained, folder: str) -> VAE:
@@ -194,24 +198,26 @@ def _other_data(trained: Trained, against: str) -> Images:
 def _draw_worst(trained: Trained, own: _Scored, title: str, path: Path) -> None:
     """The images with the lowest scores, each with its number in the split and its score."""
     lowest = own.scores.argsort()[: len(own.worst)].tolist()
-    captions = [f"image {own.numbers[i]}\n{own.scores[i]:.1f}" for i in lowest]
+    names = [own.keys[i] if isinstance(own.keys[i], str) else f"image {own.numbers[i]}" for i in lowest]
+    captions = [f"{Path(name).name}\n{own.scores[i]:.1f}" for name, i in zip(names, lowest, strict=True)]
     plots.captioned(trained.shown(own.worst), captions, title, path)
 
 
 def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None:
     own, *others = sets.values()
     arrays: dict[str, Any] = {"score": own.scores.numpy(), "y": own.y.numpy(), "image": own.numbers.numpy()}
+    arrays["name"] = np.array(own.keys)
     for other in others:
         arrays |= {"score_against": other.scores.numpy(), "y_against": other.y.numpy()}
         arrays |= {"image_against": other.numbers.numpy()}
-    with written(out / "scores.npz", "wb") as file:
+    with written(out / "anomalies.npz", "wb") as file:
         np.savez(file, **arrays)
-    with written(out / "scores.csv", newline="") as file:
+    with written(out / "anomalies.csv", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["data", "image", "y", "score"])
+        writer.writerow(["data", "image", "name", "y", "score"])
         for name, one in sets.items():
             writer.writerows(
-                [name, i, y, s]
-                for i, y, s in zip(one.numbers.tolist(), one.y.tolist(), one.scores.tolist(), strict=True)
+                [name, *row]
+                for row in zip(one.numbers.tolist(), one.keys, one.y.tolist(), one.scores.tolist(), strict=True)
             )
-        writer.writerows(["files", name, "", value] for name, value in files.items())
+        writer.writerows(["files", "", name, "", value] for name, value in files.items())

@@ -28,11 +28,9 @@ def given(
     if paths is None:
         x, y = _pick(trained, chosen)
         return x, labels(trained.model, x, y, label), [str(i) for i in chosen]
-    paths = [paths] if isinstance(paths, str) else list(paths)
-    if not paths:
-        raise ConfigError("input=[]: give at least one file, or null for images of the split")
-    x = trained.read(paths)
-    return x, labels(trained.model, x, None, label), [Path(path).stem for path in paths]
+    names, batches = zip(*trained.inputs(paths), strict=True)
+    x = torch.cat(batches)
+    return x, labels(trained.model, x, None, label), [Path(path).stem for some in names for path in some]
 
 
 def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -33,8 +33,8 @@ def embeddings(
 
     The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none. If q
     does not know its mean (a flow), `mean` is a sample and there is no `scale`; for a point there is no `scale`,
-    either. With files the arrays hold the files, with their `name`, and the picture shows them among the images of the
-    split.
+    either. `name (N,)` is the file of an image, or its row in the file of the set. With the user's files the arrays
+    hold these, and the picture shows them among the images of the split.
 
     Returns:
         With PCA, the share of the variance that each axis of the picture explains.
@@ -48,16 +48,14 @@ def embeddings(
         raise ConfigError(f"num_images={num_images}: at least 2 are needed, or null for all")
     mean, scale, y = _posteriors(trained, num_images)
     chosen = trained.chosen(num_images)
-    rows = [str(i) for i in chosen.tolist()]
+    keys = trained.keys(num_images)
     arrays, marked = {"mean": mean, "scale": scale, "y": y}, mean[:0]
     names: list[str] = []
     if input is not None:
-        x, told, names = codes.given(trained, input, label, [])
-        marked, variance = codes.mean_and_variance(trained.model.code(x, told))
-        marked = marked.cpu()
-        known = torch.full((len(x),), -1 if label is None else label)
-        arrays = {"mean": marked, "scale": None if variance is None else variance.sqrt().cpu(), "y": known}
-    _write(out, {name: array.numpy() for name, array in arrays.items() if array is not None}, rows, names)
+        names, marked, scale = _of_files(trained, input, label)
+        arrays = {"mean": marked, "scale": scale, "y": torch.full((len(marked),), -1 if label is None else label)}
+    known = {name: array.numpy() for name, array in arrays.items() if array is not None}
+    _write(out, known, [] if names else chosen.tolist(), names or keys)
     is_tsne = projection == "tsne" and mean.shape[1] > 2
     if is_tsne:
         some = torch.isin(chosen, trained.chosen(NUM_TSNE))
@@ -67,7 +65,7 @@ def embeddings(
     title = f"{trained.cfg.name}\nmeans of q(z|x{of}) of {trained.described(len(mean))}" + (
         ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
     )
-    own = dict(zip(names, points[len(mean) :], strict=True))
+    own = dict(zip((Path(name).stem for name in names), points[len(mean) :], strict=True))
     plots.scatter(points[: len(mean)], y, title, axis_names, out / "embeddings.png", own)
     return numbers
 
@@ -84,6 +82,20 @@ def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tenso
             labels.append(y.cpu())
             bar.update(len(x))
     return torch.cat(means), torch.cat(scales) if scales else None, torch.cat(labels)
+
+
+def _of_files(
+    trained: Trained, paths: str | Sequence[str], label: int | None
+) -> tuple[list[str], Tensor, Tensor | None]:
+    """Names, means `(N, D)` and scales `(N, D)` or None of the user's files, on the CPU."""
+    names, means, scales = [], [], []
+    for some, x in trained.inputs(paths):
+        told = codes.labels(trained.model, x, None, label)
+        mean, variance = codes.mean_and_variance(trained.model.code(x, told))
+        names += some
+        means.append(mean.cpu())
+        scales += [] if variance is None else [variance.sqrt().cpu()]
+    return names, torch.cat(means), torch.cat(scales) if scales else None
 
 
 def _project(
@@ -114,12 +126,11 @@ def _project(
     return torch.from_numpy(pca.transform(each.numpy())), axis_names, {"explained_variance": shares}  # type: ignore[return-value]
 
 
-def _write(out: Path, arrays: dict[str, Any], rows: list[str], names: list[str]) -> None:
-    """Writes the files by their names, or the images by their numbers in the split."""
-    named = {"name": np.array(names)} if names else {}
+def _write(out: Path, arrays: dict[str, Any], numbers: list[int], keys: list[Any]) -> None:
+    """Writes the codes of images with their numbers in the split, empty for files, and with what names them."""
     with written(out / "embeddings.npz", "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays, **named)
-    columns = {"image": names or rows, "y": arrays["y"].tolist()}
+        np.savez_compressed(file, allow_pickle=False, **arrays, name=np.array(keys))
+    columns = {"image": list(map(str, numbers)) or [""] * len(keys), "name": keys, "y": arrays["y"].tolist()}
     for kind in ("mean", "scale"):
         for d in range(arrays[kind].shape[1]) if kind in arrays else ():
             columns[f"{kind}_{d}"] = [f"{value:.7g}" for value in arrays[kind][:, d]]

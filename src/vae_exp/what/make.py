@@ -8,7 +8,7 @@ from typing import Any
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from vae_exp.config import CONF, ConfigError
+from vae_exp.config import CONF, ConfigError, NoMeaningError
 from vae_exp.runs.folder import fingerprint, write_json
 from vae_exp.runs.trained import Trained, each_run
 
@@ -68,7 +68,7 @@ def make(trained: Trained, what: str, by: str, cfg: DictConfig | None = None) ->
     out.mkdir(parents=True, exist_ok=True)
     trained.reseed(what)
     try:
-        numbers = get_method(chosen.what)(trained, out, **options)
+        numbers = get_method(_function(chosen, what, trained))(trained, out, **options)
     except (ConfigError, ValueError) as error:  # of a part, or an option
         with suppress(OSError):
             out.rmdir()  # fails if it holds the results of an earlier command
@@ -79,8 +79,26 @@ def make(trained: Trained, what: str, by: str, cfg: DictConfig | None = None) ->
     return numbers
 
 
+def _function(chosen: Any, what: str, trained: Trained) -> str:
+    """The function that makes it of the kind of data that the run has.
+
+    Raises:
+        NoMeaningError: If it is for pictures alone, and the data are rows.
+    """
+    if trained.data.representation.unit == "image":
+        if not chosen.what:
+            raise NoMeaningError(f"what={what} is for rows of a table (data=table), the data are pictures")
+        return chosen.what
+    if not chosen.get("rows"):
+        of_rows = [path.stem for path in sorted((Path(CONF) / "what").glob("*.yaml")) if "\nrows: " in path.read_text()]
+        raise NoMeaningError(
+            f"what={what} is for pictures, the data are rows of a table: choose of {', '.join(of_rows)}"
+        )
+    return chosen.rows
+
+
 def _options(cfg: DictConfig) -> dict[str, Any]:
     """What is an option of the chosen `what`, not of all commands on trained runs."""
-    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "hydra"]
+    common = [*OmegaConf.load(Path(CONF) / "trained.yaml"), "logger", "what", "rows", "hydra"]
     own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in common])
     return {str(key): value for key, value in OmegaConf.to_container(own, resolve=True).items()}  # type: ignore[union-attr]

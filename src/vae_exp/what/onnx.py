@@ -22,6 +22,7 @@ from vae_exp.models import VAE
 from vae_exp.runs.build import bound
 from vae_exp.runs.folder import write_json
 from vae_exp.runs.trained import Trained, each_run
+from vae_exp.what.card import card
 
 __all__ = ["export", "export_runs"]
 
@@ -58,7 +59,7 @@ def export_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     """
 
     def work(trained: Trained) -> dict[str, Any]:
-        about = export(trained)
+        about = export(trained, cfg.license)
         if "wandb" in cfg.logger:
             files = about["files"].items()
             trained.log_wandb({f"export/{name}/deviation": file["deviation"] for name, file in files}, [])
@@ -67,8 +68,8 @@ def export_runs(cfg: DictConfig) -> dict[Path, dict[str, Any]]:
     return each_run(cfg, work)
 
 
-def export(trained: Trained) -> dict[str, Any]:
-    """Writes ONNX files, `model.safetensors` and `export.json` into `export/` of the run folder.
+def export(trained: Trained, licence: str | None = None) -> dict[str, Any]:
+    """Writes ONNX files, `model.safetensors`, `export.json` and a model card into `export/` of the run folder.
 
     In float32, on the CPU; the batch size B is free. A model that is told labels takes `y (B,)`, int64, too.
 
@@ -82,6 +83,7 @@ def export(trained: Trained) -> dict[str, Any]:
 
     Arguments:
         trained: The run.
+        licence: Of the weights, for the card.
 
     Returns:
         What `export.json` holds: what each file takes and gives, how far it is from torch on random images, and in
@@ -140,6 +142,8 @@ def export(trained: Trained) -> dict[str, Any]:
     for group in ("posterior", "prior", "likelihood"):
         about[group] = {**config[group], "doc": getdoc(getattr(model, group))}
     write_json(out / "export.json", about)
+    with written(out / "README.md") as file:
+        file.write(card(trained, about, licence))
     for name, file in files.items():
         inputs, outputs = (", ".join(f"{key} {kind}" for key, kind in file[side].items()) for side in SIDES)
         log.info("%s.onnx: %s -> %s, %.1e from torch", name, inputs, outputs, file["deviation"])

@@ -16,7 +16,7 @@ PIXELS = ("mean", "sample")
 
 @torch.no_grad()
 def samples(
-    trained: Trained, out: Path, num_images: int, sampler: str = "prior", pixels: str = "mean"
+    trained: Trained, out: Path, num_images: int, sampler: str = "prior", pixels: str | None = None
 ) -> dict[str, Any]:
     """Writes `samples.png`: images of p(x|z) at random latents; a conditional model gets the labels one after another.
 
@@ -25,7 +25,7 @@ def samples(
         out: The folder for the picture.
         num_images: Number of images.
         sampler: The density that z is drawn from: prior, gmm or flow, see `vae_exp.samplers`.
-        pixels: What is shown of p(x|z): its mean, or a sample, which has the noise of the likelihood.
+        pixels: What is shown of p(x|z): its `mean` (also for None), or a `sample`, with the noise of the likelihood.
 
     Returns:
         For a fitted sampler, the mean log density of validation codes under it and under the prior, nats per code.
@@ -35,6 +35,7 @@ def samples(
         NoMeaningError: If there is no prior, or if a density cannot be fitted because latents are discrete.
     """
     at_least(1, num_images=num_images)
+    pixels = pixels or "mean"
     if pixels not in PIXELS:
         raise ValueError(f"pixels={pixels}: choose {' or '.join(PIXELS)}")
     model = trained.model
