@@ -85,6 +85,7 @@ def page(outcomes, lines: list[str], seed: int) -> str:
         "and both with `interrupted` in run.json (or `finished`, if training had ended and pictures were drawn);",
         "no part of a file and no stack trace may be left, but that of DDP's other process when the first is killed.",
         f"Events: {', '.join(EVENTS)}.",
+        "A run that ends before an event is seen is not stopped there: stops are as planned.",
         "",
         f"**{same} of {len(outcomes)} rounds survived.**",
         "",
@@ -94,7 +95,7 @@ def page(outcomes, lines: list[str], seed: int) -> str:
     for kind in KINDS:
         of_kind = [outcome for outcome in outcomes if outcome.kind == kind]
         text.append(f"| {kind} | {len(of_kind)} | {sum(not outcome.fault for outcome in of_kind)} |")
-    text += ["", "| event | signal | stops | in rounds that survived |", "|---|---|---|---|"]
+    text += ["", "| event | signal | stops planned | in rounds that survived |", "|---|---|---|---|"]
     for name in EVENTS:
         for number in ("INT", "TERM", "KILL"):
             of = [outcome for outcome in outcomes for stop in outcome.stops if stop == f"{name} {number}"]
