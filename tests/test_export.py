@@ -150,7 +150,7 @@ def test_what_is_not_exported_well_is_an_error(tmp_path, part, said):
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript", "safetensors"])
 def test_a_missing_package_is_named_before_torch_is_imported(tmp_path, monkeypatch, package):
-    (tmp_path / "config.yaml").write_text("latent_dim: 2\n")
+    OmegaConf.save(composed(*SMALL), tmp_path / "config.yaml")
     (tmp_path / "run.json").write_text("{}")
     monkeypatch.setattr(door, "check_overrides", lambda cfg, name: None)
     monkeypatch.setattr(door, "find_spec", lambda name: None if name == package else find_spec(name))
