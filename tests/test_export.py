@@ -150,8 +150,8 @@ def test_what_is_not_exported_well_is_an_error(tmp_path, part, said):
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript", "safetensors"])
 def test_a_missing_package_is_named_before_torch_is_imported(tmp_path, monkeypatch, package):
-    for name in ("config.yaml", "run.json"):
-        (tmp_path / name).write_text("{}")
+    OmegaConf.save(composed(*SMALL), tmp_path / "config.yaml")
+    (tmp_path / "run.json").write_text("{}")
     monkeypatch.setattr(door, "check_overrides", lambda cfg, name: None)
     monkeypatch.setattr(door, "find_spec", lambda name: None if name == package else find_spec(name))
     monkeypatch.setitem(sys.modules, "vae_exp.what.onnx", None)  # whose import would fail
