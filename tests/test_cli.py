@@ -39,7 +39,7 @@ def test_help_names_every_group(tmp_path, no_torch):
     assert done.returncode == 0
     for group in (
         "model: ae, beta_vae, cvae",
-        "encoder: conv",
+        "encoder: columns, conv",
         "likelihood: bce, categorical_256",
         "prior: bernoulli, categorical, flow, mixture",
     ):
