@@ -49,6 +49,7 @@ def test_fashion_mnist_as_folders_of_classes(tmp_path, monkeypatch, real_data, r
         "images": {"train": 500, "val": 100, "test": 100},
         "left_out": {},
         "notes": [],
+        "unit": "image",
     }
     assert len(list(Path("clothes/train").iterdir())) == 10
     assert "test/elbo" in metrics

@@ -162,6 +162,7 @@ def test_what_is_left_out_is_counted_by_reason(tmp_path):
         "images": {"train": 2, "val": 1, "test": 1},
         "left_out": {"hidden": 3, ".heic": 2, "without a suffix": 1},
         "notes": ["the first frame of 1 .gif, 1 .tif, if there are several"],
+        "unit": "image",
     }
     assert str(data.contents) == (
         "2 images to train on, 1 to validate on, 1 to test on; "

@@ -16,16 +16,18 @@ class Contents(NamedTuple):
         images: By split, how many there are.
         left_out: By reason, how many files are left out.
         notes: What else is to be said.
+        unit: What one of them is called: an image, or the row of a table.
     """
 
     images: Mapping[str, int] = {}
     left_out: Mapping[str, int] = {}
     notes: Sequence[str] = ()
+    unit: str = "image"
 
     def __str__(self) -> str:
         """One line, such as `40 images to train on, ..., 10 to test on; 60 of 120 files, left out: 60 .heic`."""
         words = [f"{n:,} {TITLES.get(split, split)}" for split, n in self.images.items()]
-        line = [", ".join(words).replace(" to ", " images to ", 1)]
+        line = [", ".join(words).replace(" to ", f" {self.unit}s to ", 1)]
         if self.left_out:
             used, lost = sum(self.images.values()), sum(self.left_out.values())
             reasons = [f"{n:,} {reason}" for reason, n in self.left_out.items()]
@@ -35,4 +37,8 @@ class Contents(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """For `run.json`."""
-        return {"images": dict(self.images), "left_out": dict(self.left_out), "notes": list(self.notes)}
+        return self._asdict() | {
+            "images": dict(self.images),
+            "left_out": dict(self.left_out),
+            "notes": list(self.notes),
+        }

@@ -289,7 +289,7 @@ class Images(pl.LightningDataModule):
         elif self.representation.can_be_scaled:
             self.remedy = remedy(splits["train"])
         notes += [] if self.augment is None else [self.augment.note]
-        self.contents = Contents(sizes, self.source.left_out, notes)
+        self.contents = Contents(sizes, self.source.left_out, notes, self.representation.unit)
         return splits
 
     def _fixed(self, split: AnySplit, name: Stage) -> AnySplit:

@@ -161,12 +161,14 @@ def _part(cfg: DictConfig, name: str, contents: Mapping[str, Any]) -> dict[str, 
 
 
 def _text(value: Any) -> str:
-    """A value of the config as text; a node with a class is written as `Class(key=value)`."""
+    """A value of the config as text: a node with a class as `Class(key=value)`, a list of nodes by its length."""
     if isinstance(value, dict):
         kind = str(value.get("_target_", "")).rpartition(".")[2]
         inner = ", ".join(f"{key}={_text(item)}" for key, item in value.items() if key != "_target_")
         return f"{kind}({inner})" if inner else kind
     if isinstance(value, list):
+        if value and all(isinstance(item, dict) for item in value):  # such as the columns of a table
+            return f"{len(value)} entries, see config.yaml"
         return f"[{', '.join(map(_text, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
