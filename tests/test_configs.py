@@ -14,8 +14,8 @@ from vae_exp.config import CONF, ConfigError
 from vae_exp.runs.build import bound, build, check_values
 from vae_exp.training.trainer import make_trainer
 
-UNLABELLED = ("frey_face", "binarized_mnist", "linear_gaussian", "celeba", "image_folder", "npz")
-GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "image_folder", "npz")
+UNLABELLED = ("frey_face", "binarized_mnist", "linear_gaussian", "celeba", "image_folder", "npz", "hub")
+GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "image_folder", "npz", "hub")
 OF_LABELS = ("cvae", "m2")
 DISCRETE = ("bernoulli", "categorical")
 FACTORISED = ("diagonal_normal", "laplace")
@@ -135,7 +135,7 @@ def test_options_that_go_together_take_a_step(row):
     """Fast: every option; slow: every two options."""
     narrow = [f"{part}.hidden=[8]" for part in ("encoder", "decoder") if row[part] == "mlp"]
     # Of files of a user's own nobody knows how many there are, and beta_tcvae needs to.
-    size = ["data.train_size=64"] if row["data"] in ("image_folder", "npz") else []
+    size = ["data.train_size=64"] if row["data"] in ("image_folder", "npz", "hub") else []
     take_a_step(*build(composed(*written(row).split(), *narrow, *size, "latent_dim=4")))
 
 
