@@ -160,6 +160,7 @@ def test_every_trainer_is_made_with_every_callback(trainer, tmp_path):
         assert made.max_epochs == cfg.trainer.max_epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["fashion_mnist", "frey_face", "cifar10", "fake", "npz"])
 def test_grey_and_colour_sets_choose_their_likelihood_visibly_and_give_way(data):
     assert composed(f"data={data}").likelihood._target_ == "vae_exp.likelihoods.GaussianShared"
@@ -224,6 +225,7 @@ def test_what_is_bounded(overrides, expected):
     assert recorded | expected == recorded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", options("encoder"))
 def test_networks_fit_any_image_without_an_edit(net):
     shape = [1, 9, 13]

@@ -10,6 +10,7 @@ from vae_exp.lock import is_held, locked
 from vae_exp.runs.state import State, state_of
 
 
+@pytest.mark.slow
 def test_a_killed_process_frees_its_lock(tmp_path):
     """Only then does a run that is not closed count as cut off."""
     (tmp_path / "run.json").write_text('{"status": "running"}')

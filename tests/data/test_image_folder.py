@@ -486,6 +486,7 @@ def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     assert len(ours) == (6 if stage == "train" else 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", slow_but([0], [0, 2]))
 def test_streamed_batches_of_a_resumed_epoch(folder, workers):
     data = images(folder, in_memory=False, workers=workers)
@@ -493,12 +494,14 @@ def test_streamed_batches_of_a_resumed_epoch(folder, workers):
     assert_same(passes(data, "train", 2, epoch=1, position=2), uninterrupted[5:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"dequantize": True}, {"binarize": "dynamic"}], ids=["noise", "bits"])
 def test_streamed_noise_in_training_is_that_in_memory(folder, options):
     memory, streamed = (images(folder, in_memory=value, workers=0, **options) for value in (True, False))
     assert_same(passes(streamed, "train", 1), passes(memory, "train", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"dequantize": True}, {"binarize": "dynamic"}], ids=["noise", "bits"])
 def test_streamed_noise_in_evaluation_is_fixed(folder, options):
     seen = passes(images(folder, in_memory=False, workers=0, **options), "val", 2)
@@ -552,6 +555,7 @@ def test_processes_share_streamed_batches(folder, train):
     assert [len(x) for x, _ in Batches(few, 6, False, 3, 1, world_size=2)] == [3]
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_left_and_taken_up_again(folder):
     """What was read ahead and not used is forgotten."""
     data = images(folder, in_memory=False, workers=1)

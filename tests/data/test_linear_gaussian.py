@@ -80,6 +80,7 @@ def test_a_number_out_of_range_is_named(wrong):
         source(**{name: int(value)})
 
 
+@pytest.mark.slow
 def test_the_config_ties_the_likelihood_to_the_noise():
     assert composed("data=linear_gaussian", "data.source.noise=0.3").likelihood.scale == 0.3
     assert composed("data=linear_gaussian", "likelihood.scale=0.5").likelihood.scale == 0.5

@@ -549,6 +549,7 @@ def test_wrong_file_from_the_server_is_not_kept(name, how, tmp_path, server, mon
     assert files_below(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("name", SOURCES)

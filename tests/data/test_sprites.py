@@ -64,6 +64,7 @@ def test_every_factor_is_drawn_evenly():
         assert (column.bincount(minlength=size) - expected).abs().max() < 5 * expected**0.5
 
 
+@pytest.mark.slow
 def test_shapes_are_whole_and_of_their_size(source):
     factors = combinations(range(3), range(6), range(12), range(0, 32, 6), range(0, 32, 5))
     images = source.render(factors) > 0

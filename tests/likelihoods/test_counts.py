@@ -66,6 +66,7 @@ def test_large_concentrations_lose_no_digits():
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=4e-4)  # a difference of two lgamma is off by 8e-3
 
 
+@pytest.mark.slow
 def test_counts_are_scored_by_a_likelihood_of_counts_alone():
     model, data = build(composed(*SMALL, *COUNTS, "likelihood=poisson"))
     assert bound(model, data)["representation"] == "counts"

@@ -79,6 +79,7 @@ def test_every_run_is_told_whether_it_was_pushed_and_why_not(tmp_path, outputs):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pydantic, in wandb-workspaces
 def test_the_view_has_curves_the_plane_coordinates_and_pictures():
     pytest.importorskip("wandb_workspaces")

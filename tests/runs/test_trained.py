@@ -75,6 +75,7 @@ def test_n_images_are_a_sample_of_the_split_the_same_for_everything_with_this_se
     assert len(trained.subset("test", 50).images(200, "val")[0]) == 200  # other splits are whole
 
 
+@pytest.mark.slow
 def test_every_image_is_as_likely_to_be_drawn(tmp_path):
     counts = torch.zeros(200)
     for seed in range(1000):

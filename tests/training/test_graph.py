@@ -288,6 +288,7 @@ class Noise(nn.Module):
         return x + self.level(0) * torch.randn_like(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "path", "value"),
     [
