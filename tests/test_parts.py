@@ -70,7 +70,7 @@ def test_a_plain_function_is_an_objective_and_a_schedule():
 @pytest.mark.parametrize("module", [objectives, data])
 def test_every_objective_and_every_source_is_one_of_its_kind(module):
     kinds = {objectives: Objective, data: Source}
-    others = {"AnySplit", "Batches", "Images", "InFiles", "Model", "Representation", "Split"}
+    others = {"AnySplit", "Batches", "Contents", "Images", "InFiles", "Model", "Representation", "Split"}
     classes = [getattr(module, name) for name in set(module.__all__) - others]
     assert classes
     assert all(issubclass(kind, kinds[module]) for kind in classes)

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.constraints import Constraint
 
+from vae_exp.precision import exact
+
 __all__ = ["KINDS", "Column", "RowsOf", "columns_of", "moments", "on_line"]
 
 KINDS = {
@@ -131,7 +133,7 @@ def moments(rows: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     squares: Any = 0
     shift: Tensor | None = None
     for x in rows:
-        x = x.double()
+        x = x.to(exact(x))
         shift = x.nan_to_num().mean(0) if shift is None else shift  # so that the squares lose no digits
         known = ~x.isnan()
         x = torch.where(known, x - shift, torch.zeros_like(x))

@@ -247,7 +247,7 @@ def test_a_run_interrupted_within_its_steps_continues_to_the_bit(run, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(Module, "training_step", interrupted)
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             run(*LONG, *options, folder="part")
     part = tmp_path / "part"
     if "trainer.accumulate_grad_batches=2" in options:

@@ -11,6 +11,7 @@ from torch.distributions import Distribution, Gamma, Independent, constraints
 
 from vae_exp.likelihoods.scales import bounded, check_params
 from vae_exp.parts import Likelihood
+from vae_exp.precision import exact
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
@@ -51,7 +52,7 @@ class _Counts(Likelihood):
         """Sets m to the mean of all training counts, before the first step of a new run."""
         total, num = 0.0, 0
         for x, _ in batches:
-            total, num = total + float(x.double().sum()), num + x.numel()
+            total, num = total + float(x.sum(dtype=exact(x))), num + x.numel()
         self.mean_count.fill_(max(total / num, 1 / num))
 
     def _of(self, rate: Tensor, rest: Sequence[Tensor]) -> Distribution:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import Mixture
 from vae_exp.metrics.options import at_least
+from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
 __all__ = ["agreement", "clusters", "matched_accuracy", "responsibilities"]
@@ -54,7 +55,7 @@ def clusters(trained: Trained, num_clusters: int | None) -> dict[str, Any]:
     from sklearn.cluster import KMeans
     from sklearn.mixture import GaussianMixture
 
-    seed, codes = trained.seed % 2**32, z.double().cpu().numpy()
+    seed, codes = trained.seed % 2**32, on_cpu(z).numpy()
     numbers: dict[str, Any] = {"clusters": number}
     numbers |= agreement("kmeans", KMeans(number, n_init=STARTS, random_state=seed).fit_predict(codes), y)
     numbers |= agreement("gmm", GaussianMixture(number, n_init=STARTS, random_state=seed).fit_predict(codes), y)

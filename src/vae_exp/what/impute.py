@@ -16,7 +16,7 @@ from vae_exp.config import ConfigError
 from vae_exp.draws import Draw
 from vae_exp.estimators.importance import CHUNK
 from vae_exp.models import VAE
-from vae_exp.precision import exact
+from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what.rows import columns_of_run, write_rows
 
@@ -101,7 +101,7 @@ def _fill(draw: Draw, num_samples: int, columns: tuple[Column, ...]) -> Tensor:
 
 
 def _numpy(x: Tensor) -> np.ndarray:
-    return x.flatten(1).cpu().double().numpy()
+    return on_cpu(x.flatten(1)).numpy()
 
 
 def _others(train: np.ndarray, seen: np.ndarray, columns: tuple[Column, ...]) -> dict[str, np.ndarray]:
