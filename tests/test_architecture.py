@@ -36,9 +36,9 @@ LAYERS = [
         "parts",
         "distributions",
         "layers",
-        "precision",
         "supports",
     },
+    {"precision"},
 ]
 LEVEL = {module: level for level, layer in enumerate(LAYERS) for module in layer}
 
