@@ -1,6 +1,7 @@
 """Real numbers on the scale on which networks learn: shifted and divided by what the training images say."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,10 +27,6 @@ class Scale(NamedTuple):
     def __call__(self, x: Tensor) -> Tensor:
         """Numbers of the data as the model is given them."""
         return (x - self.shift) / self.factor
-
-    def undone(self, x: Tensor) -> Tensor:
-        """Numbers of the model in the units of the data."""
-        return x * self.factor + self.shift
 
 
 def check_scale(scaling: Scaling, representation: Representation) -> Scaling:
@@ -74,25 +71,14 @@ def rescaled(
         name: split.read() if isinstance(split, InFiles) and split.in_memory else split
         for name, split in splits.items()
     }
-    for split in read.values():
-        if not isinstance(split, Split):
-            raise ValueError(
-                f"data.scale={scaling} needs all images in memory, but these are read during training: "
-                "set data.source.in_memory=true"
-            )
-    scale = known or fitted(scaling, read["train"].pixels(slice(None)))
-    return {name: Split(scale(split.pixels(slice(None))), split.y) for name, split in read.items()}, scale
-
-
-def _in_memory(scaling: Scaling, split: AnySplit) -> Split:
-    if isinstance(split, InFiles) and split.in_memory:
-        return split.read()
-    if not isinstance(split, Split):
+    in_memory = {name: split for name, split in read.items() if isinstance(split, Split)}
+    if len(in_memory) < len(read):
         raise ValueError(
             f"data.scale={scaling} needs all images in memory, but these are read during training: "
             "set data.source.in_memory=true"
         )
-    return split
+    scale = known or fitted(scaling, in_memory["train"].x)
+    return {name: replace(split, x=scale(split.x)) for name, split in in_memory.items()}, scale
 
 
 def remedy(split: AnySplit) -> str:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.distributions import Distribution, Gamma, Independent, constraints
+from torch import Tensor, distributions
+from torch.distributions import Distribution, Independent, constraints
 
 from vae_exp.likelihoods.scales import bounded, check_params
 from vae_exp.parts import Likelihood
@@ -123,59 +123,27 @@ class ZeroInflatedNegativeBinomial(_Counts):
         return _ZeroInflated(GammaPoisson(rate, bounded(rest[0], *self.bounds)), rest[1])
 
 
-class PoissonCounts(Distribution):
-    """A Poisson by the logarithm of its rate."""
-
-    arg_constraints = {}  # noqa: RUF012 (torch's name for it)
-    support = constraints.nonnegative_integer
+class PoissonCounts(distributions.Poisson):
+    """torch's, by the logarithm of its rate, which stays finite where the rate itself is rounded to 0."""
 
     def __init__(self, log_rate: Tensor) -> None:
         self.log_rate = log_rate
-        super().__init__(log_rate.shape, validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.log_rate.exp()
-
-    @property
-    def variance(self) -> Tensor:
-        return self.mean
+        super().__init__(log_rate.exp(), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return value * self.log_rate - self.mean - (value + 1).lgamma()
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
-            return torch.poisson(self.mean.expand(*sample_shape, *self.batch_shape))
+        return value * self.log_rate - self.rate - (value + 1).lgamma()
 
 
-class GammaPoisson(Distribution):
-    """A negative binomial by the logarithm of its mean r and its concentration k."""
-
-    arg_constraints = {}  # noqa: RUF012
-    support = constraints.nonnegative_integer
+class GammaPoisson(distributions.NegativeBinomial):
+    """torch's, by the logarithm of its mean r and its concentration k, which may be large."""
 
     def __init__(self, log_rate: Tensor, concentration: Tensor) -> None:
-        self.log_rate, self.concentration = log_rate, concentration
-        super().__init__(log_rate.shape, validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.log_rate.exp()
-
-    @property
-    def variance(self) -> Tensor:
-        return self.mean + self.mean.square() / self.concentration
+        super().__init__(concentration, logits=log_rate - concentration.log(), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        odds, k = self.log_rate - self.concentration.log(), self.concentration  # log r / k
+        odds, k = self.logits, self.total_count
         rest = value * F.logsigmoid(odds) + k * F.logsigmoid(-odds)
         return _log_rising(k, value) - (value + 1).lgamma() + rest
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        with torch.no_grad():
-            k = self.concentration.expand(*sample_shape, *self.batch_shape)
-            return torch.poisson(Gamma(k, torch.ones_like(k)).sample() * (self.mean / k))
 
 
 class _ZeroInflated(Distribution):

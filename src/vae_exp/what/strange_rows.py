@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vae_exp.config import ConfigError
 from vae_exp.files import written
@@ -59,7 +58,7 @@ def strange_rows(
     known = ~x.isnan()
     usual = (surprise * known).sum(0) / known.sum(0).clamp(min=1)
     excess = torch.where(known, surprise - usual, -torch.inf)
-    lines = _lines(trained, x)
+    lines = [row + 2 for row in trained.keys(num_images)]  # the names of the columns are line 1
     with written(out / "anomalies.csv", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["line", "score", "strange", *(column.name for column in columns)])
@@ -69,11 +68,3 @@ def strange_rows(
             strange = "; ".join(f"{columns[d].name}={texts[d]} (+{excess[i, d]:.1f})" for d in most)
             writer.writerow([lines[i], f"{total[i]:.4f}", strange, *texts])
     return {"num_images": len(total), **mean_and_error("score", total)}
-
-
-def _lines(trained: Trained, x: Tensor) -> list[int]:
-    """The line of each row `(N, D)` in the file, where the names of the columns are line 1; of equal rows the first."""
-    places: dict[bytes, int] = {}
-    for place, row in enumerate(trained.data.source.load(trained.data.root)["train"].pixels(slice(None)).flatten(1)):
-        places.setdefault(row.numpy().tobytes(), place + 2)
-    return [places[row.numpy().tobytes()] for row in x]
