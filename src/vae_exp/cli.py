@@ -35,6 +35,7 @@ __all__ = [
     "exit_code",
     "exit_on_sigterm",
     "explain",
+    "is_further_process",
     "job",
     "run_command",
 ]
@@ -118,10 +119,15 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def is_further_process() -> bool:
+    """Whether torchrun, SLURM or a user started this process besides the first one of a run."""
+    return any(os.environ.get(name, "0") not in ("", "0") for name in RANKS)
+
+
 @contextmanager
 def _folder_of_a_further_process(config_name: str) -> Iterator[None]:
-    """Within it, a process that torchrun, SLURM or a user started besides the first of a run writes no run folder."""
-    if config_name != "train" or not any(os.environ.get(name, "0") not in ("", "0") for name in RANKS):
+    """Within it, a further process of a run writes no run folder."""
+    if config_name != "train" or not is_further_process():
         yield
         return
     with TemporaryDirectory() as folder:

@@ -9,6 +9,8 @@ import pytest
 from helpers.runs import SMALL, command, composed, environment
 
 from vae_exp.config import ConfigError
+from vae_exp.lock import locked
+from vae_exp.training.job import _only_writer
 from vae_exp.training.trainer import make_trainer
 
 DDP = (*SMALL, "trainer=ddp", "trainer.accelerator=cpu")
@@ -42,6 +44,15 @@ def test_two_processes_train_as_one_run_whoever_starts_them(tmp_path):
     for folder in (tmp_path / "torchrun", run):
         assert numbers(folder) == numbers(tmp_path / "ddp")
         assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_further_node_goes_on_with_the_run_that_the_first_one_has_locked(tmp_path, monkeypatch):
+    with locked(tmp_path):
+        with pytest.raises(ConfigError, match="another process is training this run"), _only_writer(tmp_path):
+            pass
+        monkeypatch.setenv("NODE_RANK", "1")
+        with _only_writer(tmp_path):
+            pass
 
 
 def test_a_sweep_is_one_process(tmp_path):

@@ -15,10 +15,10 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae_exp.callbacks import Checkpoint, Ending
+from vae_exp.cli import is_further_process
 from vae_exp.config import ConfigError
 from vae_exp.data import Images
 from vae_exp.files import FULL, clear_parts, written
@@ -69,7 +69,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: If another process does so.
     """
-    if getattr(rank_zero_only, "rank", 0):  # a further process of the same run
+    if is_further_process():  # of the same run
         yield
         return
     with locked(folder, wait=False) as is_mine:
