@@ -138,6 +138,7 @@ class Pairs(Dataset):
         (X * 9, [1, 8, 8], None, None),
         ((X > 0.5).astype(float), [1, 8, 8], 2, None),
         ((X * 255).astype(np.int64)[..., None].repeat(3, -1), [3, 8, 8], 256, None),
+        (np.arange(6400).reshape(100, 8, 8), [1, 8, 8], 256, None),  # which says that these are counts
         (torch.rand(100, 3, 8, 8), [3, 8, 8], "unit", None),
         (RNG.normal(size=(100, 30)), [1, 1, 30], None, None),
         (Pairs(), [1, 8, 8], "unit", 2),
@@ -161,7 +162,6 @@ def test_data_are_understood(tmp_path, data, shape, levels, classes):
         (np.full((4, 8, 8), np.nan), "nan or infinite"),
         ((X, Y[:3]), "one label for each image"),
         ((X, X[:, 0, 0]), "are real numbers"),
-        (np.arange(320).reshape(5, 8, 8), "0 to 255"),
         ({"z": X}, "the arrays are x and y"),
         (np.zeros((2, 3, 8, 3)), "where are the colours"),
         ({"x_train": X, "y_train": Y, "x_val": X}, "x_val has no labels"),

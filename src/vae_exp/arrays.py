@@ -1,7 +1,7 @@
 """Arrays in the user's files, .npz and .npy, read one by one: the others stay unread. Of heavy ones, imports numpy."""
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -10,11 +10,13 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SPLITS", "arrays_of", "levels_of", "names_of", "read"]
+__all__ = ["SPLITS", "arrays_of", "levels_for", "levels_of", "names_of", "range_of", "read"]
 
 SPLITS = ("train", "val", "test")
 ONE = "x"  # the name of the array of an .npy file
 FAR = 1 << 22  # bytes that are read at a time
+# Smallest and largest number, whether all are 0 or 1, and whether it is an array of floats.
+Range = tuple[float, float, bool, bool]
 
 
 def names_of(path: Path) -> list[str]:
@@ -79,9 +81,13 @@ def levels_of(path: Path) -> int | str | None:
 @cache  # a config is composed several times
 def _levels_of(path: Path, size: int, time: int) -> int | str | None:
     try:
-        found = [_range(path, name) for name in arrays_of(names_of(path), "x").values()]
+        return levels_for([_range(path, name) for name in arrays_of(names_of(path), "x").values()])
     except Exception:  # of many types, see `read`
         return 256
+
+
+def levels_for(found: Sequence[Range]) -> int | str | None:
+    """What `levels_of` says of a file whose arrays have these ranges."""
     if all(are_bits for _, _, are_bits, _ in found):
         return 2
     if not all(is_real for *_, is_real in found):
@@ -89,8 +95,13 @@ def _levels_of(path: Path, size: int, time: int) -> int | str | None:
     return "unit" if all(low >= 0 and high <= 1 for low, high, *_ in found) else None
 
 
-def _range(path: Path, name: str) -> tuple[float, float, bool, bool]:
-    """Smallest and largest number, whether all are 0 or 1, and whether it is an array of floats."""
+def range_of(x: npt.NDArray[Any]) -> Range:
+    """The range of an array in memory."""
+    return float(x.min()), float(x.max()), bool(((x == 0) | (x == 1)).all()), x.dtype.kind == "f"
+
+
+def _range(path: Path, name: str) -> Range:
+    """The range of an array in a file, of which no more is read than is needed."""
     with _stream(path, name) as stream:
         _, _, dtype = _header(stream)
         is_real = dtype.kind == "f"

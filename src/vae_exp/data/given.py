@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from vae_exp.arrays import levels_for, range_of
 from vae_exp.config import ConfigError
 from vae_exp.files import written
 
@@ -181,20 +182,16 @@ def _lay_out(arrays: dict[str, np.ndarray], image_shape: Any) -> list[int]:
 
 
 def _levels(arrays: dict[str, np.ndarray]) -> int | str | None:
-    """`data.levels` of the pixels, which become bytes, bools or float32."""
+    """`data.levels` of the pixels; bits become bools, other whole numbers up to 255 bytes, floats float32."""
     pixels = {name: x for name, x in arrays.items() if name.startswith("x")}
-    low, high = min(float(x.min()) for x in pixels.values()), max(float(x.max()) for x in pixels.values())
     if any(x.dtype.kind == "f" and not np.isfinite(x).all() for x in pixels.values()):
         raise ConfigError("data: some pixels of x are nan or infinite")
-    are_bits = all(((x == 0) | (x == 1)).all() for x in pixels.values())
-    is_whole = all(x.dtype.kind in "biu" for x in pixels.values())
-    if is_whole and not are_bits and (low < 0 or high > 255):
-        raise ConfigError(f"data: the whole numbers of x lie in [{low:g}, {high:g}]: 0 to 255 is needed, or floats")
-    kind: Any = bool if are_bits else np.uint8 if is_whole else np.float32
+    found = [range_of(x) for x in pixels.values()]
+    levels = levels_for(found)
+    are_bytes = all(low >= 0 and high <= 255 for low, high, *_ in found)
+    kind: Any = bool if levels == 2 else np.float32 if levels != 256 else np.uint8 if are_bytes else np.int64
     arrays.update({name: np.ascontiguousarray(x, kind) for name, x in pixels.items()})
-    if are_bits or is_whole:
-        return 2 if are_bits else 256
-    return "unit" if low >= 0 and high <= 1 else None
+    return levels
 
 
 def _classes(arrays: dict[str, np.ndarray]) -> list[Any] | None:
