@@ -211,6 +211,8 @@ def test_links_within_a_run_and_to_a_run_are_followed(folder):
     (folder / "wandb" / "run-1").mkdir(parents=True)
     (folder / "wandb" / "latest-run").symlink_to("run-1")
     (folder / "report.html").symlink_to("/elsewhere")  # replaced, see vae_exp.files
+    (folder / "wandb" / "run-1" / "logs").mkdir()
+    (folder / "wandb" / "run-1" / "logs" / "debug-core.log").symlink_to("/elsewhere")  # of a run before these checks
     (folder.parent / "sweep").symlink_to("run")
     check_links(folder.parent / "sweep")
 

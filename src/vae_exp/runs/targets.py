@@ -25,6 +25,7 @@ FACTORIES = {"logger": ("vae_exp.loggers.make_wandb", "vae_exp.loggers.make_mlfl
 WRITERS = ("callbacks", "logger", "trainer")
 OF_FOLDERS = ("dir", "path", "root", "folder", "storage", "uri", "url", "location")  # in the name of a key
 UNREAD = ("_target_", "title")  # no paths
+LOG_OF_WANDB = "debug-core.log"  # a link that W&B makes to where it logs by itself; nobody writes through it
 OURS = ("sqlite:///outputs/mlflow.db",)  # conf/logger/mlflow.yaml
 
 
@@ -186,7 +187,7 @@ def check_links(folder: Path) -> None:
     home = folder.resolve()
     for place, folders, files in os.walk(home):
         own = Path(place) == home or Path(place).relative_to(home).parts[0] in ("checkpoints", "images", "export")
-        for name in folders if own else [*folders, *files]:
+        for name in folders if own else [*folders, *(file for file in files if file != LOG_OF_WANDB)]:
             link = Path(place, name)
             if link.is_symlink() and not link.resolve().is_relative_to(home):
                 raise ConfigError(
