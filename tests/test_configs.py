@@ -42,10 +42,11 @@ def take_a_step(model, data) -> None:
     optimizer = model.configure_optimizers()
     before = [parameter.clone() for parameter in model.parameters()]
     loss, draw = model.objective(model, x, y, model.step)
-    loss.backward()
-    optimizer.step()
+    # Before the step, as in training: the first steps of radam are as long as the gradient.
     assert loss.isfinite()
     assert all(term.shape == (4,) and term.isfinite().all() for term in draw.terms.values())
+    loss.backward()
+    optimizer.step()
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
