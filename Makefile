@@ -8,6 +8,7 @@ INSTALL := $(RUN) uv pip install --quiet --python $(VENV)/bin/python --compile-b
 PACKAGE := $(VENV)/package
 STAMP := $(VENV)/installed
 CLUSTER := $(VENV)/cluster
+SITE := $(VENV)/site
 
 $(PACKAGE): pyproject.toml constraints.txt
 	@echo "setting up $(VENV) (about a minute, 6 GB)"
@@ -26,7 +27,12 @@ $(CLUSTER): $(STAMP)
 	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
 	@touch $@
 
-.PHONY: help setup demo test test-all test-oldest bench reliability results check audit format constraints clean
+$(SITE): $(PACKAGE)
+	@echo "adding what the site needs"
+	@$(INSTALL) --editable '.[docs]'
+	@touch $@
+
+.PHONY: help setup demo test test-all test-oldest docs bench reliability results check audit format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -45,6 +51,10 @@ test-oldest: $(STAMP) ## the fast tests with the oldest versions that pyproject.
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@$(RUN) uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --editable '.[dev]'
 	@.venv-oldest/bin/python -m pytest -q -n 2 --dist worksteal -m "not slow and not data"
+
+docs: $(SITE) ## build the site: docs/_build/html/index.html
+	@$(VENV)/bin/sphinx-build -q -W --keep-going -j 2 docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 bench: $(STAMP) ## measure speed and memory against others, 20 minutes; writes benchmarks/README.md
 	@test -x benchmarks/.venv/bin/python || $(PYTHON) -m venv benchmarks/.venv

@@ -23,13 +23,11 @@ class Sprites(Grid):
     is a different picture, unlike in dSprites: a shape is never turned into itself, and there are 12 rotations, because
     one step of 40 may move no bit of a small shape:
 
-    | factor | values | |
-    |---|---|---|
-    | shape | 3 | square, ellipse, heart: the label |
-    | scale | 6 | 0.5, 0.6, ..., 1 of the largest: a square of side 21.8, an ellipse 31 by 18 pixels |
-    | rotation | 12 | parts of the turn after which the shape looks the same: 90, 180, 360 degrees |
-    | x | 32 | centre at 16 + 32 k / 31 pixels from the left |
-    | y | 32 | the same from the top |
+    - shape, 3: square, ellipse, heart; the label
+    - scale, 6: 0.5, 0.6, ..., 1 of the largest, a square of side 21.8, an ellipse 31 by 18 pixels
+    - rotation, 12: parts of the turn after which the shape looks the same, 90, 180, 360 degrees
+    - x, 32: centre at 16 + 32 k / 31 pixels from the left
+    - y, 32: the same from the top
     """
 
     factor_names = ("shape", "scale", "rotation", "x", "y")
