@@ -68,9 +68,10 @@ WORDS: dict[Range, str] = {
         "transitions num_latents nll_images num_points num_dims num_steps steps period trials size timeout_min "
         "cpus_per_task num_nodes"
     ),
-    _or_null(
-        COUNT
-    ): "num_classes train_size every_n_steps num_images jobs check_val_every_n_epoch labelled labelled_per_batch",
+    _or_null(COUNT): (
+        "num_classes train_size train_limit every_n_steps num_images jobs check_val_every_n_epoch labelled "
+        "labelled_per_batch"
+    ),
     Range(WIDTHS.words, lambda value: COUNT.holds(value) or WIDTHS.holds(value)): "hidden",  # one, of conv decoders
     WIDTHS: "channels upper_dims hidden_features",
     _list(

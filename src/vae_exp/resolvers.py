@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vae_exp.help import help_page
 from vae_exp.paths import places
 
-__all__ = ["LOWER_IS_BETTER", "known_run", "register_resolvers"]
+__all__ = ["LOWER_IS_BETTER", "known_run", "num_trained_on", "register_resolvers"]
 
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 # What does not make one run differ from another.
@@ -51,7 +51,7 @@ def register_resolvers() -> None:
 
     def epochs(least: int, steps: int, *, _root_: DictConfig) -> int:
         """Passes over the training images for at least that number of steps; `least` if their number is unknown."""
-        size, batch_size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_size", "batch_size"))
+        size, batch_size = num_trained_on(_root_=_root_), OmegaConf.select(_root_, "data.batch_size")
         return max(least, ceil(steps / max(1, size // max(1, batch_size)))) if size and batch_size else least
 
     def levels_for(path: str | None, root: str) -> int | str | None:
@@ -106,11 +106,17 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    of_sizes, of_names = (subtract, epochs), (tags, run_name, sweep_name, name_of_sweep, run_folder)
+    of_sizes, of_names = (subtract, epochs, num_trained_on), (tags, run_name, sweep_name, name_of_sweep, run_folder)
     of_tables = (schema_of, row_of, number_of, widest_of, share_of)
     of_pixels = (mean_for, transform_for, levels_for)
     for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
+
+
+def num_trained_on(*, _root_: DictConfig) -> int | None:
+    """Number of training images: `data.train_limit`, or else `data.train_size`, null if it is known only from files."""
+    limit, size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_limit", "train_size"))
+    return size if limit is None else limit
 
 
 @cache

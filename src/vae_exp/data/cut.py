@@ -16,6 +16,7 @@ class Division:
 
     Arguments:
         train_size: Number of images left to train on, checked; None for no check.
+        train_limit: So many of these are trained on, of every class its share; None for all.
         val_size: Number of images to cut from train to validate on, if there is no such split.
         test_size: Number of images to cut from train to test on, if there is no such split.
         folds: In how many parts the training images are divided; one of them is the test split. None: no folds.
@@ -27,6 +28,7 @@ class Division:
     """
 
     train_size: int | None
+    train_limit: int | None
     val_size: int | None
     test_size: int | None
     folds: int | None
@@ -58,14 +60,22 @@ class Division:
             raise ValueError(
                 f"data.train_size={self.train_size}, but {found} images are left to train on: set data.train_size={way}"
             )
+        if self.train_limit is not None and self.train_limit > found:
+            raise ValueError(
+                f"data.train_limit={self.train_limit}, but {found} images are left to train on: "
+                "give fewer, or null for all"
+            )
+        if self.train_limit not in (None, found):
+            splits["train"] = cut(splits["train"], "train", self.train_limit, self.generator(7))[1]
         return splits
 
     def notes(self, splits: Mapping[str, AnySplit]) -> list[str]:
         """What a user has to be told of the splits of a source."""
+        limited = [f"data.train_limit={self.train_limit} of those left to train on"] if self.train_limit else []
         if self.folds is None:
-            return []
+            return limited
         aside = ["the test images of the set are left aside"] if "test" in splits else []
-        return [f"fold {self.fold} of {self.folds} is tested", *aside]
+        return [f"fold {self.fold} of {self.folds} is tested", *aside, *limited]
 
     def folded(self, train: AnySplit) -> str:
         """Which images are divided into how many folds, and how; empty without folds."""

@@ -34,6 +34,7 @@ class Images(pl.LightningDataModule):
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
         train_size: Number of images left to train on, checked against the files; None for no check.
+        train_limit: So many of these are trained on, of every class its share, drawn by `seed`; None for all.
         levels: See `Representation`, also for `binarize` and `dequantize`.
         scale: How real numbers are brought near [0, 1], fitted to the training images: `none`, `standardize`, `range`.
         scaled: The shift and the factor that a run has fitted; None to fit them.
@@ -70,6 +71,7 @@ class Images(pl.LightningDataModule):
         image_shape: Sequence[int],
         num_classes: int | None,
         train_size: int | None = None,
+        train_limit: int | None = None,
         levels: Levels = 256,
         scale: Scaling = "none",
         scaled: Sequence[float] | None = None,
@@ -97,7 +99,7 @@ class Images(pl.LightningDataModule):
         self.scaling = check_scale(scale, self.representation)
         self.scale = None if scaled is None else Scale(*scaled)
         self.remedy = ""
-        self.division = Division(train_size, val_size, test_size, folds, fold, seed)
+        self.division = Division(train_size, train_limit, val_size, test_size, folds, fold, seed)
         self.folded = ""
         self.augment = Augment(augment, image_shape, self.representation) if augment else None
         self.root = Path(root)

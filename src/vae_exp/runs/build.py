@@ -20,7 +20,7 @@ from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
 from vae_exp.overrides import nearest
-from vae_exp.resolvers import LOWER_IS_BETTER
+from vae_exp.resolvers import LOWER_IS_BETTER, num_trained_on
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.targets import check_targets
@@ -160,7 +160,7 @@ def check_values(cfg: DictConfig) -> None:
             f"trainer.check_val_every_n_epoch={every}: trainer.max_epochs={epochs} ends before the first validation; "
             "trainer.limit_val_batches=0 trains without any"
         )
-    interval, size = cfg.trainer.val_check_interval, cfg.data.train_size
+    interval, size = cfg.trainer.val_check_interval, num_trained_on(_root_=cfg)
     if isinstance(interval, int) and every and size and interval > size // cfg.data.batch_size:
         raise ConfigError(
             f"trainer.val_check_interval={interval}: an epoch has {size // cfg.data.batch_size} batches; "
