@@ -47,6 +47,7 @@ def test_help_names_every_group(tmp_path, no_torch):
     assert [path.name for path in tmp_path.iterdir()] == ["path"]
 
 
+@pytest.mark.slow
 def test_to_show_a_config_needs_no_torch_and_to_train_does(tmp_path, no_torch):
     assert command("--cfg", "job", cwd=tmp_path, PYTHONPATH=no_torch).returncode == 0
     done = command("logger=csv", cwd=tmp_path, PYTHONPATH=no_torch)
@@ -359,6 +360,7 @@ def test_the_commands_are_subcommands_too(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/x", "/proc/x"])
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_is_named_with_its_key(folder, tmp_path):
     done = command(f"hydra.run.dir={folder}", cwd=tmp_path)
     assert done.returncode == 2
@@ -467,6 +469,7 @@ def test_a_metric_of_the_users_own_is_named_in_errors(tmp_path, no_torch, words,
     assert said in done.stderr
 
 
+@pytest.mark.slow
 def test_a_metric_of_the_users_own_is_named_in_the_help(tmp_path, no_torch):
     own_metric(tmp_path)
     done = command("--config-dir", "conf", "--help", module="vae_exp.evaluate", cwd=tmp_path, PYTHONPATH=no_torch)

@@ -67,6 +67,7 @@ def test_it_finds_the_valley_and_leaves_where_runs_diverge(tmp_path):
     assert min(abs(math.log10(rate) + 2) for rate in rates) < 0.3
 
 
+@pytest.mark.slow
 def test_a_study_that_was_stopped_goes_on_and_repeats_no_point(tmp_path):
     launcher = Valley(kill=[3])
     launcher.slots = 1
@@ -80,6 +81,7 @@ def test_a_study_that_was_stopped_goes_on_and_repeats_no_point(tmp_path):
     assert len(again.began) == 5
 
 
+@pytest.mark.slow
 def test_the_same_point_again_costs_nothing(tmp_path):
     launcher = Valley()
     study = search(tmp_path, launcher, 12, "optimizer.lr=0.01,0.001")

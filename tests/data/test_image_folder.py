@@ -477,6 +477,7 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(
     ("stage", "workers"), slow_but([("train", 2), ("val", 0), ("test", 0)], product(["train", "val", "test"], [0, 2]))
 )
+@pytest.mark.slow
 def test_streamed_batches_are_those_in_memory(folder, stage, workers):
     """Pixels, labels, order over epochs and the random state of each step, to the bit."""
     memory, streamed = (images(folder, in_memory=value, workers=workers) for value in (True, False))

@@ -321,6 +321,7 @@ def test_without_the_dead_unit_nll_is_exact_where_it_does_nothing():
     assert (importance_sampling(draw, 10).log_px - log_px).abs().max() > 0.05  # with it the weights vary
 
 
+@pytest.mark.slow
 def test_without_the_dead_unit_nll_is_a_bound_where_the_decoder_reads_it():
     model, x = with_dead_unit(weight=0.5)
     log_px, _ = exact(model, x)

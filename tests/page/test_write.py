@@ -162,6 +162,7 @@ def test_an_evaluation_stands_on_the_page_with_its_errors(done):
     assert "Computed with earlier weights" not in page.text
 
 
+@pytest.mark.slow
 def test_any_evaluation_has_a_table(done):
     folder, metrics = done
     evaluated(folder, "metrics=[elbo]")

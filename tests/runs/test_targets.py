@@ -184,6 +184,7 @@ def test_a_saved_config_writes_into_its_own_folder_alone(folder, key, value):
     check_paths(cfg, folder / "config.yaml", OmegaConf.from_dotlist([f"{leaf}={given}"]))
 
 
+@pytest.mark.slow
 def test_what_training_saves_stays_inside(folder):
     cfg = OmegaConf.load(folder / "config.yaml")
     cfg.callbacks.best.dirpath = str(folder / "checkpoints" / "more")

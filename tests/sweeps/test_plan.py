@@ -56,6 +56,7 @@ def test_each_job_has_the_config_that_it_would_have_alone(words):
         assert job.cfg == alone
 
 
+@pytest.mark.slow
 def test_pictures_and_reports_are_left_out_unless_the_command_asks_for_them():
     plain = [word for word in SMALL if not word.startswith(("report", "callbacks."))]
     (job,) = jobs(*plain, "seed=range(0,1)")
@@ -84,6 +85,7 @@ def test_every_ready_sweep_is_one_of_configs_that_fit(name):
             build(OmegaConf.create(job.cfg))
 
 
+@pytest.mark.slow
 def test_a_wrong_config_is_told_of_its_job_alone():
     good, typo, kind, option = jobs(*SMALL, "latent_dim=2,a", "model=vae,veal")
     assert (good.error, bool(good.cell)) == ("", True)

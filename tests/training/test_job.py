@@ -190,6 +190,7 @@ def test_a_validation_that_was_interrupted_is_repeated(run, tmp_path, validation
     assert record(part)["metrics"]["best/val/elbo"] == record(whole)["metrics"]["best/val/elbo"]
 
 
+@pytest.mark.slow
 def test_the_row_that_an_interruption_cut_in_two_is_whole(run):
     """Train means reach over the resume: three steps an epoch, a row every second."""
     whole, _ = run("trainer.max_epochs=4", "trainer.log_every_n_steps=2", folder="whole")
@@ -229,6 +230,7 @@ def test_every_epoch_leaves_its_checkpoint(run):
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
 
 
+@pytest.mark.slow
 def test_a_flow_is_a_posterior_as_it_stands(run):
     flow = "{_target_: zuko.flows.MAF, features: 3, context: 8, transforms: 1, hidden_features: [8]}"
     _, metrics = run("~posterior", f"+posterior={flow}")
@@ -296,6 +298,7 @@ def test_batch_normalisation_of_one_image_is_refused_before_the_run_begins(run, 
     run("encoder.normalization=layer", "decoder.normalization=layer", "data.batch_size=1", "trainer.max_steps=1")
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_to_the_norm(run):
     """A step of plain gradient descent is no longer than lr x the norm."""
     folder, _ = run(
@@ -333,18 +336,21 @@ def test_the_best_checkpoint_is_the_one_that_is_tested(run):
     assert (folder / "checkpoints" / "last.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_images_of_a_user_who_asks_for_no_logger(run):
     folder, _ = run("logger=none", small=PICTURED)
     assert not (folder / "metrics.csv").exists()
     assert "samples" in pictures(folder)
 
 
+@pytest.mark.slow
 def test_a_callback_can_be_left_out(run):
     folder, metrics = run("callbacks.early_stopping=null", "callbacks.latents=null", "callbacks.speed=null")
     assert not (folder / "kl_per_dim.csv").exists()
     assert "val/active_units" not in metrics
 
 
+@pytest.mark.slow
 def test_active_units_are_the_dimensions_in_which_the_posterior_mean_varies(run):
     """By hand, from the model's own posterior means on the test images."""
     folder, metrics = run("trainer.max_epochs=3", "optimizer.lr=0.01")

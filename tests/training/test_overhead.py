@@ -34,6 +34,7 @@ def by_hand(model, x):
     return (recon + 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum()) / len(x)
 
 
+@pytest.mark.slow
 def test_a_step_launches_few_kernels_more_than_one_by_hand():
     model, data = build(composed(*SMALL, "data.binarize=dynamic", "likelihood=bce"))
     optimizer = model.configure_optimizers()

@@ -55,6 +55,7 @@ def test_a_further_node_goes_on_with_the_run_that_the_first_one_has_locked(tmp_p
             pass
 
 
+@pytest.mark.slow
 def test_a_sweep_is_one_process(tmp_path):
     done = command("-m", *SMALL, "seed=0,1", cwd=tmp_path, WORLD_SIZE="2", RANK="1")
     assert done.returncode == 2

@@ -338,6 +338,7 @@ def test_embeddings_are_what_the_encoder_says(folder, drawn, name):
 
 
 @pytest.mark.parametrize(("name", "has_scale"), [("ae", False), ("flow", False), ("vae", True)])
+@pytest.mark.slow
 def test_embeddings_leave_out_a_scale_there_is_not(folder, drawn, name, has_scale):
     generated(folder(name), "embeddings", "num_images=10", "projection=tsne")
     with np.load(folder(name) / "images/embeddings/embeddings.npz") as arrays:
@@ -488,6 +489,7 @@ def test_pictures_are_written(folder, what):
         assert min(image.size) > 300
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same(folder, drawn):
     """Of a flow, whose codes are samples, too."""
     for what in ("traversal", "interpolation", "embeddings"):
