@@ -12,7 +12,7 @@ __all__ = ["write_options"]
 PACKAGES = {"experiment": "", "sweep": "sweep", "what": "", "hydra": "", "schedule": "KEY"}
 SHARED = {"data": "images.yaml"}  # what all options of a group begin with
 ORDER = [
-    *("model", "encoder", "decoder", "posterior", "prior", "likelihood", "objective", "corruption"),
+    *("model", "encoder", "decoder", "posterior", "prior", "likelihood", "objective", "corruption", "init"),
     *("optimizer", "schedule", "data", "trainer", "callbacks", "logger", "what", "metrics", "sweep", "launcher"),
 ]
 

@@ -31,6 +31,7 @@ LAYERS = [
         "columns",
         "config",
         "files",
+        "init",
         "lock",
         "paths",
         "parts",

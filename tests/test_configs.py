@@ -107,6 +107,7 @@ PARTS = (
     "encoder",
     "decoder",
     "corruption",
+    "init",
     "optimizer",
 )
 COLUMNS = {group: options(group) for group in PARTS}

@@ -101,7 +101,7 @@ WORDS: dict[Range, str] = {
     _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval",
     _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0): (
-        "min_concentration max_concentration scale min_scale max_scale init_scale noise temperature step_size cpus "
+        "std min_concentration max_concentration scale min_scale max_scale init_scale noise temperature step_size cpus "
         "mem_gb"
     ),
     _number(): "alpha start end value",

@@ -23,8 +23,8 @@ __all__ = ["write_page"]
 TERMS = {"elbo": "ELBO", "recon": "Reconstruction", "kl": "KL", "iwae": "IWAE bound", "error": "Error"}
 NO_UNIT = ("error",)  # a fraction of the images
 PARTS = (
-    "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "optimizer",
-    "trainer",
+    "model", "data", "encoder", "posterior", "prior", "decoder", "likelihood", "objective", "corruption", "init",
+    "optimizer", "trainer",
 )  # fmt: skip
 # Not shown for each part: shapes follow from data and latent_dim, and the page also has the whole yaml.
 DERIVED = ("_target_", "_partial_", "image_shape", "context_dim", "in_features", "params_per_pixel", "latent_dim")

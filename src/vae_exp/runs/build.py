@@ -191,6 +191,8 @@ def build(cfg: DictConfig, to_train: bool = True) -> tuple[VAE, Images]:
     try:
         model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
         if to_train:
+            if cfg.get("init"):
+                make(cfg, "init")(model)
             _check_labels(model, data)
             # Here it is refused before data are read.
             make_optimizer(model.optimizer, model.parameters(), model.device)

@@ -121,10 +121,11 @@ def _kinds() -> dict[str, tuple[type, ...]]:
     from torchvision.transforms import v2
 
     from vae_exp.data.split import Source
+    from vae_exp.init import Init
     from vae_exp.objectives.model import Objective
     from vae_exp.schedules import Schedule
 
-    parts = (nn.Module, Objective, Schedule, Distribution, Transform)
+    parts = (nn.Module, Init, Objective, Schedule, Distribution, Transform)
     return {
         "part": parts,
         "optimizer": (Optimizer, LRScheduler, Schedule),

@@ -22,6 +22,11 @@ def start_weights(cfg: DictConfig, model: VAE, is_new: bool) -> None:
     parts, frozen = _names(cfg, "init_from_parts"), _names(cfg, "freeze")
     if parts and not cfg.init_from:
         raise ConfigError(f"init_from_parts={parts}: from which run? Set init_from=RUN, a run folder")
+    if cfg.init_from and not parts and (init := cfg.get("init")):
+        raise ConfigError(
+            f"init._target_={init['_target_']}: all weights start from init_from={cfg.init_from}; "
+            "set init=default, or init_from_parts=[encoder]"
+        )
     if cfg.init_from and is_new:
         path = checkpoint(cfg.init_from, "best")
         load_parts(model, path, parts) if parts else load_weights(model, path)
