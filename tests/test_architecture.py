@@ -9,7 +9,7 @@ from helpers.runs import ROOT
 SOURCE = ROOT / "src" / "vae_exp"
 # From the top down: a module imports from lower lines alone.
 LAYERS = [
-    {"__init__", "__main__", "compare", "evaluate", "export", "generate", "report", "sweep", "sync"},
+    {"__init__", "__main__", "compare", "evaluate", "explore", "export", "generate", "report", "sweep", "sync"},
     {"launchers", "run", "searches"},
     {"sweeps"},
     {"training", "comparison"},

@@ -200,6 +200,19 @@ class Run:
             (path,) = report_runs(cfg).values()
         return path
 
+    def explore(self, **options: Any) -> Path:
+        """Writes `explore.html`, the decoder in a page with sliders, and returns its path.
+
+        Raises:
+            ConfigError: For what the command refuses.
+        """
+        from vae_exp.page.explore import explore_runs
+
+        with called("explore", {**self._common, **options}) as cfg:
+            check_overrides(cfg, "explore")
+            (path,) = explore_runs(cfg).values()
+        return path
+
     def export(self, **options: Any) -> dict[str, Any]:
         """Writes ONNX files and safetensors into `export/`, and returns their description, `export.json`.
 

@@ -27,7 +27,7 @@ __all__ = [
     "with_run",
 ]
 
-COMMANDS = ("train", "evaluate", "generate", "report", "export", "compare", "sync", "sweep")
+COMMANDS = ("train", "evaluate", "generate", "report", "explore", "export", "compare", "sync", "sweep")
 # Of Hydra's options, those that a word follows.
 OPTIONS_WITH_VALUE = (
     "--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--info", "-i", "--package",

@@ -1,5 +1,6 @@
-"""Pictures and curves of training."""
+"""Pictures, curves and the explorer of a training."""
 
+import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -8,12 +9,15 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
 from vae_exp import charts
-from vae_exp.config import NoMeaningError
+from vae_exp.config import ConfigError, NoMeaningError
+from vae_exp.page.explore import explore
 from vae_exp.records import read_rows
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
 
-__all__ = ["Curves", "Pictures"]
+__all__ = ["Curves", "Explorer", "Pictures"]
+
+log = logging.getLogger("vae_exp")
 
 
 class Pictures(Callback):
@@ -82,3 +86,23 @@ class Curves(Callback):
         if trainer.is_global_zero and drawn is not None:
             (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / f"{term}.png", "training")
+
+
+class Explorer(Callback):
+    """`explore.html` at the end, of validation images and the weights that were tested, see `vae_exp.page.explore`.
+
+    Arguments:
+        title: The title of the page.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        trained = of_training(trainer, self.title)
+        try:
+            log.info("%-15s %s", "explore", explore(trained))
+        except ConfigError as error:
+            log.warning("no explore.html: %s", error)

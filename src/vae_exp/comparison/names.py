@@ -11,7 +11,8 @@ __all__ = ["differing", "is_word", "reader", "short", "telling", "text", "typed"
 IDLE = (
     "name", "seed", "test", "report", "resume", "expected", "logger", "launcher", "sweep", "data.root",
     "data.scaled", "data.fold",
-    "callbacks.pictures", "callbacks.curves", "callbacks.latents", "callbacks.speed", "callbacks.progress",
+    "callbacks.pictures", "callbacks.curves", "callbacks.explorer",
+    "callbacks.latents", "callbacks.speed", "callbacks.progress",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
     "trainer.enable_progress_bar", "trainer.enable_model_summary",
 )  # fmt: skip

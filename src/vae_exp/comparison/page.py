@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vae_exp.comparison.curves import Curves
@@ -20,6 +19,7 @@ from vae_exp.comparison.read import Run, is_stale
 from vae_exp.comparison.table import UNITS, cells, heads
 from vae_exp.files import written
 from vae_exp.page.embedded import data_url
+from vae_exp.page.template import render
 
 __all__ = ["write_page"]
 
@@ -41,16 +41,11 @@ def write_page(
         left_out: The run folders that are not compared, by the reason.
     """
     script = "".join((HERE / name).read_text(encoding="utf-8") for name in ("chart.js", "compare.js"))
-    templates = Environment(
-        loader=FileSystemLoader([HERE, HERE.parent / "page"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     content = json.dumps([_charts(section, found) for section in sections], allow_nan=False, separators=(",", ":"))
     content = content.replace("<", "\\u003c")  # no tag can begin in it
-    html = templates.get_template("compare.html").render(
+    html = render(
+        "compare.html",
+        HERE,
         sections=[_section(section, out, found) for section in sections],
         num_runs=sum(len(group.runs) for section in sections for group in section.groups),
         num_groups=sum(len(section.groups) for section in sections),

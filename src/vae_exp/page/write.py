@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig, OmegaConf
 
 from vae_exp import charts
@@ -14,6 +13,7 @@ from vae_exp.files import written
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
 from vae_exp.page.pictures import is_stale, pictures, undrawn
+from vae_exp.page.template import render
 from vae_exp.records import read_evaluation, read_record, read_rows
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.state import state_of
@@ -60,14 +60,8 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     metrics = {key: float(value) for row in rows for key, value in row.items() if value} | record.get("metrics", {})
     found = {path: read_evaluation(path) for path in sorted(folder.glob("evaluation*.json"))}
     evaluations = [_evaluation(folder, content) for content in found.values() if content]
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("page.html").render(
+    html = render(
+        "page.html",
         name=str(cfg.name),
         folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
         record=record | {"status": _status(folder, record)},

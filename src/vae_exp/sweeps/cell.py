@@ -22,7 +22,7 @@ VERSION = 1
 FREE = ("allow", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
 LATER = ("init_from_parts", "freeze")  # keys that configs of earlier runs do not have: unset they change no cell
 FREE_OF = {
-    "callbacks": ("curves", "pictures", "progress", "speed"),
+    "callbacks": ("curves", "explorer", "pictures", "progress", "speed"),
     "data": ("root",),
     "trainer": ("enable_model_summary", "enable_progress_bar"),
 }

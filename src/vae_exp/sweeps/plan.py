@@ -26,7 +26,7 @@ from vae_exp.sweeps.cell import identity
 __all__ = ["Composer", "Job", "Planner", "grid_of", "words_of"]
 
 # What takes longer than to train a small model, and is left out unless the command asks for it.
-SLOW = ("pictures", "curves")
+SLOW = ("pictures", "curves", "explorer")
 
 
 @dataclass

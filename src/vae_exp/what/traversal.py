@@ -15,7 +15,7 @@ from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
 
-__all__ = ["traversal"]
+__all__ = ["kl_of_latents", "traversal"]
 
 WIDTH = 3  # standard deviations to each side
 
@@ -94,7 +94,7 @@ def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]
             mean, variance = codes.mean_and_variance(q)
             means.append(mean.cpu())
             variances.append(torch.zeros_like(means[-1]) if variance is None else variance.cpu())
-            kl = _kl(q, model.prior(model.context(y)), x)
+            kl = kl_of_latents(q, model.prior(model.context(y)), x)
             kls += [] if kl is None else [kl.cpu()]
             bar.update(len(x))
     codes_, spread = on_cpu(torch.cat(means)), on_cpu(torch.cat(variances))
@@ -102,8 +102,14 @@ def _aggregate(trained: Trained) -> tuple[Tensor, Tensor, Tensor, Tensor | None]
     return codes_.mean(dim=0), codes_.var(dim=0, correction=0), spread.mean(dim=0), kl
 
 
-def _kl(q: Distribution, p: Distribution | None, x: Tensor) -> Tensor | None:
-    """The KL of each latent, `(N, V)`, nats; None if it is not a sum over latents."""
+def kl_of_latents(q: Distribution, p: Distribution | None, x: Tensor) -> Tensor | None:
+    """The KL of q(z|x) from p(z) of each latent, `(N, V)`, nats; None if it is not a sum over latents.
+
+    Arguments:
+        q: The posteriors of N images.
+        p: The prior, None for an autoencoder.
+        x: The images.
+    """
     if isinstance(q, OneHots) and isinstance(p, OneHots):
         return (q.log_probs.exp() * (q.log_probs - p.log_probs)).sum(dim=-1)
     return Draw(x, x, q, p, decode=lambda z: q).kl_per_dim  # of which it reads q and p alone
