@@ -123,6 +123,22 @@ def test_a_users_picture_is_read_as_the_runs_images_are(run, tmp_path):
     assert torch.equal(bits.read(str(tmp_path / "a.png"))[0, 0], torch.tensor(grey > 127).float())
 
 
+def test_arrays_of_the_user_are_read_as_those_of_the_set(run, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "set.npz", x=rng.normal(3, 2, (60, 8, 8)))
+    options = ("data=npz", f"data.source.path={tmp_path}/set.npz", "data.image_shape=[1,8,8]", "data.scale=standardize")
+    small = [word for word in SMALL if not word.startswith(("data=", "data.source", "data.image", "likelihood"))]
+    train(composed(*options, "data.levels=null", "data.test_size=6", *small), tmp_path / "run")
+    trained = restore(tmp_path / "run", accelerator="cpu", progress=False)
+    x, _ = trained.images(6)
+    with np.load(tmp_path / "set.npz") as arrays:
+        np.save(tmp_path / "new.npy", arrays["x"][trained.keys()])
+    ((names, given, y),) = trained.inputs(str(tmp_path / "new.npy"))
+    assert torch.allclose(given, x)
+    assert names == [f"{tmp_path}/new.npy[{i}]" for i in range(6)]
+    assert y is None
+
+
 def test_files_of_a_folder_are_prepared_and_named_as_in_training(run, tmp_path, caplog):
     """Of another size, with transparency, in sub-folders: the pixels and the names are those of the split."""
     folder, rng = tmp_path / "pictures", np.random.default_rng(0)
@@ -146,11 +162,13 @@ def test_files_of_a_folder_are_prepared_and_named_as_in_training(run, tmp_path, 
     assert torch.equal(trained.read([str(folder / name) for name in names]), x)
     caplog.set_level("INFO")
     found = {
-        name: image for names, images in trained.inputs(str(folder)) for name, image in zip(names, images, strict=True)
+        name: image
+        for names, images, _ in trained.inputs(str(folder))
+        for name, image in zip(names, images, strict=True)
     }
     assert len(found) == 40
     assert all(torch.equal(found[str(folder / name)], image) for name, image in zip(names, x, strict=True))
-    assert "40 pictures, prepared as in training" in caplog.text
+    assert "40 files, prepared as in training" in caplog.text
     generated(tmp_path / "run", "anomalies", "num_samples=2", f"input={folder}/{names[0]}")
     with (tmp_path / "run/images/anomalies/anomalies.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -136,6 +136,34 @@ def test_the_absurd_row_is_found_with_its_column(run):
 
 
 @pytest.mark.slow
+def test_another_table_is_scored_coded_and_filled_in(run, tmp_path):
+    """A copy of rows of the split has their scores, codes and names; what is missing is filled in, the rest is kept."""
+    folder, frame = run
+    generated(folder, "anomalies", "split=val")
+    own = rows_of(folder / "images" / "anomalies" / "anomalies.csv")
+    other = frame.iloc[[int(row["line"]) - 2 for row in own]]
+    other[reversed(other.columns)].to_csv(tmp_path / "new.csv", index=False)
+    numbers = generated(folder, "anomalies", "split=val", "num_samples=2000", f"input={tmp_path}/new.csv")
+    assert numbers["num_input"] == len(own)
+    given = {row["row"]: row for row in rows_of(folder / "images" / "anomalies" / "input.csv")}
+    own = rows_of(folder / "images" / "anomalies" / "anomalies.csv")
+    scores = sorted(float(row["score"]) for row in given.values())
+    assert np.allclose(scores, sorted(float(row["score"]) for row in own), rtol=0.05)
+    assert sorted(float(row["share_lower"]) for row in given.values())[-1] >= 1 - 2 / len(own)
+    assert set(given) == {f"{tmp_path}/new.csv:{line}" for line in range(2, len(own) + 2)}
+    generated(folder, "embeddings", f"input={tmp_path}/new.csv")
+    coded = rows_of(folder / "images" / "embeddings" / "embeddings.csv")
+    assert [row["name"] for row in coded] == [f"{tmp_path}/new.csv:{line}" for line in range(2, len(own) + 2)]
+    generated(folder, "impute", "num_samples=20", f"input={tmp_path}/new.csv")
+    filled = pd.read_csv(folder / "images" / "impute" / "imputed.csv")
+    assert not filled.isna().any().any()
+    assert np.allclose(filled["height"], other["height"], atol=1e-3)
+    frame.drop(columns="town").to_csv(tmp_path / "less.csv")
+    with pytest.raises(ConfigError, match=r"less.csv has no column town"):
+        generated(folder, "anomalies", f"input={tmp_path}/less.csv")
+
+
+@pytest.mark.slow
 def test_what_is_for_pictures_alone_is_refused(run):
     with pytest.raises(NoMeaningError, match="what=inpaint is for pictures, the data are rows of a table: choose of"):
         generated(run[0], "inpaint")

@@ -84,6 +84,16 @@ class NPZ(Source):
             split: self._split(path, name, arrays[name], of_y.get(split), y.get(split)) for split, name in of_x.items()
         }
 
+    def own(self, path: Path, image_shape: Sequence[int], levels: Levels) -> Split:
+        """The images x of another array file, named by their places in it; or a picture."""
+        if path.suffix not in (".npy", ".npz"):
+            return super().own(path, image_shape, levels)
+        splits = NPZ(str(path.absolute()), image_shape, levels).load(path.parent)
+        if len(splits) > 1:
+            raise ValueError(f"it holds {', '.join(f'x_{name}' for name in splits)}: save the one that is meant as x")
+        x = splits["train"].x
+        return Split(x, torch.full((len(x),), -1), np.array([f"{path}[{i}]" for i in range(len(x))]))
+
     def _find(self, root: Path) -> Path:
         if self.path is None:
             raise FileNotFoundError("data.source.path is not given: data=npz reads the file data.source.path=FILE.npz")

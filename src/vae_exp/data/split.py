@@ -189,6 +189,15 @@ class Source:
         """
         return decode(content(path), str(path), image_shape, levels=levels)
 
+    def own(self, path: Path, image_shape: Sequence[int], levels: Levels) -> "Split":
+        """All that a file of the user holds, as the files of the set are read; `keys` name it, y is -1 where unknown.
+
+        Raises:
+            ValueError: If it cannot be read so.
+        """
+        x = torch.from_numpy(self.picture(path, image_shape, levels).copy())
+        return Split(x[None], torch.full((1,), -1), np.array([str(path)]))
+
     def fetch(self, root: Path) -> None:
         """Make sure that the files are there, and download missing ones; call it on one process.
 

@@ -57,10 +57,22 @@ class Table(Source):
             FileNotFoundError: If the file is not there.
             ValueError: If its columns are not those of the config.
         """
-        frame = read_table(located(str(self.path), root))
-        names = [column.name for column in self.columns] + ([self.label] if self.label else [])
+        return {"train": self._rows(read_table(located(str(self.path), root)), f"data.source.path={self.path}")}
+
+    def own(self, path: Path, image_shape: Sequence[int], levels: Levels) -> Split:
+        """The rows of another table with these columns, named by their lines; that of the labels may be missing."""
+        frame = read_table(path)
+        rows = self._rows(frame, f"{path}", needs_label=False)
+        # Line 1 of a CSV has the names of the columns.
+        return Split(rows.x, rows.y, np.array([f"{path}:{line}" for line in range(2, len(frame) + 2)]))
+
+    def _rows(self, frame: Any, given: str, needs_label: bool = True) -> Split:
+        has_label = self.label is not None and (needs_label or self.label in frame)
+        names = [column.name for column in self.columns] + ([str(self.label)] if has_label else [])
         if missing := [name for name in names if name not in frame]:
-            raise ValueError(f"data.source.path={self.path} has no column {', '.join(missing)}, which the config names")
+            raise ValueError(f"{given} has no column {', '.join(missing)}, which the config names")
+        if not len(frame):
+            raise ValueError(f"{given} has no rows")
         x = np.stack(
             [
                 _codes(column.name, frame[column.name], column.categories)
@@ -71,9 +83,9 @@ class Table(Source):
             axis=1,
         )
         _check_digits(names, x)
-        y = np.full(len(x), -1) if self.label is None else _codes(self.label, frame[self.label], self.labels)
+        y = _codes(str(self.label), frame[self.label], self.labels) if has_label else np.full(len(x), -1)
         y = np.nan_to_num(y, nan=-1).astype(np.int64)
-        return {"train": Split(torch.from_numpy(x.astype(np.float32)).view(len(x), 1, 1, -1), torch.from_numpy(y))}
+        return Split(torch.from_numpy(x.astype(np.float32)).view(len(x), 1, 1, -1), torch.from_numpy(y))
 
 
 def _codes(name: str, values: Any, categories: Sequence[Any]) -> np.ndarray:

@@ -159,15 +159,17 @@ class Trained:
         Raises:
             ConfigError: If a file is missing or not a picture, or its range is not that of the run.
         """
-        return torch.cat([x for _, x in self.inputs(paths)])
+        return torch.cat([x for _, x, _ in self.inputs(paths)])
 
-    def inputs(self, paths: str | Sequence[str]) -> Iterator[tuple[list[str], Tensor]]:
-        """The names and the pictures of the user's files, and of all in the user's folders, see `read`; in batches."""
-        files, size = files_of(paths, self.data), self.data.eval_batch_size
-        with self.bar(len(files), "input") as bar:
-            for names in (files[start : start + size] for start in range(0, len(files), size)):
-                yield names, prepared(names, self.data)
-                bar.update(len(names))
+    def inputs(self, paths: str | Sequence[str]) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
+        """What the user's files, and all pictures in the user's folders, hold: names, items and labels, in batches.
+
+        Raises:
+            ConfigError: As `read`.
+        """
+        files = files_of(paths, self.data)
+        with self.bar(len(files), "input", "files") as bar:
+            yield from prepared(files, self.data, bar.update)
 
     def reseed(self, *purpose: Any) -> None:
         """Seeds torch for a purpose, so that results do not depend on what was done before."""

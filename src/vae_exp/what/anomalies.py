@@ -98,7 +98,7 @@ def anomalies(
         title += f", AUROC {numbers['auroc']:.3f}"
     files: dict[str, float] = {}
     if input is not None:
-        for i, (names, x) in enumerate(trained.inputs(input)):
+        for i, (names, x, _) in enumerate(trained.inputs(input)):
             files |= dict(zip(names, score_of(x, "input", i).tolist(), strict=True))
         numbers["files"] = {
             name: {"score": value, "share_lower": float(on_cpu(own.scores < value).mean())}

@@ -28,7 +28,7 @@ def given(
     if paths is None:
         x, y = _pick(trained, chosen)
         return x, labels(trained.model, x, y, label), [str(i) for i in chosen]
-    names, batches = zip(*trained.inputs(paths), strict=True)
+    names, batches, _ = zip(*trained.inputs(paths), strict=True)
     x = torch.cat(batches)
     return x, labels(trained.model, x, None, label), [Path(path).stem for some in names for path in some]
 

@@ -89,8 +89,8 @@ def _of_files(
 ) -> tuple[list[str], Tensor, Tensor | None]:
     """Names, means `(N, D)` and scales `(N, D)` or None of the user's files, on the CPU."""
     names, means, scales = [], [], []
-    for some, x in trained.inputs(paths):
-        told = codes.labels(trained.model, x, None, label)
+    for some, x, y in trained.inputs(paths):
+        told = codes.labels(trained.model, x, y, label)
         mean, variance = codes.mean_and_variance(trained.model.code(x, told))
         names += some
         means.append(mean.cpu())

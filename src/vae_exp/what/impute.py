@@ -18,18 +18,25 @@ from vae_exp.estimators.importance import CHUNK
 from vae_exp.models import VAE
 from vae_exp.precision import exact, on_cpu
 from vae_exp.runs.trained import Trained
-from vae_exp.what.rows import columns_of_run, write_rows
+from vae_exp.what.rows import columns_of_run, rows_of_files, write_rows
 
 __all__ = ["fill", "impute"]
 
 
 @torch.no_grad()
-def impute(trained: Trained, out: Path, num_samples: int, share: float, num_images: int | None) -> dict[str, Any]:
-    """Writes `imputed.csv`, the rows of the split with their missing entries filled in.
+def impute(
+    trained: Trained,
+    out: Path,
+    num_samples: int,
+    share: float,
+    num_images: int | None,
+    input: str | None,  # noqa: A002
+) -> dict[str, Any]:
+    """Writes `imputed.csv`: the rows of the split, or of the table `input`, with their missing entries filled in.
 
-    Its numbers are of entries that are there and are hidden on purpose. The imputers of scikit-learn (column mean, five
-    nearest neighbours, iterative) are fitted on the training rows, numbers with mean 0 and variance 1, categories as
-    one-hot columns.
+    Its numbers are of entries of the split that are there and are hidden on purpose. The imputers of scikit-learn
+    (column mean, five nearest neighbours, iterative) are fitted on the training rows, numbers with mean 0 and variance
+    1, categories as one-hot columns.
 
     Returns:
         `hidden`, the number of hidden entries; of the model and of each imputer `rmse`, the root mean squared error of
@@ -46,7 +53,8 @@ def impute(trained: Trained, out: Path, num_samples: int, share: float, num_imag
     columns = columns_of_run(trained)
     x, y = trained.images(num_images or trained.num_images())
     trained.reseed("impute")
-    write_rows(out / "imputed.csv", columns, fill(trained.model, x, y, num_samples, columns), {})
+    filled_in, beside = _filled(trained, x, y, input, num_samples)
+    write_rows(out / "imputed.csv", columns, filled_in, beside)
     is_hidden = (torch.rand(x.shape, device=x.device) < share) & ~x.isnan()
     seen = torch.where(is_hidden, torch.nan, x)
     filled = {"model": _numpy(fill(trained.model, seen, y, num_samples, columns))}
@@ -62,6 +70,20 @@ def impute(trained: Trained, out: Path, num_samples: int, share: float, num_imag
         numbers |= {f"rmse_{name}": float(np.sqrt(np.mean(errors**2)))} if len(errors) else {}
         numbers |= {f"accuracy_{name}": float(found.mean())} if len(found) else {}
     return numbers
+
+
+def _filled(
+    trained: Trained, x: Tensor, y: Tensor, paths: str | None, num_samples: int
+) -> tuple[Tensor, dict[str, list[str]]]:
+    """The rows of the files, filled in, and their names; without files those of the split."""
+    columns = columns_of_run(trained)
+    if paths is None:
+        return fill(trained.model, x, y, num_samples, columns), {}
+    names, parts = [], []
+    for some, rows, label in rows_of_files(trained, paths):
+        names += some
+        parts.append(fill(trained.model, rows, label, num_samples, columns))
+    return torch.cat(parts), {"row": names}
 
 
 @torch.no_grad()

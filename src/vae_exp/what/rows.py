@@ -1,7 +1,7 @@
 """Rows drawn from a model of a table."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ from torch import Tensor
 
 from vae_exp import plots, samplers
 from vae_exp.columns import Column
+from vae_exp.config import ConfigError
 from vae_exp.files import written
 from vae_exp.metrics.options import at_least
 from vae_exp.runs.trained import Trained
 from vae_exp.what.samples import PIXELS
 
-__all__ = ["columns_of_run", "samples", "write_rows"]
+__all__ = ["columns_of_run", "rows_of_files", "samples", "write_rows"]
 
 TOLD = 12  # rows that are drawn as a table
 
@@ -79,7 +80,19 @@ def columns_of_run(trained: Trained) -> tuple[Column, ...]:
     return trained.data.representation.columns  # type: ignore[attr-defined]
 
 
-def write_rows(path: Path, columns: Sequence[Column], rows: Tensor, beside: dict[str, Iterable[Any]]) -> None:
+def rows_of_files(trained: Trained, paths: str) -> Iterator[tuple[list[str], Tensor, Tensor | None]]:
+    """Names, rows `(N, 1, 1, D)` and labels of the user's tables, in batches.
+
+    Raises:
+        ConfigError: If a table has other columns, or not the labels that the model needs.
+    """
+    for names, x, y in trained.inputs(paths):
+        if y is None and trained.model.needs_labels:
+            raise ConfigError(f"input={paths}: the model needs the label of each row, the column of data.source.label")
+        yield names, x, y
+
+
+def write_rows(path: Path, columns: Sequence[Column], rows: Tensor, beside: Mapping[str, Iterable[Any]]) -> None:
     """A CSV of rows `(N, 1, 1, D)` as they stand in a table, with further columns in front."""
     with written(path, newline="") as file:
         writer = csv.writer(file)
