@@ -92,17 +92,16 @@ WORDS: dict[Range, str] = {
     _whole(-1): "num_sanity_val_steps",
     ENDLESS: "max_steps",
     _or_null(ENDLESS): "max_epochs",
+    _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval min_scale max_scale",
     _or_null(_number(0)): ("gradient_clip_val limit_val_batches limit_test_batches overfit_batches diagonal"),
     _number(0): (
         "lr weight_decay eps lr_decay momentum initial_accumulator_value beta gamma off_diagonal free weight "
         "threshold gpus tolerance"
     ),
     _number(0, 1): "share rise",
-    _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval",
     _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0): (
-        "std min_concentration max_concentration scale min_scale max_scale init_scale noise temperature step_size cpus "
-        "mem_gb"
+        "std min_concentration max_concentration scale init_scale noise temperature step_size cpus mem_gb"
     ),
     _number(): "alpha start end value",
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",

@@ -11,7 +11,7 @@ from vae_exp.likelihoods.bits import Bernoulli
 from vae_exp.likelihoods.columns import Columns
 from vae_exp.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
 from vae_exp.likelihoods.levels import Categorical, DiscretizedLogistic
-from vae_exp.likelihoods.real import Gaussian, GaussianShared, Laplace, Normal, SigmaVAE
+from vae_exp.likelihoods.real import Gaussian, GaussianPixels, GaussianShared, Laplace, Normal, SigmaVAE
 from vae_exp.likelihoods.unit import ContinuousBernoulli
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "Gaussian",
+    "GaussianPixels",
     "GaussianShared",
     "Laplace",
     "NegativeBinomial",

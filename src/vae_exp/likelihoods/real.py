@@ -1,7 +1,7 @@
 """Densities on the real line. Gaussian: arXiv:1312.6114. Sigma-VAE: arXiv:2006.13202."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from vae_exp.likelihoods.scales import Mean, bounded, check_bounds, check_mean, 
 from vae_exp.parts import Likelihood
 from vae_exp.precision import exact
 
-__all__ = ["Gaussian", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
+__all__ = ["Gaussian", "GaussianPixels", "GaussianShared", "Laplace", "Normal", "SigmaVAE"]
 
 
 class Normal(Likelihood):
@@ -39,27 +39,34 @@ class Gaussian(Likelihood):
     """`p(x | z) = N(x; mu, sigma^2)`, where the decoder gives mu and sigma of each pixel (Kingma & Welling, 2014).
 
     If sigma could approach 0, the density at a pixel could grow without limit and training would do nothing else.
-    So `log sigma` is a sigmoid that goes from `log min_scale` to `log max_scale`.
+    So `log sigma` is a sigmoid that goes from `log min_scale` to `log max_scale`; in the paper it has no bounds, and
+    the decoder gives `log sigma^2`.
 
     Arguments:
-        min_scale: Smallest standard deviation, in units of the pixel range [0, 1].
+        min_scale: Smallest standard deviation, in units of the pixel range [0, 1]. None, as max_scale: no bounds.
         max_scale: Largest standard deviation.
         params_per_pixel: 2. It is in the yaml so that the decoder can read it.
         mean: `identity`: mu is the decoder's output. `sigmoid`: mu is its sigmoid, in [0, 1] like the pixels.
     """
 
     def __init__(
-        self, min_scale: float = 0.01, max_scale: float = 1.0, params_per_pixel: int = 2, mean: Mean = "identity"
+        self,
+        min_scale: float | None = 0.01,
+        max_scale: float | None = 1.0,
+        params_per_pixel: int = 2,
+        mean: Mean = "identity",
     ) -> None:
         super().__init__()
         self.mean = check_mean(mean)
         self.params_per_pixel = check_params(params_per_pixel, 2)
-        self.min_scale, self.max_scale = check_bounds(min_scale, max_scale)
+        self.limits: tuple[float, float] | None = None
+        if min_scale is not None or max_scale is not None:
+            self.limits = check_bounds(min_scale, max_scale, "; without bounds both null")
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., 2C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
         mu, raw = params.chunk(2, dim=-3)
-        scale = bounded(raw, self.min_scale, self.max_scale)
+        scale = (raw / 2).exp() if self.limits is None else bounded(raw, *self.limits)
         normal = TorchNormal(mean_of(mu, self.mean), scale, validate_args=False)
         return Independent(normal, 3, validate_args=False)
 
@@ -76,6 +83,29 @@ class GaussianShared(Likelihood):
         super().__init__()
         self.mean = check_mean(mean)
         self.log_scale = nn.Parameter(torch.tensor(math.log(check_positive("init_scale", init_scale))))
+
+    def forward(self, params: Tensor) -> Independent:
+        """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""
+        normal = TorchNormal(mean_of(params, self.mean), self.log_scale.exp(), validate_args=False)
+        return Independent(normal, 3, validate_args=False)
+
+
+class GaussianPixels(Likelihood):
+    """`p(x | z) = N(x; mu, diag(sigma^2))`, mu from the decoder, sigma of each pixel learned, the same for all images.
+
+    A pixel that is the same in all images has a density without limit: give it noise (`data.dequantize=true`).
+
+    Arguments:
+        image_shape: `(C, H, W)`.
+        init_scale: Each sigma before training, in units of the pixel range [0, 1].
+        mean: The same as for `Gaussian`.
+    """
+
+    def __init__(self, image_shape: Sequence[int], init_scale: float = 0.1, mean: Mean = "identity") -> None:
+        super().__init__()
+        self.mean = check_mean(mean)
+        start = math.log(check_positive("init_scale", init_scale))
+        self.log_scale = nn.Parameter(torch.full(tuple(image_shape), start))
 
     def forward(self, params: Tensor) -> Independent:
         """`(..., C, H, W) ->` Independent normal, batch `(...)`, event `(C, H, W)`."""

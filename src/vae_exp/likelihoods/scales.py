@@ -22,9 +22,9 @@ def mean_of(params: Tensor, mean: Mean) -> Tensor:
     return params.sigmoid() if mean == "sigmoid" else params
 
 
-def check_positive(name: str, scale: float) -> float:
+def check_positive(name: str, scale: float | None) -> float:
     """Returns the scale; raises ValueError, which names the key, if it is not positive."""
-    if scale <= 0:
+    if scale is None or scale <= 0:
         raise ValueError(f"likelihood.{name}={scale}: a scale must be positive")
     return scale
 
@@ -36,10 +36,18 @@ def check_params(given: int, needed: int) -> int:
     return given
 
 
-def check_bounds(min_scale: float, max_scale: float) -> tuple[float, float]:
-    """Returns the bounds; raises ValueError, which names the keys, unless 0 < min_scale < max_scale."""
-    if not 0 < min_scale < max_scale:
-        raise ValueError(f"likelihood.min_scale={min_scale} must lie between 0 and likelihood.max_scale={max_scale}")
+def check_bounds(min_scale: float | None, max_scale: float | None, or_else: str = "") -> tuple[float, float]:
+    """Returns the bounds; raises ValueError, which names the keys, unless 0 < min_scale < max_scale.
+
+    Arguments:
+        min_scale: The lower one.
+        max_scale: The upper one.
+        or_else: What a likelihood takes besides, for the message.
+    """
+    if min_scale is None or max_scale is None or not 0 < min_scale < max_scale:
+        raise ValueError(
+            f"likelihood.min_scale={min_scale} must lie between 0 and likelihood.max_scale={max_scale}{or_else}"
+        )
     return min_scale, max_scale
 
 
