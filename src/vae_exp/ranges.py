@@ -92,7 +92,7 @@ WORDS: dict[Range, str] = {
     _whole(-1): "num_sanity_val_steps",
     ENDLESS: "max_steps",
     _or_null(ENDLESS): "max_epochs",
-    _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval min_scale max_scale",
+    _or_null(ABOVE_ZERO): "limit_train_batches val_check_interval min_scale max_scale weight_prior",
     _or_null(_number(0)): ("gradient_clip_val limit_val_batches limit_test_batches overfit_batches diagonal"),
     _number(0): (
         "lr weight_decay eps lr_decay momentum initial_accumulator_value beta gamma off_diagonal free weight "

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vae_exp.help import help_page
 from vae_exp.paths import places
 
-__all__ = ["LOWER_IS_BETTER", "known_run", "num_trained_on", "register_resolvers"]
+__all__ = ["LOWER_IS_BETTER", "decay_for", "known_run", "num_trained_on", "register_resolvers"]
 
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 # What does not make one run differ from another.
@@ -106,7 +106,10 @@ def register_resolvers() -> None:
     def mode_of(metric: str) -> str:
         return "min" if metric in LOWER_IS_BETTER else "max"
 
-    of_sizes, of_names = (subtract, epochs, num_trained_on), (tags, run_name, sweep_name, name_of_sweep, run_folder)
+    of_sizes, of_names = (
+        (subtract, epochs, num_trained_on, decay_for),
+        (tags, run_name, sweep_name, name_of_sweep, run_folder),
+    )
     of_tables = (schema_of, row_of, number_of, widest_of, share_of)
     of_pixels = (mean_for, transform_for, levels_for)
     for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, monitor_of, mode_of, help_page):
@@ -117,6 +120,15 @@ def num_trained_on(*, _root_: DictConfig) -> int | None:
     """Number of training images: `data.train_limit`, or else `data.train_size`, null if it is known only from files."""
     limit, size = (OmegaConf.select(_root_, f"data.{key}") for key in ("train_limit", "train_size"))
     return size if limit is None else limit
+
+
+def decay_for(std: float | None, *, _root_: DictConfig) -> float | None:
+    """The weight of half the squared parameters in the loss, for a prior N(0, std^2) on each, 1 / (N std^2).
+
+    N is the number of training images: the loss is a mean over them. 0 without a prior, null if N is not known.
+    """
+    size = num_trained_on(_root_=_root_)
+    return 0.0 if std is None else None if size is None else 1 / (size * std**2)
 
 
 @cache

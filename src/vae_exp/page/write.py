@@ -40,7 +40,7 @@ START: dict[str, Any] = {
     "time": "", "argv": [], "git": None, "cpu": "", "cpu_count": "", "gpus": [], "platform": "", "python": "",
     "versions": {},
 }  # fmt: skip
-SETTINGS = ("latent_dim", "seed", "monitor", "init_from", "init_from_parts", "freeze")
+SETTINGS = ("latent_dim", "seed", "monitor", "init_from", "init_from_parts", "freeze", "weight_prior")
 
 
 def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:

@@ -20,7 +20,7 @@ from vae_exp.data import Images
 from vae_exp.models import VAE
 from vae_exp.models.module import make_optimizer
 from vae_exp.overrides import nearest
-from vae_exp.resolvers import LOWER_IS_BETTER, num_trained_on
+from vae_exp.resolvers import LOWER_IS_BETTER, decay_for, num_trained_on
 from vae_exp.runs.dry_run import check_shapes
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.targets import check_targets
@@ -166,9 +166,26 @@ def check_values(cfg: DictConfig) -> None:
             f"trainer.val_check_interval={interval}: an epoch has {size // cfg.data.batch_size} batches; "
             "choose fewer, a share such as 0.5, or trainer.check_val_every_n_epoch=null to count across epochs"
         )
+    _check_weight_prior(cfg)
     if cfg.trainer.log_every_n_steps < 1:
         raise ConfigError(
             f"trainer.log_every_n_steps={cfg.trainer.log_every_n_steps}: at least 1; logger=none logs nothing"
+        )
+
+
+def _check_weight_prior(cfg: DictConfig) -> None:
+    std = cfg.get("weight_prior")
+    if std is None:
+        return
+    decay = decay_for(std, _root_=cfg)
+    if decay is None:
+        raise ConfigError(f"weight_prior={std}: how many training images? Set data.train_size, or data.train_limit")
+    optimizer = cfg.optimizer
+    if optimizer.get("weight_decay") != decay or optimizer.get("decoupled_weight_decay"):
+        raise ConfigError(
+            f"weight_prior={std} needs optimizer.weight_decay={decay:.3g}, in the gradient; it is "
+            f"{optimizer.get('weight_decay')} of {optimizer._target_}.\n"
+            "Ways out: optimizer=adam (adagrad, sgd, rmsprop, radam) as it is, or weight_prior=null"
         )
 
 
