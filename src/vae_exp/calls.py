@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import setup_globals
@@ -82,13 +83,14 @@ def called(config_name: str, settings: Mapping[str, Any], writes_log: bool = Fal
     """
     register_resolvers()
     setup_globals()
-    singleton, argv = HydraConfig.instance(), sys.argv
-    outer = singleton.cfg
+    singleton, argv, hydra = HydraConfig.instance(), sys.argv, GlobalHydra.instance()
+    outer, running = singleton.cfg, hydra.hydra  # of a command line within which this is called
     try:
         words = words_of(settings)
         sys.argv = [str(Path(__file__).with_name("__main__.py")), *words]  # what run.json records
         check_words(words)
         check_choices(words, config_name)
+        hydra.clear()
         with initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose(config_name, overrides=words, return_hydra_config=True)
             with open_dict(cfg):
@@ -106,7 +108,7 @@ def called(config_name: str, settings: Mapping[str, Any], writes_log: bool = Fal
             raise
         raise ConfigError(explain(error, config_name)) from error
     finally:
-        singleton.cfg, sys.argv = outer, argv
+        singleton.cfg, sys.argv, hydra.hydra = outer, argv, running
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 
 from vae_exp.files import written
 
-__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "save", "save_twice", "scores", "svg"]
+__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "lines", "save", "save_twice", "scores", "svg"]
 
 DPI = 150
 TRAIN, VAL = "C0", "C1"
@@ -115,6 +115,39 @@ def curves(rows: Sequence[Mapping[str, str]], term: str, label: str, title: str 
         axes.set_ylim(min(shown) - margin, max(shown) + margin)
         axes.set_ylabel(label)
         figure.legend(loc="outside upper right", ncols=2)
+        _steps(axes)
+        return figure
+
+    return draw
+
+
+def lines(
+    rows: Sequence[Mapping[str, str]], columns: Mapping[str, str], label: str, is_log: bool = False
+) -> Callable[[], Any] | None:
+    """Several columns over the steps, each with its name at the right; None where nothing was logged.
+
+    Arguments:
+        rows: Of `metrics.csv`.
+        columns: What each is called, by the column.
+        label: What the vertical axis shows, with its unit.
+        is_log: Whether that axis is logarithmic.
+    """
+    known = {
+        name: [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
+        for column, name in columns.items()
+    }
+    if not any(known.values()):
+        return None
+
+    def draw() -> Any:
+        figure, axes = canvas(3.6, width=7.2)
+        for (name, line), colour in zip(known.items(), COLOURS, strict=False):
+            if line:
+                axes.plot(*zip(*line, strict=True), color=colour, lw=1.6, marker="o", ms=3, label=name)
+        if is_log:
+            axes.set_yscale("log")
+        axes.set_ylabel(label)
+        figure.legend(loc="outside right upper")
         _steps(axes)
         return figure
 

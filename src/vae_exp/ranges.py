@@ -65,7 +65,8 @@ WORDS: dict[Range, str] = {
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
         "accumulate_grad_batches every_n_epochs num_train neighbours chains num_chains temperatures leapfrog "
-        "transitions num_latents nll_images num_points num_dims num_steps steps period trials size timeout_min "
+        "transitions num_latents nll_images every repeats num_points num_dims num_steps steps period trials size "
+        "timeout_min "
         "cpus_per_task num_nodes"
     ),
     _or_null(COUNT): (
@@ -107,7 +108,8 @@ WORDS: dict[Range, str] = {
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root against inception out cells folder",
 }
-NAMED_BY_USER = "data.source.kinds."  # whose keys are the columns of a table
+# Whose keys are the columns of a table; whose values are several, as the command line lists them.
+NOT_HELD = ("data.source.kinds.", "sweep.grid.")
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 
 BY_KEY = {
@@ -127,7 +129,7 @@ def check_ranges(cfg: DictConfig, typed: Collection[str]) -> None:
         ConfigError: For the first that lies outside; the message names the key and what is needed.
     """
     for key, value in _values(cfg, typed, "", is_ours=True):
-        if key.startswith(NAMED_BY_USER):
+        if key.startswith(NOT_HELD):
             continue
         allowed = BY_KEY.get(key) or RANGES.get(key.rpartition(".")[2])
         if allowed and not allowed.holds(value):

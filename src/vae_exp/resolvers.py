@@ -25,7 +25,7 @@ __all__ = ["LOWER_IS_BETTER", "decay_for", "known_run", "num_trained_on", "regis
 LOWER_IS_BETTER = ("val/recon", "val/loss", "val/error")
 # What does not make one run differ from another.
 UNNAMED = (
-    "hydra", "logger", "callbacks", "trainer", "name", "test", "report", "resume", "expected", "data.root",
+    "hydra", "logger", "callbacks", "trainer", "name", "test", "report", "resume", "draw", "expected", "data.root",
 )  # fmt: skip
 LONGEST = 64  # letters of a tag, which W&B allows, and of a name
 

@@ -9,7 +9,7 @@ __all__ = ["differing", "is_word", "reader", "short", "telling", "text", "typed"
 
 # What changes no number: keys, and nodes with all that is in them.
 IDLE = (
-    "name", "seed", "test", "report", "resume", "expected", "logger", "launcher", "sweep", "data.root",
+    "name", "seed", "test", "report", "resume", "draw", "expected", "logger", "launcher", "sweep", "data.root",
     "data.scaled", "data.fold",
     "callbacks.pictures", "callbacks.curves", "callbacks.explorer",
     "callbacks.latents", "callbacks.speed", "callbacks.progress",

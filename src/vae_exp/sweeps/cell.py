@@ -19,7 +19,7 @@ __all__ = ["identity"]
 # Raised with every change of the code that changes the numbers of some run: its cells are then computed again.
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
-FREE = ("allow", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
+FREE = ("allow", "draw", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
 LATER = ("init_from_parts", "freeze")  # keys that configs of earlier runs do not have: unset they change no cell
 FREE_OF = {
     "callbacks": ("curves", "explorer", "pictures", "progress", "speed"),

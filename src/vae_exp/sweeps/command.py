@@ -44,6 +44,7 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
     options = config.sweep
     fixed, several = grid_of(words, OmegaConf.to_container(options.grid))  # type: ignore[arg-type]
     planner = Planner(loader, config, fixed)
+    figures = _made(options, "figures", "sweep.figures")
     search, launcher = _made(options, "search", "sweep.search"), _made(config, "launcher", "launcher")
     sweep = Sweep(
         planner.folder,
@@ -66,8 +67,23 @@ def run_sweep(loader: ConfigLoader, config: DictConfig, words: list[str]) -> NoR
         # What is printed comes from the folders, not from the memory of this process.
         sweep.write()
         print("", *lines(read_json(sweep.folder / "sweep.json"), sweep.folder), sep="\n")  # noqa: T201
+    if not code:
+        _draw(figures, sweep)
+        if options.expected:
+            print(f"expected        {options.expected}")  # noqa: T201
     states = {sweep.state(job) for job in sweep.jobs}
     sys.exit(code or (0 if states <= {State.FINISHED, State.PRUNED} else 2))
+
+
+def _draw(figures: dict[str, Any], sweep: Sweep) -> None:
+    """Draws the finished jobs, into the folder of the sweep."""
+    jobs = [(job.varied, sweep.folder_of(job)) for job in sweep.jobs if sweep.state(job) is State.FINISHED]
+    for name, figure in figures.items() if jobs else ():
+        try:
+            for file in figure(jobs, sweep.folder / f"{name}.png"):
+                log.info("figure          %s", file)
+        except ConfigError as error:
+            log.warning("sweep.figures.%s: there is no figure: %s", name, error)
 
 
 def _made(config: DictConfig, name: str, key: str) -> Any:

@@ -149,6 +149,8 @@ class Planner:
                 cfg.callbacks[name] = None
         if "report" not in keys:
             cfg.report = False
+        if not any(key.startswith("draw") for key in keys):
+            cfg.draw = {}
         resolved = OmegaConf.to_container(cfg, resolve=True)
         assert isinstance(resolved, dict)
         job.cfg = {str(key): value for key, value in resolved.items() if key not in OF_SWEEPS}

@@ -39,6 +39,7 @@ from vae_exp.runs.record import Record
 from vae_exp.runs.resume import resumed_config, start_of
 from vae_exp.runs.trained import of_training
 from vae_exp.runs.weights import start_weights
+from vae_exp.training.pictures import check_draw, draw
 from vae_exp.training.processes import processes_of_one_run
 from vae_exp.training.signals import Signals
 from vae_exp.training.summary import summarise
@@ -97,6 +98,8 @@ def _train_in(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
             raise ConfigError(
                 f"{word}: this is one run, and launcher and sweep are of several: add -m, or leave it out"
             )
+    if cfg.sweep.grid:
+        raise ConfigError(f"experiment={choices(hydra)['experiment']} trains several runs: add -m")
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
     cfg = OmegaConf.create({key: value for key, value in resolved.items() if key not in (*OF_SWEEPS, "allow")})
@@ -142,6 +145,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
     check_monitors(trainer.callbacks, check_shapes(model, data.image_shape, to_train=False))  # type: ignore[attr-defined]
     for name in cfg.get("logger") or {}:
         check_call(cfg, f"logger.{name}")
+    check_draw(cfg, folder)
     prepare(data, trainer.world_size)
     log.info("%-15s %s", "data", data.contents)
     if data.remedy:
@@ -186,6 +190,7 @@ def train(cfg: DictConfig, folder: Path, about: dict[str, Any] | None = None) ->
                 log.info("interrupted; continue with %s", override("resume", folder))
     if warning := unused_latents(cfg, metrics, trainer.global_step):
         log.warning(warning)
+    metrics |= draw(cfg, folder)
     if cfg.get("report"):
         _report(cfg, folder, trainer)
     return metrics

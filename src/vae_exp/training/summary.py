@@ -34,7 +34,9 @@ def summarise(cfg: DictConfig, folder: Path, metrics: dict[str, float]) -> None:
     if "test/error" in metrics:
         log.info("%-15s %10.4f of the images are classified wrongly", "test/error", metrics["test/error"])
     if cfg.expected:
-        log.info("expected        %10.2f ± %s", cfg.expected["value"], cfg.expected["tolerance"])
+        if not cfg.expected["metric"].startswith("test/") and cfg.expected["metric"] in metrics:  # of a picture
+            log.info("%-15s %10.4g", cfg.expected["metric"], metrics[cfg.expected["metric"]])
+        log.info("expected        %10.5g ± %s", cfg.expected["value"], cfg.expected["tolerance"])
     if (folder / "images").is_dir():
         log.info("pictures        %s", folder / "images")
     _how_to_use(folder, own_modules(cfg))
