@@ -24,7 +24,7 @@ $(STAMP): $(PACKAGE)
 
 $(CLUSTER): $(STAMP)
 	@echo "adding what the tests of searches and clusters need"
-	@$(INSTALL) --editable '.[dev,search,slurm,ray]'
+	@$(INSTALL) --editable '.[dev,search,slurm,ray,service]'
 	@touch $@
 
 $(SITE): $(PACKAGE)
