@@ -92,7 +92,7 @@ class Hub(Source):
             from datasets import DatasetDict, load_dataset
             from datasets.exceptions import DatasetsError
         except ImportError as error:
-            raise ConfigError("data=hub needs the library datasets: pip install 'vae_exp[hub]'") from error
+            raise ConfigError("data=hub needs the library datasets: pip install '.[hub]'") from error
         folder = next((place for place in places(self.set_name, root) if place.is_dir()), None)
         try:
             found = load_dataset(str(folder or self.set_name), self.subset, cache_dir=str(root / "hub"))
