@@ -34,7 +34,7 @@ def load(
 
     Arguments:
         run: The folder, as under outputs/.
-        checkpoint: Which weights, best or last.
+        checkpoint: Which weights: best, last, or step_N of `callbacks.snapshots`.
         device: Where the model is put.
         allow: Your own modules, or classes, that the config of the run may name: `my_parts`.
 

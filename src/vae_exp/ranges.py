@@ -1,5 +1,6 @@
 """Which values the keys of `conf/` may have, by the last word of the key. Imports nothing heavy."""
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from math import inf, isfinite
 from typing import Any, NamedTuple
@@ -70,10 +71,11 @@ WORDS: dict[Range, str] = {
         "cpus_per_task num_nodes"
     ),
     _or_null(COUNT): (
-        "num_classes train_size train_limit every_n_steps num_images jobs check_val_every_n_epoch labelled "
+        "every num_classes train_size train_limit every_n_steps num_images jobs check_val_every_n_epoch labelled "
         "labelled_per_batch"
     ),
     Range(WIDTHS.words, lambda value: COUNT.holds(value) or WIDTHS.holds(value)): "hidden",  # one, of conv decoders
+    _list(COUNT, "a list of whole numbers from 1 on is needed, such as [100, 1000]"): "at_steps",
     WIDTHS: "channels upper_dims hidden_features",
     _list(
         COUNT, "three whole numbers from 1 on are needed, [channels, height, width]: images, no volumes", 3
@@ -84,7 +86,10 @@ WORDS: dict[Range, str] = {
     _or_null(PAIRS): "pairs",
     _whole(0, 2**32 - 1, "a whole number from 0 to 2^32 - 1 is needed"): "seed train_seed",
     Range("choose true, false or warn", lambda value: isinstance(value, bool) or value == "warn"): "deterministic",
-    _one_of("best", "last"): "checkpoint",
+    Range(
+        "choose best, last, or step_N of callbacks.snapshots.at_steps=[N]",
+        lambda value: isinstance(value, str) and re.fullmatch(r"best|last|step_\d+", value) is not None,
+    ): "checkpoint",
     _one_of("test", "val", "train"): "split",
     _one_of("step", "epoch", "seconds"): "axis",
     INDEX: "fold patience workers image source target burn_in gpus_per_node",

@@ -1,8 +1,9 @@
-"""Callbacks of training: checkpoints, pictures, pages, curves, the use of the latents, speed and the progress bar."""
+"""Callbacks of training: checkpoints, scores, pictures, curves, pages, use of the latents, speed, the progress bar."""
 
-from vae_exp.callbacks.checkpoint import Checkpoint, Ending, Patience
+from vae_exp.callbacks.checkpoint import Checkpoint, Ending, Patience, Snapshots
 from vae_exp.callbacks.gradients import GradientVariance
 from vae_exp.callbacks.latents import Latents
+from vae_exp.callbacks.marginal import Marginal
 from vae_exp.callbacks.pictures import Curves, Explorer, Pictures
 from vae_exp.callbacks.progress import Progress, Speed
 from vae_exp.callbacks.scores import Scores
@@ -14,9 +15,11 @@ __all__ = [
     "Explorer",
     "GradientVariance",
     "Latents",
+    "Marginal",
     "Patience",
     "Pictures",
     "Progress",
     "Scores",
+    "Snapshots",
     "Speed",
 ]

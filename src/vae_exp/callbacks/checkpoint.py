@@ -1,6 +1,7 @@
 """Checkpoints of runs that are interrupted, resumed or moved, and what else a resumed run needs to know."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 
 from vae_exp.ledger import NonFiniteError
 
-__all__ = ["Checkpoint", "Ending", "Patience"]
+__all__ = ["Checkpoint", "Ending", "Patience", "Snapshots"]
 
 
 class Checkpoint(ModelCheckpoint):
@@ -92,6 +93,29 @@ class Checkpoint(ModelCheckpoint):
         # Ctrl-C may stop it; and the weights that are tested are those of another step.
         if trainer.state.fn == "fit" and not isinstance(exception, NonFiniteError | KeyboardInterrupt | OSError):
             super().on_exception(trainer, pl_module, exception)
+
+
+class Snapshots(Callback):
+    """Keeps the weights of chosen steps: `checkpoints/step_N.ckpt` has those after N optimizer steps.
+
+    Arguments:
+        at_steps: The numbers N.
+
+    Raises:
+        ValueError: If one is below 1.
+    """
+
+    counts_steps = True
+
+    def __init__(self, at_steps: Sequence[int] = ()) -> None:
+        if any(step < 1 for step in at_steps):
+            raise ValueError(f"callbacks.snapshots.at_steps={list(at_steps)}: whole numbers from 1 on are needed")
+        self.at_steps = at_steps
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step in self.at_steps and pl_module.has_stepped:
+            path = Path(trainer.default_root_dir) / "checkpoints" / f"step_{trainer.global_step}.ckpt"
+            trainer.save_checkpoint(path, weights_only=True)
 
 
 class Patience(EarlyStopping):

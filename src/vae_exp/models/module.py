@@ -220,10 +220,14 @@ class Module(pl.LightningModule):
             # The mean is already over all processes; sync_dist only spares Lightning's reminder to do so.
             self.log(name, mean, on_epoch=True, prog_bar=name.endswith("elbo"), sync_dist=True)
 
+    @property
+    def has_stepped(self) -> bool:
+        """At the end of a batch, whether the optimizer made a step, or whether gradients are accumulated still."""
+        return not self.trainer.fit_loop._should_accumulate()
+
     def _is_row_due(self) -> bool:
-        trainer = self.trainer
-        is_multiple = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        return is_multiple and not trainer.fit_loop._should_accumulate()
+        is_multiple = self.trainer.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        return is_multiple and self.has_stepped
 
     def _log_train(self) -> None:
         # What `self.log` does, without its machinery, which takes about as long as a step of a small model.

@@ -1,5 +1,6 @@
 """Checkpoints of a run: whether a file is sound, what is in it, and which one is the newest."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile, ZipFile
@@ -17,12 +18,14 @@ TO_RESUME = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "opt
 
 
 def checkpoint(folder: str | Path, name: str) -> Path:
-    """The path of the checkpoint `best` or `last` of a run.
+    """The path of the checkpoint `best`, `last` or `step_N` of a run.
 
     Raises:
         ConfigError: If there is none.
     """
     load_config(folder)
+    if not re.fullmatch(r"best|last|step_\d+", name):
+        raise ConfigError(f"checkpoint={name}: choose best, last, or step_N of callbacks.snapshots.at_steps=[N]")
     path = Path(folder) / "checkpoints" / f"{name}.ckpt"
     if not path.exists():
         beside = _beside(path)

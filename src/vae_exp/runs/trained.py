@@ -31,7 +31,7 @@ from vae_exp.runs.targets import check_targets
 
 __all__ = ["Trained", "each_run", "of_training", "restore"]
 
-CHOICES = {"checkpoint": ("best", "last"), "split": ("test", "val", "train"), "accelerator": ("auto", "cpu", "gpu")}
+CHOICES = {"split": ("test", "val", "train"), "accelerator": ("auto", "cpu", "gpu")}
 OPTIONS = ("checkpoint", "split", "seed", "accelerator", "data_root", "progress", "allow")  # of conf/trained.yaml
 
 log = logging.getLogger("vae_exp")
@@ -222,7 +222,7 @@ def restore(
 
     Arguments:
         run: The folder, as under outputs/.
-        checkpoint: Which weights, best or last.
+        checkpoint: Which weights: best, last, or step_N of `callbacks.snapshots`.
         split: The images that are worked on, test, val or train.
         seed: Of everything random.
         accelerator: auto, cpu or gpu.
@@ -233,7 +233,7 @@ def restore(
     Raises:
         ConfigError: If the folder holds no run, an option has a wrong value, or the machine lacks the accelerator.
     """
-    for key, choice, choices in zip(CHOICES, (checkpoint, split, accelerator), CHOICES.values(), strict=True):
+    for key, choice, choices in zip(CHOICES, (split, accelerator), CHOICES.values(), strict=True):
         if choice not in choices:
             raise ConfigError(f"{key}={choice}: choose one of {', '.join(choices)}")
     folder = Path(run)

@@ -173,13 +173,12 @@ class Steps(_AutomaticOptimization):
         if loop._should_check_val_epoch() and isinstance(trainer.val_check_batch, int):
             done = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
             batches.append(trainer.val_check_batch - done % trainer.val_check_batch)
-        saves = [
-            getattr(callback, name, None)
-            for callback in trainer.checkpoint_callbacks
-            for name in ("_every_n_train_steps", "every_n_steps")
-        ]
-        intervals = [n for n in (trainer.log_every_n_steps, *saves) if n]  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        every = [getattr(each, name, None) for each in callbacks for name in ("_every_n_train_steps", "every_n_steps")]
+        intervals = [n for n in (trainer.log_every_n_steps, *every) if n]  # type: ignore[attr-defined]
         steps = [n - trainer.global_step % n for n in intervals]
+        chosen = [step for each in callbacks for step in getattr(each, "at_steps", ())]
+        steps += [step - trainer.global_step for step in chosen if step > trainer.global_step]
         if trainer.max_steps != -1:
             steps.append(trainer.max_steps - trainer.global_step)
         if trainer.should_stop and loop.min_steps and loop.min_steps > trainer.global_step:
