@@ -4,10 +4,11 @@ import json
 
 import pytest
 from helpers.runs import SMALL, command
+from omegaconf import OmegaConf
 
 from vae_exp import charts
 from vae_exp.config import ConfigError
-from vae_exp.sweeps.figures import Against, Curves, Rows
+from vae_exp.sweeps.figures import Against, Curves, Learning, Rows
 
 
 @pytest.fixture
@@ -34,10 +35,28 @@ def test_numbers_are_drawn_against_what_is_varied(jobs, tmp_path, monkeypatch):
     assert axes.get_xscale() == "log"
 
 
+def test_learning_is_drawn_against_the_images_seen(jobs, tmp_path, monkeypatch):
+    """A panel for each width, a colour for each seed, and for the second column a dashed line."""
+    for _, folder in jobs:
+        (folder / "config.yaml").write_text("data: {batch_size: 50}\n")
+        (folder / "metrics.csv").write_text("step,train/elbo,val/elbo\n1,-4,\n3,-2,-3\n")
+    drawn = []
+    monkeypatch.setattr("vae_exp.sweeps.figures.read_config", OmegaConf.load)
+    monkeypatch.setattr("vae_exp.sweeps.figures.save", lambda draw, path, origin: drawn.append(draw()) or path)
+    Learning(["train/elbo", "val/elbo"], "latent_dim", "nats")(jobs, tmp_path / "learning.png")
+    first, second = drawn[0].axes
+    assert (len(first.lines), len(second.lines)) == (4, 2)
+    full, dashed = second.lines
+    assert full.get_xydata().tolist() == [[100, -4], [200, -2]]
+    assert dashed.get_xydata().tolist() == [[200, -3]]
+    assert (full.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+
+
 @pytest.mark.parametrize(
     ("figure", "said"),
     [
         (lambda: Against([["test/kl"]], "beta"), "key=beta: the sweep varies no such number"),
+        (lambda: Learning(["train/elbo"], "beta", "nats"), "panel=beta: the sweep does not vary it"),
         (lambda: Against([["test/nothing"]], "latent_dim"), "test/nothing: no run has such a number"),
     ],
 )

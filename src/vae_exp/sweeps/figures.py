@@ -7,9 +7,10 @@ from typing import Any
 
 from vae_exp.charts import COLOURS, save
 from vae_exp.config import ConfigError
-from vae_exp.records import read_record
+from vae_exp.records import read_record, read_rows
+from vae_exp.saved import read_config
 
-__all__ = ["Against", "Curves", "Rows"]
+__all__ = ["Against", "Curves", "Each", "Learning", "Rows"]
 
 WHATS = ("samples", "reconstructions")
 SEEDS = ("seed", "data.fold")
@@ -92,6 +93,85 @@ class Against:
             return figure
 
         return [save(draw, path, "vae_exp sweep")]
+
+
+class Learning:
+    """Columns of `metrics.csv` against the training images seen so far, a panel for each value of a key.
+
+    Arguments:
+        columns: Such as `[train/elbo, val/elbo]`; the first has a full line, the others are dashed.
+        panel: The key with a panel for each value; each other combination has a colour.
+        unit: What the vertical axes show, with its unit.
+    """
+
+    def __init__(self, columns: Sequence[str], panel: str, unit: str) -> None:
+        self.columns, self.panel, self.unit = columns, panel, unit
+
+    def __call__(self, jobs: Sequence[tuple[dict[str, str], Path]], path: Path) -> list[Path]:
+        """Draws the jobs, what each varies with its folder; returns the files."""
+        if not all(self.panel in words for words, _ in jobs):
+            raise ConfigError(f"panel={self.panel}: the sweep does not vary it")
+        panels: dict[str, dict[tuple[str, str], list[tuple[float, float]]]] = {}
+        for words, folder in jobs:
+            name = ", ".join(value for key, value in words.items() if key != self.panel)
+            size = read_config(folder / "config.yaml").data.batch_size
+            rows = read_rows(folder / "metrics.csv")
+            for column in self.columns:
+                line = [((int(row["step"]) + 1) * size, float(row[column])) for row in rows if row.get(column)]
+                panels.setdefault(words[self.panel], {})[name, column] = line
+        names = list(dict.fromkeys(name for lines in panels.values() for name, _ in lines))
+        if not any(any(lines.values()) for lines in panels.values()):
+            raise ConfigError(f"columns={list(self.columns)}: no run has logged them")
+
+        def draw() -> Any:
+            from matplotlib.figure import Figure
+            from matplotlib.ticker import NullFormatter
+
+            figure = Figure(figsize=(2.6 * len(panels) + 1.6, 2.8), layout="constrained")
+            for number, (value, lines) in enumerate(panels.items(), start=1):
+                axes = figure.add_subplot(1, len(panels), number)
+                for (name, column), line in lines.items():
+                    style = "-" if column == self.columns[0] else "--"
+                    colour = COLOURS[names.index(name) % len(COLOURS)]
+                    label = f"{name} {column}".strip() if number == 1 else None
+                    if line:
+                        axes.plot(*zip(*line, strict=True), style, color=colour, lw=1.4, label=label)
+                late = sorted(y for line in lines.values() for _, y in line[len(line) // 10 :])
+                if late:  # the first tenth is far from all that follows: it may leave the picture
+                    margin = 0.06 * (late[-1] - late[0]) or 1.0
+                    axes.set_ylim(late[0] - margin, late[-1] + margin)
+                axes.set_xscale("log")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.set_title(f"{self.panel}={value}")
+                axes.set_xlabel("training images seen")
+                if number == 1:
+                    axes.set_ylabel(self.unit)
+            figure.legend(loc="outside lower center", ncols=4)
+            return figure
+
+        return [save(draw, path, "vae_exp sweep")]
+
+
+class Each:
+    """What `python -m vae_exp.generate` makes, of each run by itself, in its folder.
+
+    Arguments:
+        what: Its name.
+        options: Its keys.
+    """
+
+    def __init__(self, what: str, **options: Any) -> None:
+        self.what, self.options = what, options
+
+    def __call__(self, jobs: Sequence[tuple[dict[str, str], Path]], path: Path) -> list[Path]:
+        """Makes them of the jobs, what each varies with its folder; returns the files."""
+        from vae_exp.calls import called
+        from vae_exp.what.make import generate_runs
+
+        settings = {"run": [str(folder) for _, folder in jobs], "what": self.what, "progress": False, **self.options}
+        with called("generate", settings) as cfg:
+            generate_runs(cfg, self.what)
+        return [file for _, folder in jobs for file in sorted((folder / "images" / self.what).glob("*.png"))]
 
 
 class Rows:
