@@ -53,6 +53,14 @@ def test_it_is_the_closed_form_of_the_weights_of_that_step(run):
             assert nll < -float(row[f"marginal/{split}/elbo"])
 
 
+def test_from_posterior_samples_it_is_the_same(run):
+    words = ("callbacks.marginal.every=4", "callbacks.marginal.splits=[val]", "callbacks.marginal.estimator=hmc")
+    few = ("callbacks.marginal.num_samples=20", "callbacks.snapshots.at_steps=[4]", "trainer.max_epochs=1")
+    folder, _ = run(*words, *few, "data.source.val_size=8", small=LINEAR)
+    (row,) = rows(folder)
+    assert float(row["marginal/val/nll"]) == pytest.approx(closed_form(folder, 4, "val").mean().item(), abs=0.2)
+
+
 def test_training_does_not_notice_and_a_run_that_was_cut_off_has_the_same_rows(run):
     plain, _ = run(small=LINEAR, folder="plain")
     few = (
@@ -84,6 +92,7 @@ def test_gradients_that_are_accumulated_give_one_row_a_step(run):
         ({"num_samples": 0}, r"num_samples=0"),
         ({"splits": ["all"]}, r"splits=\['all'\]: choose of train, val, test"),
         ({"splits": []}, r"splits=\[\]"),
+        ({"estimator": "ais"}, r"estimator=ais: choose importance or hmc"),
     ],
 )
 def test_what_cannot_be_is_refused(options, said):

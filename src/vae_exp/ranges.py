@@ -66,7 +66,7 @@ WORDS: dict[Range, str] = {
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
         "accumulate_grad_batches every_n_epochs num_train neighbours chains num_chains temperatures leapfrog "
-        "transitions num_latents nll_images every repeats num_points num_dims num_steps steps period trials size "
+        "transitions num_latents nll_images repeats num_points num_dims num_steps steps period trials size "
         "timeout_min "
         "cpus_per_task num_nodes"
     ),

@@ -8,7 +8,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from vae_exp.estimators.importance import importance_sampling
+from vae_exp.estimators.annealing import Bridge
+from vae_exp.estimators.importance import CHUNK, importance_sampling, widest
+from vae_exp.estimators.reciprocal import reciprocal_sampling
 from vae_exp.runs.trained import Trained, of_training
 
 __all__ = ["Marginal"]
@@ -19,15 +21,17 @@ SPLITS = ("train", "val", "test")
 class Marginal(Callback):
     """Logs the ELBO and `-log p(x)` of some images of chosen splits every so many steps, as in the figures of papers.
 
-    Both are means over the same images and latents, nats per image: `marginal/SPLIT/nll` by importance sampling
-    (Burda et al., 2016), `marginal/SPLIT/elbo` the mean log weight. Images, their bits and the latents' noise are the
-    same each time and in every run with this seed, and the noise of training is not affected.
+    Both are means over the same images, nats per image: `marginal/SPLIT/nll` by importance sampling (Burda et al.,
+    2016) or from posterior samples, `marginal/SPLIT/elbo` the mean log weight of importance sampling. Images, their
+    bits and the noise of the latents are the same each time and in every run with this seed, and training does not
+    notice.
 
     Arguments:
         every: Training steps from one row to the next; None for no rows.
         splits: Of train, val, test.
         num_images: Images of each split, drawn by `seed`; None for all.
-        num_samples: K, latents for each image.
+        num_samples: K, latents for each image, or chains.
+        estimator: Of log p(x): `importance`, or `hmc`, see `reciprocal_sampling`.
         seed: Draws images and latents.
 
     Raises:
@@ -42,6 +46,7 @@ class Marginal(Callback):
         splits: Sequence[str] = ("train", "val"),
         num_images: int | None = 1000,
         num_samples: int = 100,
+        estimator: str = "importance",
         seed: int = 0,
     ) -> None:
         for name, value in (("every", every), ("num_images", num_images), ("num_samples", num_samples)):
@@ -49,12 +54,15 @@ class Marginal(Callback):
                 raise ValueError(f"callbacks.marginal.{name}={value}: at least 1 is needed")
         if not splits or not set(splits) <= set(SPLITS):
             raise ValueError(f"callbacks.marginal.splits={list(splits)}: choose of {', '.join(SPLITS)}")
-        self.every_n_steps = every
+        if estimator not in ("importance", "hmc"):
+            raise ValueError(f"callbacks.marginal.estimator={estimator}: choose importance or hmc")
+        self.every_n_steps, self.estimator = every, estimator
         self.splits, self.num_images, self.num_samples, self.seed = splits, num_images, num_samples, seed
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.every_n_steps is not None:
-            pl_module.require("density", "callbacks.marginal.every=null")  # type: ignore[operator]
+            needed = "slope" if self.estimator == "hmc" else "density"
+            pl_module.require(needed, "callbacks.marginal.every=null")  # type: ignore[operator]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         every = self.every_n_steps
@@ -74,9 +82,18 @@ class Marginal(Callback):
             logger.save()
 
     def _means(self, trained: Trained, split: str) -> dict[str, float]:
-        parts = [
-            importance_sampling(trained.model.draw(x, y), self.num_samples)
-            for x, y in trained.batches(split, self.num_images)
-        ]
-        log_px, elbo = (torch.cat(each) for each in zip(*((part.log_px, part.curve[1]) for part in parts), strict=True))
-        return {f"marginal/{split}/elbo": float(elbo.mean()), f"marginal/{split}/nll": -float(log_px.mean())}
+        elbos, log_pxs = [], []
+        for x, y in trained.batches(split, self.num_images):
+            draw = trained.model.draw(x, y)
+            marginal = importance_sampling(draw, self.num_samples)
+            elbos.append(marginal.curve[1])
+            if self.estimator == "hmc":
+                together = max(1, CHUNK // (self.num_samples * widest(draw)))
+                for some_x, some_y in zip(x.split(together), y.split(together), strict=True):
+                    draw = trained.model.draw(some_x, some_y)
+                    bridge = Bridge(draw.log_prior, draw.log_likelihood)
+                    log_pxs.append(reciprocal_sampling(bridge, draw.sample_prior(self.num_samples))[0].log_px)
+            else:
+                log_pxs.append(marginal.log_px)
+        elbo, log_px = (float(torch.cat(each).mean()) for each in (elbos, log_pxs))
+        return {f"marginal/{split}/elbo": elbo, f"marginal/{split}/nll": -log_px}

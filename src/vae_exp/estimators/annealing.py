@@ -14,7 +14,7 @@ from torch import Tensor
 from vae_exp.estimators.hmc import hmc
 from vae_exp.precision import exact
 
-__all__ = ["Bridge", "adapt", "anneal", "schedule"]
+__all__ = ["JITTER", "RATE", "START", "TARGET", "Bridge", "adapt", "anneal", "schedule"]
 
 Density = Callable[[Tensor], Tensor]
 

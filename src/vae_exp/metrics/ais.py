@@ -17,7 +17,7 @@ from vae_exp.metrics.nll import with_errors
 from vae_exp.metrics.options import at_least
 from vae_exp.runs.trained import Trained
 
-__all__ = ["ais"]
+__all__ = ["ais", "draw_with_slope"]
 
 FAR = 0.15  # distance of the acceptance from its target that causes a warning
 logger = logging.getLogger("vae_exp")
@@ -50,7 +50,7 @@ def ais(
     at_least(1, num_samples=num_samples, num_images=num_images, leapfrog=leapfrog)
     at_least(2, chains=chains, temperatures=temperatures)
     x, y = trained.images(num_images)
-    first = _draw(trained, x[:1], y[:1])
+    first = draw_with_slope("ais", trained, x[:1], y[:1])
     trained.reseed("ais")
     # Memory does not grow with the number of images; for most models one part holds all of them.
     together = max(1, CHUNK // (chains * widest(first)))
@@ -71,12 +71,12 @@ def ais(
             return bridge, sizes, of_weights(log_w)
 
         for some_x, some_y in zip(x.split(together), y.split(together), strict=True):
-            draw = _draw(trained, some_x, some_y)
+            draw = draw_with_slope("ais", trained, some_x, some_y)
             sampled.append(importance_sampling(draw, num_samples))
             annealed.append(forwards(draw)[-1])
             # An image that the model makes of z has z as an exact sample of its posterior.
             z = draw.sample_prior(1)
-            draw = _draw(trained, draw.decode(z).sample()[0], some_y)
+            draw = draw_with_slope("ais", trained, draw.decode(z).sample()[0], some_y)
             bridge, sizes, bound = forwards(draw)
             lower.append(bound.log_px)
             log_w, _ = anneal(bridge, z.expand(chains, -1, -1), betas[::-1], sizes[::-1], leapfrog, bar.update)
@@ -103,9 +103,14 @@ def ais(
     return numbers | {"bdmc_images": len(x)}
 
 
-def _draw(trained: Trained, x: Tensor, y: Tensor) -> Draw:
+def draw_with_slope(metric: str, trained: Trained, x: Tensor, y: Tensor) -> Draw:
+    """A draw of images whose latents can be moved along gradients.
+
+    Raises:
+        NoMeaningError: If they cannot; it names the metric.
+    """
     trained.model.require("slope", "metrics=nll" if trained.model.has("density") else "")
     draw = trained.model.draw(x, y)
     if not draw.q.has_rsample:
-        raise NoMeaningError("ais moves latents along gradients, but these latents are discrete: choose metrics=nll")
+        raise NoMeaningError(f"{metric} moves latents along gradients, but these are discrete: choose metrics=nll")
     return draw
