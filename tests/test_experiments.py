@@ -39,6 +39,11 @@ LESS = {
         ]
         for n in ("2", "2_frey", "4", "5")
     },
+    "aevb_figure3": [
+        "trainer.val_check_interval=4",
+        "trainer.limit_val_batches=1",
+        "callbacks.marginal={every: 4, num_images: 8, num_samples: 4}",
+    ],
     "memorisation": ["trainer.val_check_interval=4", "trainer.limit_val_batches=1"],
     "gradient_variance": ["callbacks.gradients.repeats=2", "trainer.limit_val_batches=1"],
 }
