@@ -8,9 +8,12 @@ from typing import Any
 
 from vae_exp.files import written
 
-__all__ = ["COLOURS", "bars", "canvas", "curves", "heatmap", "lines", "save", "save_twice", "scores", "svg"]
+__all__ = ["COLOURS", "LEAST", "bars", "canvas", "curves", "heatmap", "lines", "save", "save_twice", "scores", "svg"]
 
 DPI = 150
+LEAST = 1.0  # nats: the end of an axis of KLs that are all smaller
+LARGER = 1.4  # letters of a chart that a page shows narrower than the figure
+CHART = {"Description": '{"is_chart": true}'}  # for the page of a run, which shows it on its own ground
 TRAIN, VAL = "C0", "C1"
 # Of groups: Okabe and Ito (2008), which the colour-blind tell apart, without their black and yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0559b", "#b87700", "#2f8fca")
@@ -44,7 +47,7 @@ def save(draw: Callable[[], Any], path: Path, origin: str) -> Path:
     from matplotlib import rc_context
 
     with rc_context(day()), written(path, "wb") as file:
-        draw().savefig(file, format="png", dpi=DPI, facecolor="white", metadata={"Source": origin})
+        draw().savefig(file, format="png", dpi=DPI, facecolor="white", metadata={"Source": origin, **CHART})
     return path
 
 
@@ -76,6 +79,7 @@ def svg(draw: Callable[[], Any]) -> dict[str, str]:
     addresses = {}
     for name, theme in (("day", day()), ("night", night())):
         file = BytesIO()
+        theme |= {key: LARGER * size for key, size in STYLE.items() if key.endswith("size") and "major" not in key}
         with rc_context({**theme, "svg.hashsalt": name}):
             figure = draw()
             figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
@@ -155,9 +159,16 @@ def lines(
 
 
 def bars(
-    kl: Sequence[float], names: Sequence[str], active: Sequence[bool] | None = None, title: str = ""
+    kl: Sequence[float],
+    names: Sequence[str],
+    active: Sequence[bool] | None = None,
+    title: str = "",
+    unit: str = "nats per image",
 ) -> Callable[[], Any]:
-    """KL of each latent dimension, nats per image, the largest at the top; `active` ones, if known, in full colour."""
+    """KL of each latent dimension, the largest at the top; `active` ones, if known, in full colour.
+
+    The axis goes to 1 nat at least: a latent that says nothing is a line, also beside others that say nothing.
+    """
 
     def draw() -> Any:
         order = sorted(range(len(kl)), key=lambda d: -kl[d])
@@ -169,10 +180,10 @@ def bars(
                 label = f"{label}: {len(places)}" if active is not None else ""
                 axes.barh(places, length, color=colour, height=0.72, label=label)
         axes.set_ylim(len(kl) - 0.5, -0.5)
-        axes.set_xlim(left=min(0.0, *kl))
+        axes.set_xlim(min(0.0, *kl), max(LEAST, 1.05 * max(kl)))
         axes.grid(visible=False, axis="y")
         _dimensions(axes, [names[d] for d in order])
-        axes.set_xlabel("KL(q(z_d|x) || p(z_d)), nats per image")
+        axes.set_xlabel(f"KL(q(z_d|x) || p(z_d)), {unit}")
         if active is not None and len(set(active)) == 2:
             axes.legend(loc="lower right")
         return figure
@@ -181,13 +192,14 @@ def bars(
 
 
 def heatmap(kl: Sequence[Sequence[float]], steps: Sequence[int], names: Sequence[str]) -> Callable[[], Any]:
-    """KL of each latent dimension `kl[validation][dimension]` over the steps, from blank to the largest of all."""
+    """KL of each latent dimension `kl[validation][dimension]` over the steps, from blank, 0, to full colour, the largest
+    of all or 1 nat."""
 
     def draw() -> Any:
         from matplotlib.colors import to_rgb
 
         figure, axes = canvas(_height(len(names)))
-        largest = max(max(max(row) for row in kl), 1e-12)
+        largest = max(LEAST, *map(max, kl))
         # As opacity, so that a dimension without information is blank on any ground.
         colour = to_rgb("#2f66b8")
         image = [[(*colour, min(max(row[d] / largest, 0.0), 1.0)) for row in kl] for d in range(len(names))]
@@ -244,11 +256,11 @@ def canvas(height: float, title: str = "", width: float = 5.4) -> tuple[Any, Any
 
 
 def _height(dimensions: int) -> float:
-    return min(max(0.8 + 0.17 * dimensions, 1.8), 4.6)
+    return min(max(0.9 + 0.2 * dimensions, 1.8), 4.6)
 
 
 def _dimensions(axes: Any, names: Sequence[str]) -> None:
-    every = -(-len(names) // 24)
+    every = -(-len(names) // 20)
     axes.set_yticks(range(0, len(names), every), names[::every])
 
 

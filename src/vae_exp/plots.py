@@ -1,5 +1,6 @@
 """Pictures: grids of images, histograms and scatter plots, as PNG files."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ def _figure(width: float, height: float) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _save(figure: Any, path: Path, **about: Any) -> Path:
+    """Writes a figure as PNG; the file itself says what is in it, in `Description`, for the page of the run."""
+    with written(path, "wb") as file:
+        figure.savefig(file, format="png", metadata={"Description": json.dumps(about)})
+    return path
 
 
 def _show(axes: Any, images: Tensor, columns: int, pad: int = 1) -> tuple[int, int]:
@@ -74,9 +82,13 @@ def grid(
     axes.set_xticks([across * (k + 0.5) for k in range(len(heads))], heads, fontsize=8)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.set_title(title, fontsize=9)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what was settled
+    left, low, right, high = axes.get_window_extent().extents
+    height = int(figure.bbox.height)  # of the file
+    box = [left, height - high, right, height - low]
+    size = axes.images[0].get_size()[::-1]
+    return _save(figure, path, title=title, rows=list(rows), heads=list(heads), box=box, size=size)
 
 
 def reconstructions(x: Tensor, recon: Tensor, title: str, path: Path) -> Path:
@@ -98,9 +110,7 @@ def captioned(images: Tensor, captions: Sequence[str], title: str, path: Path, c
         _show(axes, image[None], 1, pad=0)
         axes.set_title(caption, fontsize=7, pad=2)
     figure.suptitle(title, fontsize=9)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title)
 
 
 def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, marked: dict[str, float]) -> Path:
@@ -122,9 +132,7 @@ def histogram(samples: dict[str, Tensor], x_name: str, title: str, path: Path, m
     axes.set_title(title, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     axes.grid(alpha=0.3)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title, is_chart=True)
 
 
 def save_image(image: Tensor, path: Path) -> Path:
@@ -162,9 +170,7 @@ def scatter(
     axes.set_ylabel(axis_names[1])
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title, is_chart=True)
 
 
 def bars(columns: dict[str, tuple[list[str] | None, dict[str, Any]]], title: str, path: Path) -> Path:
@@ -200,9 +206,7 @@ def bars(columns: dict[str, tuple[list[str] | None, dict[str, Any]]], title: str
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=9)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title, is_chart=True)
 
 
 def correlations(matrices: dict[str, Any], names: Sequence[str], title: str, path: Path) -> Path:
@@ -218,9 +222,7 @@ def correlations(matrices: dict[str, Any], names: Sequence[str], title: str, pat
         axes.set_yticks(shown, [names[k][:16] for k in shown] if i == 0 else [""] * len(shown), fontsize=5)
     figure.colorbar(seen, ax=figure.axes, shrink=0.7)
     figure.suptitle(title, fontsize=9)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title, is_chart=True)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, path: Path) -> Path:
@@ -234,6 +236,4 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, path:
     drawn.auto_set_font_size(False)
     drawn.set_fontsize(6)
     axes.set_title(title, fontsize=9)
-    with written(path, "wb") as file:
-        figure.savefig(file, format="png")
-    return path
+    return _save(figure, path, title=title, is_chart=True)

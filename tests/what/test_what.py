@@ -111,7 +111,7 @@ def test_without_a_shortest_arc_the_path_is_linear(b):
 
 
 def test_interpolation_decodes_both_paths(folder, drawn):
-    model, x, _ = of(folder("vae"))
+    model, x, y = of(folder("vae"))
     generated(folder("vae"), "interpolation", "pairs=[[3,1]]", "num_steps=5")
     z = model.encode(x[[3, 1]]).mean.detach()
     t = torch.linspace(0, 1, 5)[:, None]
@@ -122,7 +122,8 @@ def test_interpolation_decodes_both_paths(folder, drawn):
     arc = model.decode(arc * ((1 - t) * z[0].norm() + t * z[1].norm())).mean
     both = torch.cat([x[[3]], arc, x[[1, 3]], line, x[[1]]])
     torch.testing.assert_close(drawn["images"], both, rtol=0, atol=1e-4)
-    assert drawn["rows"] == ["3 → 1\nspherical", "3 → 1\nlinear"]
+    of_row = f"y = {int(y[3])} → {int(y[1])}\n(3 → 1)"
+    assert drawn["rows"] == [f"{of_row}\nspherical", f"{of_row}\nlinear"]
     assert drawn["heads"] == ["x", "0", "0.25", "0.5", "0.75", "1", "x"]
 
 
@@ -139,7 +140,7 @@ def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folde
     pairs = generated(folder("cvae"), "interpolation", "num_steps=3")["pairs"]
     assert len(pairs) == 4
     assert all(y[a] == y[b] and a != b for a, b in pairs)
-    assert drawn["rows"][2] == f"{pairs[1][0]} → {pairs[1][1]}\nspherical\ny = 1"
+    assert drawn["rows"][2] == f"y = 1\n({pairs[1][0]} → {pairs[1][1]})\nspherical"
     other = int((y != y[0]).nonzero()[0])
     generated(folder("cvae"), "interpolation", f"pairs=[[0,{other}]]", "num_steps=3")
     z = model.encode(x[[0, other]], y[[0, other]]).mean
@@ -147,7 +148,7 @@ def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folde
     ends = model.decode(z, c).mean
     torch.testing.assert_close(drawn["images"][[1, 3, 6, 8]], ends.repeat(2, 1, 1, 1))
     torch.testing.assert_close(drawn["images"][[7]], model.decode(z.mean(0, True), c.mean(0, True)).mean)
-    assert drawn["rows"][0] == f"0 → {other}\nspherical\ny = {int(y[0])} → {int(y[other])}"
+    assert drawn["rows"][0] == f"y = {int(y[0])} → {int(y[other])}\n(0 → {other})\nspherical"
 
 
 def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(folder, drawn):
@@ -165,13 +166,14 @@ def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(fol
     assert numbers["std"] == pytest.approx(std[order].tolist(), rel=1e-4)
     rows = []
     for d in order[:2]:
+        rows.append(x[2:3])
         for k in (-3, -1.5, 0, 1.5, 3):
             z = q.loc[2:3].clone()
             z[0, d] = mean[d] + k * std[d]
             rows.append(model.decode(z).mean)
     torch.testing.assert_close(drawn["images"], torch.cat(rows), rtol=0, atol=1e-4)
     assert drawn["rows"][0].startswith(f"z{order[0]}  KL {kl[order[0]]:.2f}\n")
-    assert drawn["heads"] == ["-3 std", "-1.5 std", "mean", "+1.5 std", "+3 std"]
+    assert drawn["heads"] == ["x", "-3 std", "-1.5 std", "mean", "+1.5 std", "+3 std"]
 
 
 @pytest.mark.slow
@@ -199,7 +201,9 @@ def test_traversal_sets_bits_and_categories(folder, drawn):
     z = (prob[0] > 0.5).float().repeat(6, 1)
     for row, d in enumerate(numbers["latents"]):
         z[2 * row, d], z[2 * row + 1, d] = 0, 1
-    torch.testing.assert_close(drawn["images"], model.decode(z).mean)
+    rows = drawn["images"].unflatten(0, (3, 3))
+    torch.testing.assert_close(rows[:, 1:].flatten(0, 1), model.decode(z).mean)
+    torch.testing.assert_close(rows[:, 0], x[:1].expand(3, -1, -1, -1))
 
     model, x, _ = of(folder("categorical"))
     numbers = generated(folder("categorical"), "traversal")
@@ -212,8 +216,9 @@ def test_traversal_sets_bits_and_categories(folder, drawn):
         for k in range(3):
             z[3 * row + k, d, k] = 1
             z[3 * row + k, 1 - d, other[1 - d]] = 1
-    torch.testing.assert_close(drawn["images"], model.decode(z.flatten(1)).mean)
-    assert drawn["heads"] == ["0", "1", "2"]
+    rows = drawn["images"].unflatten(0, (2, 4))
+    torch.testing.assert_close(rows[:, 1:].flatten(0, 1), model.decode(z.flatten(1)).mean)
+    assert drawn["heads"] == ["x", "0", "1", "2"]
 
 
 def test_manifold_is_the_grid_of_even_probability(folder, drawn):

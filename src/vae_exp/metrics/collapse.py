@@ -44,7 +44,7 @@ def unused_latents(cfg: DictConfig, metrics: Mapping[str, Any], steps: int | Non
     if not ways:
         ways = ["let the KL count less at first (objective=beta_elbo +schedule@objective.beta=linear)"]
         ways += ["or leave some of it free (objective=free_bits)"]
-    return f"the latents are unused: {name} {known:.3f} nats per image{units}. Ways out: {'; '.join(ways)}"
+    return f"the latents are unused: {name} {known:.3f} nats{units}. Ways out: {'; '.join(ways)}"
 
 
 def _likelihood(cfg: DictConfig, recon: float | None) -> list[str]:

@@ -60,11 +60,10 @@ def pictures(folder: Path, cfg: DictConfig) -> dict[str, list[dict[str, Any]]]:
     figures += [(path, made) for made in _made(folder) for path in made["files"]]
     sections: dict[str, list[dict[str, Any]]] = {name: [] for name in (*SECTIONS.values(), "more")}
     for path, made in figures:
-        if (known_of_it := picture(path)) is None:
-            continue
-        size, source = known_of_it
-        if size != one_image:  # files of a single image are for other uses
-            known = {"stem": path.stem, "source": data_url(path), "size": size, "by": made["content"].get("by", source)}
+        known = picture(path)
+        if known is not None and known["size"] != one_image:  # files of a single image are for other uses
+            known |= {"stem": path.stem, "by": made["content"].get("by", known["by"])}
+            known["source"] = "" if known["tiles"] else data_url(path)
             known["alt"] = ALT.get(made["what"], f"{made['what']}: {path.stem}")
             sections[SECTIONS.get(made["what"], "more")].append(made | known)
     return sections

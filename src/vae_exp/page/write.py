@@ -12,8 +12,10 @@ from vae_exp.data import Contents
 from vae_exp.files import written
 from vae_exp.metrics.collapse import unused_latents
 from vae_exp.metrics.score import ABOUT
+from vae_exp.page.advice import advice
 from vae_exp.page.pictures import is_stale, pictures, undrawn
 from vae_exp.page.template import render
+from vae_exp.page.words import glossary
 from vae_exp.records import read_evaluation, read_record, read_rows
 from vae_exp.runs.folder import load_config
 from vae_exp.runs.state import state_of
@@ -60,11 +62,20 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
     metrics = {key: float(value) for row in rows for key, value in row.items() if value} | record.get("metrics", {})
     found = {path: read_evaluation(path) for path in sorted(folder.glob("evaluation*.json"))}
     evaluations = [_evaluation(folder, content) for content in found.values() if content]
+    unit = bound["units"].rpartition(" ")[2]
+    status, drawn = _status(folder, record), pictures(folder, cfg)
+    made = {figure["what"] for figures in drawn.values() for figure in figures}
+    made |= {"evaluation"} if evaluations else set()
+    made |= {"explore"} if (folder / "explore.html").exists() else set()
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     html = render(
         "page.html",
         name=str(cfg.name),
-        folder=folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder,
-        record=record | {"status": _status(folder, record)},
+        folder=shown,
+        unit=unit,
+        words=glossary(),
+        advice=advice(str(shown), cfg, status, rows, made, unit),
+        record=record | {"status": status},
         bound=bound,
         cards=_cards(bound["units"], metrics, evaluations),
         warning=_warning(cfg, record, metrics, evaluations),
@@ -74,10 +85,8 @@ def write_page(folder: Path, refused: Mapping[str, str] | None = None) -> Path:
         yaml=(folder / "config.yaml").read_text(),
         curves=_curves(rows, bound["units"]),
         has_metrics=bool(rows),
-        latents=_latents(folder),
-        pictures={
-            section: [_figure(figure) for figure in figures] for section, figures in pictures(folder, cfg).items()
-        },
+        latents=_latents(folder, bound["units"]),
+        pictures={section: [_figure(figure) for figure in figures] for section, figures in drawn.items()},
         refused=refused or {},
         undrawn=undrawn(folder, cfg),
         evaluations=evaluations,
@@ -133,7 +142,7 @@ def _card(name: str, unit: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
     errors = {over: numbers.get(f"{name}_se_{over}") for over in ("images", "draws")}
     shown = {"unit": unit, "value": f"{value:.2f}" if name in TERMS else _number(value)}
     if name == "error":
-        shown = {"unit": "of the images", "value": f"{100 * value:.2f} %"}
+        shown = {"unit": f"of the {unit.rpartition(' ')[2]}s", "value": f"{100 * value:.2f} %"}
     return {
         "label": TERMS.get(name, name.replace("_", " ")),
         **shown,
@@ -170,13 +179,13 @@ def _text(value: Any) -> str:
 def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dict[str, str]]]:
     """The title and the chart of each term that was logged."""
     drawn = {
-        (term, title): charts.curves(rows, term, "share of the images" if term in NO_UNIT else unit)
+        (term, title): charts.curves(rows, term, f"share of the {unit.rpartition(' ')[2]}s" if term in NO_UNIT else unit)
         for term, title in TERMS.items()
     }
     return [(title, charts.svg(draw)) for (_, title), draw in drawn.items() if draw is not None]
 
 
-def _latents(folder: Path) -> dict[str, Any] | None:
+def _latents(folder: Path, units: str) -> dict[str, Any] | None:
     """Charts of the KL per dimension, the largest at the top."""
     rows = read_rows(folder / "kl_per_dim.csv")
     names = [name for name in rows[0] if name not in ("epoch", "step")] if rows else []
@@ -187,11 +196,11 @@ def _latents(folder: Path) -> dict[str, Any] | None:
     kl = [[float(row[name]) for name in names] for row in rows]
     steps = [int(row["step"]) for row in rows]
     return {
-        "largest": max(map(max, kl)),
+        "largest": max(charts.LEAST, *map(max, kl)),
         "num": len(names),
         "first": names[0],
         "most": kl[-1][0],
-        "last": charts.svg(charts.bars(kl[-1], names)),
+        "last": charts.svg(charts.bars(kl[-1], names, unit=units)),
         "over_time": charts.svg(charts.heatmap(kl, steps, names)) if len(rows) > 1 else None,
     }
 
@@ -200,7 +209,9 @@ def _figure(figure: dict[str, Any]) -> dict[str, Any]:
     numbers, _ = _table(
         {key: value for key, value in figure["content"].items() if key not in ("by", "what", "weights")}
     )
-    return figure | {"numbers": numbers}
+    # The first line is the name of the run, which stands above the page.
+    lines = figure["title"]
+    return figure | {"numbers": numbers, "title": "; ".join(lines[1:] or lines)}
 
 
 def _evaluation(folder: Path, content: dict[str, Any]) -> dict[str, Any]:

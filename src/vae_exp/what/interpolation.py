@@ -66,13 +66,14 @@ def interpolation(
     ends, _ = codes.mean_and_variance(q)
     c = model.context(y)
     t = torch.linspace(0, 1, num_steps, device=x.device)
+    shown_y = trained.data.splits[trained.split].y[[int(name) for name in names]] if y is None and not input else y
     rows, images = [], []
     for a in range(0, len(x), 2):
         b = a + 1
         for path in (spherical, linear):
             steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
             images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
-            rows.append(f"{names[a]} → {names[b]}\n{path.__name__}{_labels(y, a)}")
+            rows.append(f"{_contents(names, shown_y, a)}\n{path.__name__}")
             if input is not None:
                 each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
                 codes.save(trained, steps, each, out)
@@ -91,11 +92,11 @@ def _check_options(num_steps: int, paths: Sequence[str] | None) -> None:
         raise ConfigError(f"input={paths}: two files are needed, input=[a.png,b.png]")
 
 
-def _labels(y: Tensor | None, a: int) -> str:
-    """The labels of images a and a + 1, for the caption of their row."""
-    if y is None:
-        return ""
-    return f"\ny = {int(y[a])}" + ("" if y[a] == y[a + 1] else f" → {int(y[a + 1])}")
+def _contents(names: Sequence[str], y: Tensor | None, a: int) -> str:
+    """What a row shows, of images a and a + 1: their labels, or what they are called if a label is missing."""
+    names, y = names[a : a + 2], None if y is None or (y[a : a + 2] < 0).any() else y[a : a + 2]
+    of = " → ".join(names)
+    return of if y is None else f"y = {' → '.join(dict.fromkeys(str(int(label)) for label in y))}\n({of})"
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:

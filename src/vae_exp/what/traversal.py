@@ -30,7 +30,7 @@ def traversal(
     input: str | None,  # noqa: A002
     label: int | None,
 ) -> dict[str, Any]:
-    """Writes `traversal.png`: the code of an image, with one latent at a time set to values that it really takes.
+    """Writes `traversal.png`: an image, and its code with one latent at a time set to values that it really takes.
 
     These go from -3 to +3 standard deviations around the mean, both of the aggregate posterior of the split; a bit
     takes 0 and 1, a categorical its categories. Latents are sorted by their KL, nats per image, the largest first; if
@@ -58,9 +58,12 @@ def traversal(
         z[row, :, d] = values[d]
         size = f"var {variance[d]:.2f}" if kl is None else f"KL {kl[d]:.2f}"
         rows.append(f"z{d}  {size}" + ("" if is_discrete(q) else f"\n{mean[d]:.2f} ± {std[d]:.2f}"))
-    z = z.flatten(2).flatten(0, 1)
+    num_rows, z = len(z), z.flatten(2).flatten(0, 1)
     c = model.context(y)
     images = codes.decode(model, z, None if c is None else c.expand(len(z), -1))
+    # In front of each row the image itself.
+    images = torch.cat([x.expand(num_rows, 1, *x.shape[1:]), images.unflatten(0, (num_rows, -1))], dim=1).flatten(0, 1)
+    heads = ["x", *heads]
     source = f"{trained.split_title} image {image}" if input is None else names[0]
     by = "variance of their means over images" if kl is None else "KL in nats"
     told = "" if y is None else f" (y = {int(y)})"
