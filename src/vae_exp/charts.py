@@ -17,7 +17,7 @@ CHART = {"Description": '{"is_chart": true}'}  # for the page of a run, which sh
 TRAIN, VAL = "C0", "C1"
 # Of groups: Okabe and Ito (2008), which the colour-blind tell apart, without their black and yellow.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b0559b", "#b87700", "#2f8fca")
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
     "legend.fontsize": 8.5, "legend.frameon": False, "axes.grid": True, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False, "axes.spines.bottom": False,
@@ -192,8 +192,7 @@ def bars(
 
 
 def heatmap(kl: Sequence[Sequence[float]], steps: Sequence[int], names: Sequence[str]) -> Callable[[], Any]:
-    """KL of each latent dimension `kl[validation][dimension]` over the steps, from blank, 0, to full colour, the largest
-    of all or 1 nat."""
+    """KL of each latent dimension `kl[validation][dimension]` over the steps; full colour is the largest, or 1 nat."""
 
     def draw() -> Any:
         from matplotlib.colors import to_rgb

@@ -1,5 +1,7 @@
 """The page of a run: whole, well-formed, from the run's own numbers, and the same in a browser."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -7,12 +9,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from helpers.cases import slow_but
 from helpers.runs import PICTURED, SMALL, composed, composed_on, evaluated
 from hydra.conf import HydraConf
+from omegaconf import OmegaConf
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torchvision.utils import make_grid
 
+from vae_exp import plots
 from vae_exp.config import ConfigError
+from vae_exp.page.advice import advice
+from vae_exp.page.embedded import picture
 from vae_exp.page.report import report_runs
+from vae_exp.page.words import glossary
 from vae_exp.page.write import write_page
 from vae_exp.runs.resume import resumed_config
 from vae_exp.training import job as training
@@ -79,7 +90,7 @@ def rewrite(path, **changes):
 
 def check_self_contained(page):
     for address in page.addresses:
-        assert address.startswith(("data:image/", "#"))
+        assert address.startswith(("data:image/", "#")) or address == "explore.html"
         assert not address.startswith("#") or address[1:] in page.ids
     assert not {"script", "link", "iframe", "object", "base"} & {tag for tag, _ in page.tags}
     for tag, attrs in page.tags:
@@ -270,3 +281,58 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(run, browser, tmp_pa
     html = (folder / "report.html").read_text()
     asking.write_text(html.replace("</main>", '<img src="http://localhost/x.png"></main>'))
     assert any("Content Security Policy" in line for line in browser(asking, 1200)[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "num", "columns"), [((1, 28, 28), 30, 10), ((3, 64, 64), 20, 7), ((1, 8, 8), 400, 20)]
+)
+def test_a_grid_stands_on_the_page_pixel_for_pixel(tmp_path, shape, num, columns):
+    """The page takes the images out of the picture, which has enlarged them and written around them."""
+    images = torch.randint(256, (num, *shape), generator=torch.Generator().manual_seed(0)) / 255
+    rows = [f"row {k}" for k in range(-(-num // columns))]
+    known = picture(plots.grid(images, "a run\nwhat it is", tmp_path / "grid.png", rows=rows, columns=columns))
+    assert known["title"] == ["a run", "what it is"]
+    assert known["tiles"]["rows"] == rows
+    content = base64.b64decode(known["tiles"]["source"].partition(",")[2])
+    shown = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), dtype=int)
+    zoom = max(1, 28 // shape[-1])
+    enlarged = images.repeat_interleave(zoom, dim=-2).repeat_interleave(zoom, dim=-1)
+    expected = (make_grid(enlarged, nrow=columns, padding=1, pad_value=0.5) * 255).permute(1, 2, 0)
+    assert np.abs(shown - expected.numpy()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "said", ["{", "[]", '{"box": 3}', '{"box": [0, 0, 9e9, 9], "size": [1, 1], "rows": [], "heads": []}']
+)
+def test_a_picture_of_somebody_else_is_shown_as_it_is(tmp_path, said):
+    info = PngInfo()
+    info.add_text("Description", said)
+    Image.new("L", (20, 10)).save(tmp_path / "a.png", pnginfo=info)
+    assert picture(tmp_path / "a.png")["tiles"] is None
+
+
+def test_advice_follows_where_the_run_stands(tmp_path):
+    cfg = OmegaConf.create({"monitor": "val/elbo", "monitor_mode": "max"})
+    rising = [{"epoch": str(k), "val/elbo": str(elbo)} for k, elbo in enumerate((-9, -8, -7))]
+    falling = [{"epoch": str(k), "val/elbo": str(elbo)} for k, elbo in enumerate((-9, -7, -8))]
+
+    def commands(status, rows, made, unit="image"):
+        return [each["command"] for each in advice("outputs/a/b", cfg, status, rows, made, unit)]
+
+    assert commands("finished", rising, [])[0] == "python -m vae_exp resume=outputs/a/b trainer.max_epochs=6"
+    assert commands("finished", falling, [])[0] == "python -m vae_exp.explore run=outputs/a/b"
+    assert commands("interrupted", falling, [])[0] == "python -m vae_exp resume=outputs/a/b"
+    assert (
+        commands("finished", falling, ["evaluation"], "row")[0]
+        == "python -m vae_exp.generate run=outputs/a/b what=impute"
+    )
+    everything = ["evaluation", "explore", "interpolation", "embeddings", "anomalies"]
+    assert len(commands("finished", falling, everything)) == 2
+    assert all(commands("finished", rising, [])[-1] == "python -m vae_exp.compare 'outputs/a/*'" for _ in everything)
+
+
+def test_the_words_of_the_glossary_are_explained():
+    words = dict(glossary())
+    assert {"nats", "bound", "posterior", "active unit", "ELBO"} <= set(words)
+    assert list(words) == sorted(words, key=str.lower)
+    assert "<code>q(z|x)</code>" in words["posterior"]

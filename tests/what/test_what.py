@@ -122,7 +122,7 @@ def test_interpolation_decodes_both_paths(folder, drawn):
     arc = model.decode(arc * ((1 - t) * z[0].norm() + t * z[1].norm())).mean
     both = torch.cat([x[[3]], arc, x[[1, 3]], line, x[[1]]])
     torch.testing.assert_close(drawn["images"], both, rtol=0, atol=1e-4)
-    of_row = f"y = {int(y[3])} → {int(y[1])}\n(3 → 1)"
+    of_row = f"y = {int(y[3])} → {int(y[1])}"
     assert drawn["rows"] == [f"{of_row}\nspherical", f"{of_row}\nlinear"]
     assert drawn["heads"] == ["x", "0", "0.25", "0.5", "0.75", "1", "x"]
 
@@ -140,7 +140,7 @@ def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folde
     pairs = generated(folder("cvae"), "interpolation", "num_steps=3")["pairs"]
     assert len(pairs) == 4
     assert all(y[a] == y[b] and a != b for a, b in pairs)
-    assert drawn["rows"][2] == f"y = 1\n({pairs[1][0]} → {pairs[1][1]})\nspherical"
+    assert drawn["rows"][2] == "y = 1\nspherical"
     other = int((y != y[0]).nonzero()[0])
     generated(folder("cvae"), "interpolation", f"pairs=[[0,{other}]]", "num_steps=3")
     z = model.encode(x[[0, other]], y[[0, other]]).mean
@@ -148,7 +148,7 @@ def test_a_conditional_model_interpolates_within_a_class_or_between_labels(folde
     ends = model.decode(z, c).mean
     torch.testing.assert_close(drawn["images"][[1, 3, 6, 8]], ends.repeat(2, 1, 1, 1))
     torch.testing.assert_close(drawn["images"][[7]], model.decode(z.mean(0, True), c.mean(0, True)).mean)
-    assert drawn["rows"][0] == f"y = {int(y[0])} → {int(y[other])}\n(0 → {other})\nspherical"
+    assert drawn["rows"][0] == f"y = {int(y[0])} → {int(y[other])}\nspherical"
 
 
 def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(folder, drawn):
@@ -173,7 +173,7 @@ def test_traversal_is_in_the_order_of_the_kl_over_the_range_of_the_aggregate(fol
             rows.append(model.decode(z).mean)
     torch.testing.assert_close(drawn["images"], torch.cat(rows), rtol=0, atol=1e-4)
     assert drawn["rows"][0].startswith(f"z{order[0]}  KL {kl[order[0]]:.2f}\n")
-    assert drawn["heads"] == ["x", "-3 std", "-1.5 std", "mean", "+1.5 std", "+3 std"]
+    assert drawn["heads"] == ["x", "-3", "-1.5", "mean", "+1.5", "+3"]
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ MOST = 100_000_000  # pixels of a picture that is decoded
 def picture(path: Path) -> dict[str, Any] | None:
     """What is known of a picture; None if it is damaged, of which one line is logged.
 
-    Its `size`, who made it (`by`), whether it `is_chart`, the lines of its `title`, and of a grid of images its `tiles`:
-    the address of the images without what is written around them, their size, `rows` and `heads`.
+    Its `size`, who made it (`by`), whether it `is_chart`, the lines of its `title`, and of a grid of images `tiles`:
+    the address of these without what is written around them, their size, `rows` and `heads`.
     """
     try:
         with Image.open(path) as image:
@@ -61,7 +61,7 @@ def _described(text: str) -> dict[str, Any]:
 
 
 def _tiles(image: Image.Image, about: dict[str, Any]) -> dict[str, Any] | None:
-    """The images of a grid, pixel for pixel as they were before the picture enlarged them; None if that is not known."""
+    """The images of a grid, pixel for pixel as before the picture enlarged them; None if that is not known."""
     try:
         (left, top, right, bottom), (width, height) = map(float, about["box"]), map(int, about["size"])
         rows, heads = ([str(label) for label in about[name]] for name in ("rows", "heads"))

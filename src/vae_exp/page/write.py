@@ -179,7 +179,9 @@ def _text(value: Any) -> str:
 def _curves(rows: Sequence[Mapping[str, str]], unit: str) -> list[tuple[str, dict[str, str]]]:
     """The title and the chart of each term that was logged."""
     drawn = {
-        (term, title): charts.curves(rows, term, f"share of the {unit.rpartition(' ')[2]}s" if term in NO_UNIT else unit)
+        (term, title): charts.curves(
+            rows, term, f"share of the {unit.rpartition(' ')[2]}s" if term in NO_UNIT else unit
+        )
         for term, title in TERMS.items()
     }
     return [(title, charts.svg(draw)) for (_, title), draw in drawn.items() if draw is not None]

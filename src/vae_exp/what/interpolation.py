@@ -95,8 +95,7 @@ def _check_options(num_steps: int, paths: Sequence[str] | None) -> None:
 def _contents(names: Sequence[str], y: Tensor | None, a: int) -> str:
     """What a row shows, of images a and a + 1: their labels, or what they are called if a label is missing."""
     names, y = names[a : a + 2], None if y is None or (y[a : a + 2] < 0).any() else y[a : a + 2]
-    of = " → ".join(names)
-    return of if y is None else f"y = {' → '.join(dict.fromkeys(str(int(label)) for label in y))}\n({of})"
+    return " → ".join(names) if y is None else f"y = {' → '.join(dict.fromkeys(str(int(label)) for label in y))}"
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:

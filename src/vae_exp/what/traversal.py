@@ -66,8 +66,9 @@ def traversal(
     heads = ["x", *heads]
     source = f"{trained.split_title} image {image}" if input is None else names[0]
     by = "variance of their means over images" if kl is None else "KL in nats"
+    steps = "" if is_discrete(q) else "; columns in standard deviations"
     told = "" if y is None else f" (y = {int(y)})"
-    title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}"
+    title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}{steps}"
     plots.grid(trained.shown(images), title, out / "traversal.png", rows=rows, columns=len(heads), heads=heads)
     numbers = {"latents": order, "variance": variance[order].tolist()}
     if kl is not None:
@@ -129,4 +130,4 @@ def _values(q: Distribution, mean: Tensor, std: Tensor, num_steps: int) -> tuple
         return code.round(), torch.tensor([[0.0], [1.0]], device=code.device).expand(len(code), -1, -1), ["0", "1"]
     steps = torch.linspace(-WIDTH, WIDTH, num_steps, dtype=mean.dtype)
     values = mean[:, None] + steps * std[:, None]
-    return code, values[..., None].to(code), [f"{step:+.3g} std" if step else "mean" for step in steps.tolist()]
+    return code, values[..., None].to(code), [f"{step:+.3g}" if step else "mean" for step in steps.tolist()]
