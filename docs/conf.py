@@ -18,7 +18,7 @@ extensions = [
     "myst_nb",  # Markdown, and pages that are notebooks
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "mathml",
+    "formulas",
     "sphinx_design",
     "sphinx_copybutton",
 ]
@@ -31,9 +31,10 @@ nb_merge_streams = True
 
 html_theme = "furo"
 html_title = "vae_exp"
+html_show_copyright = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_math_renderer = "mathml"
+html_math_renderer = "formulas"
 
 default_role = "code"  # `x` in a docstring
 autodoc_member_order = "bysource"
