@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from vae_exp.config import CONF, ConfigError, options
 from vae_exp.ranges import check_ranges
 from vae_exp.runs.build import check_values
+from vae_exp.runs.targets import check_targets
 from vae_exp.training.job import train
 from vae_exp.training.pictures import check_draw
 
@@ -100,6 +101,7 @@ def test_a_sweep_ends_with_its_figures(name, tmp_path, real_data):
     [
         ("{nothing:{}}", r"draw\.nothing: there is no such what"),
         ("{samples:{num_imagse:3}}", "num_imag"),
+        ("{samples:{allow:os}}", r"draw\.samples\.allow: no such key"),
         ("{samples:3}", "names of what with keys are needed"),
     ],
 )
@@ -119,3 +121,13 @@ def test_an_experiment_of_several_runs_asks_for_m(tmp_path):
     done = command("experiment=beta", cwd=tmp_path)
     assert done.returncode == 2
     assert "error: experiment=beta trains several runs: add -m" in done.stderr
+
+
+def test_a_saved_config_cannot_reach_past_the_keys_of_a_what(tmp_path):
+    """A dotted key would name a target that the check of targets does not see."""
+    cfg = OmegaConf.create({"draw": {"denoise": {"corruption._target_": "os.getcwd"}}})
+    with pytest.raises(ConfigError, match=r"draw\.denoise\.corruption\._target_: no such key"):
+        check_draw(cfg, tmp_path)
+    cfg = OmegaConf.create({"draw": {"denoise": {"corruption": {"_target_": "os.getcwd"}}}})
+    with pytest.raises(ConfigError, match="would be run"):
+        check_targets(cfg, tmp_path / "config.yaml")

@@ -1,6 +1,7 @@
 """The pictures that a run ends with: what its config says in `draw`, made as `python -m vae_exp.generate` makes it."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,12 @@ from vae_exp.runs.targets import own_modules
 from vae_exp.what.make import generate_runs
 
 __all__ = ["check_draw", "draw"]
+
+# Keys of the command that the run itself sets, or the command line of `generate`.
+OF_COMMAND = (
+    "run", "what", "rows", "checkpoint", "split", "seed", "accelerator", "data_root", "progress", "allow", "logger",
+    "hydra",
+)  # fmt: skip
 
 log = logging.getLogger("vae_exp")
 
@@ -60,10 +67,20 @@ def _wanted(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(
             f"draw={wanted}: names of what with keys are needed: draw={{samples:{{num_images:25}},traversal:{{}}}}"
         )
-    for what in wanted:
+    for what, keys in wanted.items():
         if what not in known:
             raise ConfigError(f"draw.{what}: there is no such what, choose of {', '.join(known)}")
+        _check_keys(f"draw.{what}", keys)
     return wanted
+
+
+def _check_keys(prefix: str, keys: dict[Any, Any]) -> None:
+    """Refuses what is no key of the `what` itself: a saved config may come from anybody, see `vae_exp.runs.targets`."""
+    for key, value in keys.items():
+        if not re.fullmatch(r"\w+", str(key)) or key in OF_COMMAND:
+            raise ConfigError(f"{prefix}.{key}: no such key; the keys of each what are those of conf/what/")
+        if isinstance(value, dict):
+            _check_keys(f"{prefix}.{key}", value)
 
 
 @contextmanager
