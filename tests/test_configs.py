@@ -16,6 +16,7 @@ from vae_exp.training.trainer import make_trainer
 
 UNLABELLED = ("frey_face", "binarized_mnist", "linear_gaussian", "celeba", "image_folder", "npz", "hub")
 GREY = ("fashion_mnist", "frey_face", "cifar10", "fake", "svhn", "celeba", "image_folder", "npz", "hub")
+OF_CHAINS = ("mcem", "persistent_mcem")
 OF_LABELS = ("cvae", "m2")
 DISCRETE = ("bernoulli", "categorical")
 FACTORISED = ("diagonal_normal", "laplace")
@@ -69,10 +70,11 @@ RULES = (
     ("prior is over .* the posterior over", lambda posterior, prior: prior in DISCRETE and posterior != prior),
     ("decoder", lambda model, posterior: model != "hvae" and posterior == "bottom_up"),
     ("choose model=m2", lambda model, objective: model != "m2" and objective == "semi_supervised"),
-    ("for discrete ones: choose", lambda posterior, objective: posterior in DISCRETE and objective == "mcem"),
+    ("for discrete ones: choose", lambda posterior, objective: posterior in DISCRETE and objective in OF_CHAINS),
+    ("choose objective=mcem", lambda model, objective: model == "hvae" and objective == "persistent_mcem"),
     ("have no pathwise gradient", lambda posterior, objective: posterior in DISCRETE and objective != "wake_sleep"),
-    ("needs a fixed density", lambda likelihood, objective: likelihood == "sigma_vae" and objective == "mcem"),
-    ("apart from the encoder", lambda prior, objective: prior == "vamp" and objective in ("wake_sleep", "mcem")),
+    ("needs a fixed density", lambda likelihood, objective: likelihood == "sigma_vae" and objective in OF_CHAINS),
+    ("apart from the encoder", lambda prior, objective: prior == "vamp" and objective in ("wake_sleep", *OF_CHAINS)),
     ("no density|closed form|factorises", lambda posterior, prior: posterior == "point" and prior != "none"),
     ("closed form", lambda prior, objective: objective == "free_bits" and prior != "standard_normal"),
     ("closed form", lambda posterior, objective: objective == "free_bits" and posterior not in FACTORISED),

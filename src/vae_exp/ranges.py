@@ -66,7 +66,7 @@ WORDS: dict[Range, str] = {
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
         "transforms categories params_per_pixel features in_features classifier_features log_every_n_steps "
         "accumulate_grad_batches every_n_epochs num_train neighbours chains num_chains temperatures leapfrog "
-        "transitions num_latents nll_images repeats num_points num_dims num_steps steps period trials size "
+        "transitions updates num_latents nll_images repeats num_points num_dims num_steps steps period trials size "
         "timeout_min "
         "cpus_per_task num_nodes"
     ),
@@ -104,7 +104,7 @@ WORDS: dict[Range, str] = {
         "lr weight_decay eps lr_decay momentum initial_accumulator_value beta gamma off_diagonal free weight "
         "threshold gpus tolerance"
     ),
-    _number(0, 1): "share rise",
+    _number(0, 1): "share rise acceptance",
     _or_null(Range(FILES.words, lambda value: PATH.holds(value) or (FILES.holds(value) and bool(value)))): "input",
     Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0): (
         "std min_concentration max_concentration scale init_scale noise temperature step_size cpus mem_gb"

@@ -160,6 +160,9 @@ class Images(pl.LightningDataModule):
         batches = self._loader("train", self.batch_size, shuffle=True, drop_last=True)
         batches.labelled_per_batch = self.labelled_per_batch
         batches.augment = self.augment
+        objective = getattr(getattr(self.trainer, "lightning_module", None), "objective", None)
+        batches.gives_rows = getattr(objective, "reads_rows", False)
+        batches.repeats = getattr(objective, "repeats", 1)
         batches.is_order_kept = getattr(self.trainer, "overfit_batches", 0) > 0
         batches.epoch, batches.position = self._start["epoch"], self._start["position"]
         self._train_batches = batches
@@ -267,11 +270,8 @@ class Images(pl.LightningDataModule):
         split = self.splits[stage]
         rank, world_size, device = 0, 1, self.device
         if self.trainer is not None:
-            rank, world_size, device = (
-                self.trainer.global_rank,
-                self.trainer.world_size,
-                self.trainer.strategy.root_device,
-            )
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            device = self.trainer.strategy.root_device
         view = floats if split.is_fixed and stage != "train" else self.representation.view
         seed = self.train_seed if stage == "train" else self.seed
         return Batches(split.on(device), batch_size, shuffle, seed, rank, world_size, device, view, drop_last)

@@ -44,6 +44,8 @@ class Batches:
         labelled_per_batch: So many images at the start of each batch have a label, and the others have none (y = -1).
             Needs `shuffle` and `drop_last`. The labelled and the other images are two lists; each is used up to its end
             and then shuffled again, independent of epochs. None: the images come as they are.
+        gives_rows: Whether the numbers of the images in the split, `(B,)`, come as a third.
+        repeats: How many times in a row each batch is given, with the same pixels and other noise of the step.
         augment: Changes the pixels of a batch before `view`; None leaves them.
         is_order_kept: Whether every epoch has the order of the first one; its noise still differs.
     """
@@ -67,6 +69,8 @@ class Batches:
         self.view = view
         self.drop_last = drop_last
         self.labelled_per_batch: int | None = None
+        self.gives_rows = False
+        self.repeats = 1
         self.augment: Callable[[Tensor], Tensor] | None = None
         self.is_order_kept = False
         self.epoch = 0
@@ -75,33 +79,39 @@ class Batches:
 
     def __len__(self) -> int:
         num_images = len(self.split.y)
-        return num_images // self.batch_size if self.drop_last else -(-num_images // self.batch_size)
+        return self.repeats * (num_images // self.batch_size if self.drop_last else -(-num_images // self.batch_size))
 
     @property
     def noise_seed(self) -> int:
         """A seed for everything random in the step on the last batch given; it differs between steps and ranks."""
+        return self._seed_of(self.position)
+
+    def _seed_of(self, position: int) -> int:
         # Evaluation draws the same noise at every epoch, so that its curve shows only changes of the model.
         epoch = self.epoch if self.shuffle else 0
-        return _mix("noise", self.shuffle, self.seed, epoch, self.position, self.rank)
+        return _mix("noise", self.shuffle, self.seed, epoch, position, self.rank)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         if self._began:
             self.epoch, self.position = self.epoch + 1, 0
         self._began = True
         order = self._order().to(self.split.device)
         batches = self.split.batches(self._shares(order), self.device)
         while self.position < len(self):
-            has_images = len(self._share(order, self.position)) > 0  # too few may be left for every process
+            rows = self._share(order, self.position)
             self.position += 1
-            if has_images:
+            if len(rows) > 0:  # too few may be left for every process
                 x, y = next(batches)
-                _seed(self.noise_seed, self.device)
+                _seed(self._seed_of(self.position - (self.position - 1) % self.repeats), self.device)
                 x = x if self.augment is None else self.augment(x)
-                yield x if self.view is None else self.view(x), y
+                x = x if self.view is None else self.view(x)
+                if self.repeats > 1:
+                    _seed(self.noise_seed, self.device)
+                yield (x, y, rows.to(self.device)) if self.gives_rows else (x, y)
 
     def _share(self, order: Tensor, position: int) -> Tensor:
         """The rows of a batch that belong to this process."""
-        start = position * self.batch_size
+        start = position // self.repeats * self.batch_size
         return order[start + self.rank : start + self.batch_size : self.world_size]
 
     def _shares(self, order: Tensor) -> Iterator[Tensor]:
@@ -119,9 +129,9 @@ class Batches:
         has_label = self.split.y.cpu() >= 0
         numbers = {True: self.labelled_per_batch, False: self.batch_size - self.labelled_per_batch}
         parts = [
-            self._next(has_label.eq(kind).nonzero()[:, 0], epoch, len(self) * number, f"labelled={kind}").view(
-                -1, number
-            )
+            self._next(
+                has_label.eq(kind).nonzero()[:, 0], epoch, len(self) // self.repeats * number, f"labelled={kind}"
+            ).view(-1, number)
             for kind, number in numbers.items()
         ]
         return torch.cat(parts, dim=1).flatten()

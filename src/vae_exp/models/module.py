@@ -163,9 +163,10 @@ class Module(pl.LightningModule):
         """Sets the step that schedules read; `training.loop` sets it for the further steps of a call."""
         self.step.fill_(self.global_step)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """One step of the objective."""
-        loss, draw = self.objective(self, *batch, self.step)
+        x, y, *rows = batch
+        loss, draw = self.objective(self, x, y, self.step, *rows)
         self.note("train", draw.terms, loss, batch_idx)
         return loss
 

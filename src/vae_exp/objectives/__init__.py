@@ -10,6 +10,7 @@ from vae_exp.objectives.aggregate import DIP, MMD, BetaTCVAE
 from vae_exp.objectives.elbo import ELBO, BetaELBO, Capacity, FreeBits, Recon
 from vae_exp.objectives.importance import CIWAE, IWAE, MIWAE, PIWAE
 from vae_exp.objectives.model import Model, Objective
+from vae_exp.objectives.persistent import PersistentMCEM
 from vae_exp.objectives.supervised import SemiSupervised
 from vae_exp.objectives.wake import MCEM, WakeSleep
 
@@ -28,6 +29,7 @@ __all__ = [
     "FreeBits",
     "Model",
     "Objective",
+    "PersistentMCEM",
     "Recon",
     "SemiSupervised",
     "WakeSleep",

@@ -29,12 +29,17 @@ class Objective:
         min_images: How many images of a batch it compares: on fewer, its loss lacks what it is for.
         learns_labels: Whether it learns from labels, and counts a labelled image less where batches hold more of them
             than the training set (`data.labelled_per_batch`).
+        reads_rows: Whether in training it is called with a fifth argument, the numbers `(B,)` of the images in the
+            training split.
+        repeats: How many steps in a row it has the same images, with the same bits.
         iwae_samples: How many latents each bound has that it logs as `iwae`; None if it logs none.
     """
 
     monitor: str = "val/elbo"
     min_images: int = 1
     learns_labels: bool = False
+    reads_rows: bool = False
+    repeats: int = 1
     iwae_samples: int | None = None
 
     def __call__(self, model: Model, x: Tensor, y: Tensor, step: Tensor) -> tuple[Tensor, Draw]:

@@ -11,7 +11,7 @@ from vae_exp.estimators.hmc import hmc
 from vae_exp.objectives.model import Model, Objective, check_count
 from vae_exp.schedules import Number, at, check
 
-__all__ = ["MCEM", "WakeSleep"]
+__all__ = ["MCEM", "WakeSleep", "check_chains"]
 
 
 class WakeSleep(Objective):
@@ -70,25 +70,34 @@ class MCEM(Objective):
             ValueError: If the posterior has no rsample, like discrete ones, the likelihood depends on the batch, or the
                 prior is made of posteriors.
         """
-        _check_apart("mcem", model)
         start = model.draw(x, y, self.num_samples, stop=("z", "q", "p"))
         if not torch.is_grad_enabled():
             return -start.elbo.mean(), start
-        if not start.q.has_rsample:
-            raise ValueError(
-                "objective=mcem moves latents along gradients, which is impossible for discrete ones: "
-                "choose objective=wake_sleep"
-            )
-        if model.likelihood.fit is not None:
-            raise ValueError(
-                "objective=mcem needs a fixed density, and that of likelihood=sigma_vae depends on what it scores: "
-                "choose likelihood=gaussian_shared"
-            )
+        check_chains("mcem", model, start)
         step_size = at(self.step_size, step)
         z, acceptance = hmc(start.log_joint, start.z, self.transitions, self.leapfrog, step_size, jitter=0.2)
         start.extras["hmc_acceptance"] = acceptance.mean(dim=0)
         end = model.draw(x, y, z=z, stop=("z",))
         return -(end.log_px + end.log_pz + end.log_qz).mean(), start
+
+
+def check_chains(name: str, model: Model, draw: Draw) -> None:
+    """Refuses chains where latents, likelihood or prior do not allow them.
+
+    Raises:
+        ValueError: It names the objective `name`, and what to choose.
+    """
+    _check_apart(name, model)
+    if not draw.q.has_rsample:
+        raise ValueError(
+            f"objective={name} moves latents along gradients, which is impossible for discrete ones: "
+            "choose objective=wake_sleep"
+        )
+    if model.likelihood.fit is not None:
+        raise ValueError(
+            f"objective={name} needs a fixed density, and that of likelihood=sigma_vae depends on what it scores: "
+            "choose likelihood=gaussian_shared"
+        )
 
 
 def _check_apart(name: str, model: Model) -> None:

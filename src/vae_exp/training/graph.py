@@ -19,7 +19,7 @@ __all__ = ["Graph", "is_capturable"]
 
 log = logging.getLogger("vae_exp")
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]
 PLAIN = (Number, str, type(None))
 EVERY = 1000  # replays from one comparison to the next
 # By how much a replay may differ from the eager step, relative to it: the order of a sum on a GPU is not fixed, and
@@ -145,7 +145,7 @@ class Graph:
     def _capture(self, batch: Batch) -> None:
         noted = self.model.ledgers["train"].noted
         before = len(noted)
-        self.batch = batch[0].clone(), batch[1].clone()
+        self.batch = tuple(x.clone() for x in batch)
         graph = torch.cuda.CUDAGraph()
         # Fused optimizers keep everything that they change on the device, as `capturable` ones do.
         groups = self.optimizer.param_groups
