@@ -1,12 +1,13 @@
 """Schedules: their values, objectives that follow them, and runs that go on with them."""
 
+import re
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from helpers.linear import Affine, Flat
-from helpers.runs import curve, resume
+from helpers.runs import ROOT, composed, curve, resume
 from omegaconf import OmegaConf
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -24,7 +25,8 @@ from vae_exp.objectives import (
 )
 from vae_exp.posteriors import DiagonalNormal
 from vae_exp.priors import StandardNormal
-from vae_exp.schedules import Constant, Cyclical, Exponential, Linear, at, check
+from vae_exp.runs.build import build
+from vae_exp.schedules import Constant, Cyclical, Exponential, Linear, Piecewise, Warmup, at, check
 
 N, D = 4, 2
 
@@ -38,6 +40,10 @@ VALUES = {
     "quarter": (Cyclical(0.0, 3.0, 10, rise=0.3), {0: 0.0, 1: 1.0, 2: 2.0, 3: 3.0, 9: 3.0, 10: 0.0, 12: 2.0}),
     "exponential": (Exponential(16.0, 1.0, 4), {0: 16.0, 1: 8.0, 2: 4.0, 3: 2.0, 4: 1.0, 5: 1.0, 10**9: 1.0}),
     "growing": (Exponential(1e-3, 1e-1, 4), {0: 1e-3, 2: 1e-2, 4: 1e-1, 6: 1e-1}),
+    "piecewise": (Piecewise([3.0, 0.1, 2.0], [2, 5]), {0: 3.0, 1: 3.0, 2: 0.1, 4: 0.1, 5: 2.0, 10**9: 2.0}),
+    "one_piece": (Piecewise([3.0], []), {0: 3.0, 10**9: 3.0}),
+    "warmup": (Warmup(4, 8.0), {0: 2.0, 1: 4.0, 2: 6.0, 3: 8.0, 4: 8.0, 10**9: 8.0}),
+    "warm_then_falling": (Warmup(2, Linear(4.0, 0.0, 4)), {0: 2.0, 1: 3.0, 2: 2.0, 4: 0.0, 9: 0.0}),
     "negative": (Exponential(-1.0, -4.0, 2), {0: -1.0, 1: -2.0, 2: -4.0}),
 }
 
@@ -75,6 +81,11 @@ def test_a_number_is_its_own_schedule():
         (partial(Cyclical, 0, 1, 5, 1.5), "rise=1.5"),
         (partial(Exponential, 0.0, 1.0, 5), "start=0.0, end=1.0"),
         (partial(Exponential, 1.0, -1.0, 5), "start=1.0, end=-1.0"),
+        (partial(Piecewise, [1.0, 2.0], []), "2 values need 1 steps"),
+        (partial(Piecewise, [1.0, 2.0, 3.0], [5, 5]), r"at_steps=\[5, 5\]"),
+        (partial(Piecewise, [1.0, 2.0], [0]), r"at_steps=\[0\]"),
+        (partial(Warmup, 0, 1.0), "steps=0"),
+        (partial(BetaELBO, Warmup(3, Piecewise([1.0, -1.0], [4]))), r"objective\.beta=-1.0"),
         (partial(BetaELBO, Linear(0.0, -1.0, 5)), r"objective\.beta=-1.0"),
         (partial(BetaELBO, Constant(-2.0)), r"objective\.beta=-2.0"),
         (partial(BetaELBO, Cyclical(-1.0, 1.0, 5)), r"objective\.beta=-1.0"),
@@ -92,6 +103,23 @@ def test_what_makes_no_sense_is_named(make, named):
 
 def test_a_function_of_ones_own_is_taken_as_it_is():
     assert check("objective.beta", abs) is abs
+
+
+def test_the_learning_rate_of_burda_and_others_as_the_documentation_has_it():
+    """3^(i-1) epochs at 1e-4 round(10^(1-(i-1)/7), 1), i = 1..8, each of 2,980 steps on 59,600 images."""
+    page = (ROOT / "docs" / "protocols.md").read_text()
+    words = re.search(r"(\+schedule@optimizer.lr=piecewise.*?)```", page, re.DOTALL)[1]
+    model, _ = build(composed(*[word.strip("'\\") for word in words.split() if word != "\\"]))
+    optimizers = model.configure_optimizers()
+    rate = optimizers["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    start = 0
+    for i in range(8):
+        expected = 1e-4 * round(10 ** (1 - i / 7), 1)
+        end = start + 2980 * 3**i
+        assert rate(start) == pytest.approx(expected, rel=1e-6)
+        assert rate(end - 1) == pytest.approx(expected, rel=1e-6)
+        start = end
+    assert start == 9_774_400
 
 
 # --- Objectives -------------------------------------------------------------------------------------------------

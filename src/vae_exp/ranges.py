@@ -81,7 +81,7 @@ WORDS: dict[Range, str] = {
         COUNT, "three whole numbers from 1 on are needed, [channels, height, width]: images, no volumes", 3
     ): "image_shape",
     _list(INDEX, "two numbers of latents are needed, such as [0, 1]", 2): "dims",
-    _list(_number(), "a list of numbers is needed, such as [-1.0, 0.0, 1.0]"): "strengths",
+    _list(_number(), "a list of numbers is needed, such as [-1.0, 0.0, 1.0]"): "strengths values",
     _list(_number(0, 1), "two numbers from 0 to 1 are needed, such as [0.9, 0.999]", 2): "betas",
     _or_null(PAIRS): "pairs",
     _whole(0, 2**32 - 1, "a whole number from 0 to 2^32 - 1 is needed"): "seed train_seed",
@@ -109,7 +109,7 @@ WORDS: dict[Range, str] = {
     Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0): (
         "std min_concentration max_concentration scale init_scale noise temperature step_size cpus mem_gb"
     ),
-    _number(): "alpha start end value",
+    _number(): "then alpha start end value",
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root against inception out cells folder",
 }

@@ -4,12 +4,26 @@ They are functions of the step without a state: evaluation does not advance them
 captured step, whose step is a tensor on the device, follows them. Cyclical: arXiv:1903.10145.
 """
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import inf
 
 import torch
 from torch import Tensor
 
-__all__ = ["Constant", "Cyclical", "Exponential", "Linear", "Number", "Schedule", "at", "check", "ends"]
+__all__ = [
+    "Constant",
+    "Cyclical",
+    "Exponential",
+    "Linear",
+    "Number",
+    "Piecewise",
+    "Schedule",
+    "Warmup",
+    "at",
+    "check",
+    "ends",
+]
 
 
 class Schedule:
@@ -132,6 +146,53 @@ class Exponential(Schedule):
     def __call__(self, step: Tensor | int) -> Tensor:
         """The value at a step."""
         return self.start * (self.end / self.start) ** _share(step, self.steps)
+
+
+class Piecewise(Schedule):
+    """Values one after the other, each from a step on, as the learning rate of Burda et al. (2016).
+
+    Arguments:
+        values: The numbers.
+        at_steps: Steps from which on the second value holds, the third, ...; rising, one less than there are values.
+    """
+
+    def __init__(self, values: Sequence[float], at_steps: Sequence[int]) -> None:
+        if len(values) != len(at_steps) + 1:
+            raise ValueError(
+                f"values={list(values)}, at_steps={list(at_steps)} of a piecewise schedule: {len(values)} values need "
+                f"{max(0, len(values) - 1)} steps from which on the next one holds"
+            )
+        if any(first >= second for first, second in pairwise([0, *at_steps])):
+            raise ValueError(
+                f"at_steps={list(at_steps)} of a piecewise schedule: steps that rise, from 1 on, are needed"
+            )
+        self.values, self.at_steps = values, at_steps
+        self.ends = tuple(values)
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        """The value at a step."""
+        at_step = torch.as_tensor(step)
+        value = torch.full_like(at_step, self.values[0], dtype=torch.get_default_dtype())
+        for start, number in zip(self.at_steps, self.values[1:], strict=True):
+            value = torch.where(at_step >= start, number, value)
+        return value
+
+
+class Warmup(Schedule):
+    """A share of a number that rises by equal amounts, `(step + 1) / steps`, to all of it.
+
+    Arguments:
+        steps: Steps to the whole number.
+        then: The number; may be a schedule, which counts from step 0, too.
+    """
+
+    def __init__(self, steps: int, then: Number) -> None:
+        self.steps, self.then = _check_steps("steps", steps), then
+        self.ends = (0.0, *ends(then))
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        """The value at a step."""
+        return at(self.then, step) * _share(torch.as_tensor(step) + 1, self.steps)
 
 
 def _check_steps(name: str, steps: int) -> int:
