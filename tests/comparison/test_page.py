@@ -152,3 +152,12 @@ def test_a_browser_shows_it_by_itself_and_obeys(runs, browser, tmp_path):
     # The check can fail: a script that is not the page's own is refused, and the console says so.
     copy.write_text(html.replace("</body>", "<script>1</script></body>"))
     assert any("Content Security Policy" in line for line in browser(copy, 1300)[0])
+
+
+def test_rows_of_a_table_are_not_called_images(tmp_path):
+    for seed, elbo in enumerate((-9.0, -8.0)):
+        write_run(tmp_path / "runs" / f"{seed}", seed, elbo, bound={"units": "nats per row"})
+    html = page_of(tmp_path).read_text()
+    assert "nats per row" in html
+    assert "nats per image" not in html
+    assert "rows val" in html

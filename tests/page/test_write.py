@@ -206,6 +206,24 @@ def test_results_of_earlier_weights_are_marked_and_make_no_headline(done):
     assert f"ELBO (test) {metrics['test/elbo']:.2f} nats per image" in page.text
 
 
+def test_rows_of_a_table_are_not_called_images(done):
+    folder, _ = done
+    evaluated(folder, "metrics=[elbo]")
+    rewrite(
+        folder / "run.json", bound=json.loads((folder / "run.json").read_text())["bound"] | {"units": "nats per row"}
+    )
+    page = Page(write_page(folder).read_text())
+    said = page.text.partition("What the words on this page mean")[0]
+    assert "nats per row" in said
+    assert "64 rows of the test split" in said
+    assert "± over rows" in said
+    charts = [
+        base64.b64decode(attrs["src"].partition(",")[2]) for tag, attrs in page.tags if "svg" in attrs.get("src", "")
+    ]
+    assert charts
+    assert not any(b"per image" in chart for chart in charts)
+
+
 def test_a_hostile_name_is_text(run):
     folder, _ = run("name='<b>x</b><script>alert(1)</script>'", "report=true", "trainer.max_epochs=1")
     page = Page((folder / "report.html").read_text())

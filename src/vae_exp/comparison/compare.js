@@ -88,7 +88,7 @@ class Plane extends Chart {
       const px = this.x(at) + 5, py = this.y(-elbo - at) + 14;
       if (px < right - 30 && py < bottom - 6) add(this.svg, "text", { x: px, y: py, class: "elbo" }, short(elbo));
     }
-    this.frame(x, y, `kl, nats per image`, false);
+    this.frame(x, y, `kl, nats per ${this.section.unit}`, false);
     add(this.svg, "text", { x: left - 7, y: 12, "text-anchor": "end" }, "recon");
     for (const group of groups) {
       const layer = this.layer(group);
@@ -177,6 +177,7 @@ class Section {
     this.element = element;
     this.place = element.querySelector(".draw");
     this.stage = data.stage;
+    this.unit = data.unit;
     this.groups = data.groups.map((group, place) => ({ ...group, place }));
     this.shown = data.shown;
     this.axis = data.axes[0];

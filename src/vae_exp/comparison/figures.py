@@ -71,7 +71,7 @@ def band(section: Section, found: Mapping[Group, Curves], term: str, axis: str) 
         axes.set_xlim(0, last)
         _engineering(axes.xaxis)
         axes.set_xlabel(AXIS[axis])
-        axes.set_ylabel("share of the images" if term == "error" else f"val/{term}, nats per image")
+        axes.set_ylabel(f"share of the {section.unit}s" if term == "error" else f"val/{term}, nats per {section.unit}")
         _labels(axes, [(place, name, rows[-1][0] / last, rows[-1][1]) for place, name, rows in lines])
         return figure
 
@@ -113,8 +113,8 @@ def plane(section: Section) -> Callable[[], Any] | None:
             axes.scatter(*zip(*each, strict=True), s=14, color=look(place)["color"], alpha=0.55, lw=0)
             axes.plot([x], [y], "o", ms=8, mfc="none", mew=1.6, color=look(place)["color"])
             ends.append((place, name, min((x - left) / (right - left), 1.0), y))
-        axes.set_xlabel(f"rate: {stage}/kl, nats per image")
-        axes.set_ylabel(f"distortion: {stage}/recon, nats per image")
+        axes.set_xlabel(f"rate: {stage}/kl, nats per {section.unit}")
+        axes.set_ylabel(f"distortion: {stage}/recon, nats per {section.unit}")
         _labels(axes, ends)
         return figure
 

@@ -63,6 +63,11 @@ class Section(NamedTuple):
     notes: list[str]
 
     @property
+    def unit(self) -> str:
+        """What one of the data is: an image, or the row of a table."""
+        return _unit(self.groups[0])
+
+    @property
     def metrics(self) -> list[str]:
         """Those that a group has: what ranks first, then test and validation; ELBO, KL, recon, the others by name."""
         order = ("elbo", "kl", "recon")
@@ -167,13 +172,14 @@ def _section(
         return found is None, 0.0 if found is None else sign * found.mean
 
     groups = sorted(groups, key=place)
+    unit = _unit(groups[0])
     trained_on = {(run.repeat[1], run.record["data"].get("train")) for group in groups for run in group.runs}
     if len(trained_on) > len({fold for fold, _ in trained_on}):
-        notes.append("The training images differ between runs; those that are scored are the same.")
+        notes.append(f"The training {unit}s differ between runs; those that are scored are the same.")
     if any(run.repeat[1] is not None for group in groups for run in group.runs):
         notes.append(
-            "Means and intervals are over folds, each tested on images of its own, so single folds are never ranked. "
-            "Their training images overlap: the intervals are rather too short."
+            f"Means and intervals are over folds, each tested on {unit}s of its own, so single folds are never ranked. "
+            f"Their training {unit}s overlap: the intervals are rather too short."
         )
     notes += _origins([run for group in groups for run in group.runs])
     varied = differing([group.runs[0] for group in groups])
@@ -183,7 +189,7 @@ def _section(
         notes.append(f"These groups also differ in {', '.join(more)}.")
     varying = [key for key in keys if len({group.labels[key] for group in groups}) > 1]
     shared = {key: groups[0].labels[key] for key in keys if key not in varying and groups[0].labels[key]}
-    names = ("bound", "pixels", "validation images", "test images")
+    names = ("bound", "pixels" if unit == "image" else "data", f"validation {unit}s", f"test {unit}s")
     why = "; ".join(
         f"{name}: {own or 'none'} in place of {other or 'none'}"
         for name, own, other in zip(names, compares, first, strict=True)
@@ -191,7 +197,12 @@ def _section(
     )
     what, pixels, *checksums = compares
     images = ", ".join(f"{name} {sum_}" for name, sum_ in zip(("val", "test"), checksums, strict=True) if sum_)
-    return Section(f"{what}; {pixels}; images {images}", why, shared, varying, groups, metric, notes)
+    return Section(f"{what}; {pixels}; {unit}s {images}", why, shared, varying, groups, metric, notes)
+
+
+def _unit(group: Group) -> str:
+    """What one of the data is: an image, or the row of a table."""
+    return str(group.runs[0].record["bound"].get("units", "nats per image")).rpartition(" ")[2]
 
 
 def _origins(runs: Sequence[Run]) -> Iterator[str]:

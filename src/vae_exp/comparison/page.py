@@ -16,7 +16,7 @@ from vae_exp.comparison.curves import Curves
 from vae_exp.comparison.figures import MOST, NAMES, coordinates, of_plane
 from vae_exp.comparison.groups import Group, Section
 from vae_exp.comparison.read import Run, is_stale
-from vae_exp.comparison.table import UNITS, cells, heads
+from vae_exp.comparison.table import cells, heads, legend
 from vae_exp.files import written
 from vae_exp.page.embedded import data_url
 from vae_exp.page.template import render
@@ -50,7 +50,7 @@ def write_page(
         num_runs=sum(len(group.runs) for section in sections for group in section.groups),
         num_groups=sum(len(section.groups) for section in sections),
         left_out={reason: [os.path.relpath(folder) for folder in folders] for reason, folders in left_out.items()},
-        units=UNITS,
+        units=legend(sections),
         most=MOST,
         drawn=DRAWN,
         few=FEW,
@@ -133,6 +133,7 @@ def _charts(section: Section, found: Mapping[Group, Curves]) -> dict[str, Any]:
     axes = dict.fromkeys(axis for group in groups if group in found for axis in found[group].axes)
     return {
         "stage": stage,
+        "unit": section.unit,
         "terms": {term: NAMES[term] for term in terms},
         "axes": list(axes),
         "shown": MOST,

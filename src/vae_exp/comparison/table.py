@@ -8,14 +8,19 @@ from io import StringIO
 from vae_exp.comparison.groups import Group, Section
 from vae_exp.comparison.statistics import Interval
 
-__all__ = ["UNITS", "as_csv", "as_latex", "as_markdown", "as_text", "cells", "heads"]
+__all__ = ["as_csv", "as_latex", "as_markdown", "as_text", "cells", "heads", "legend"]
 
-UNITS = "Mean ± 95 % t interval over seeds, nats per image. The difference from the best is over the seeds of both."
 MOST = 40  # rows on the terminal
 LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "\\": r"\textbackslash{}", "±": r"$\pm$", "-": "-", "|": r"\textbar{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
+
+
+def legend(sections: Sequence[Section]) -> str:
+    """What the numbers are, and of what."""
+    of = " or ".join(dict.fromkeys(section.unit for section in sections)) or "image"
+    return f"Mean ± 95 % t interval over seeds, nats per {of}. The difference from the best is over the seeds of both."
 
 
 def heads(section: Section) -> list[str]:
@@ -49,7 +54,7 @@ def shown(value: Interval | None, metric: str, count: int, sign: str = "-") -> s
 
 def as_text(sections: Sequence[Section]) -> Iterator[str]:
     """Lines for the terminal."""
-    yield UNITS
+    yield legend(sections)
     for number, section in enumerate(sections, start=1):
         yield ""
         yield f"{number}. {section.title}" if len(sections) > 1 else section.title
@@ -75,7 +80,7 @@ def _above(section: Section) -> Iterator[str]:
 
 def as_markdown(sections: Sequence[Section]) -> str:
     """A table for each section, under a heading."""
-    lines = [UNITS]
+    lines = [legend(sections)]
     for section in sections:
         lines += ["", f"## {section.title}", "", *(line for text in _above(section) for line in (text, ""))]
         rows = [heads(section), *(cells(section, group) for group in section.groups)]
@@ -88,7 +93,7 @@ def as_markdown(sections: Sequence[Section]) -> str:
 
 def as_latex(sections: Sequence[Section]) -> str:
     r"""A `tabular` for each section, for `\usepackage{booktabs}`; the best group in bold."""
-    lines = [f"% {UNITS} Needs \\usepackage{{booktabs}}."]
+    lines = [f"% {legend(sections)} Needs \\usepackage{{booktabs}}."]
     for section in sections:
         names = len(section.keys) or 1
         head = [_latex(text) for text in heads(section)]

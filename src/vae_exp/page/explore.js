@@ -57,7 +57,7 @@ function move(to, context) {
   isWaiting = true;
 }
 
-const largest = Math.max(...latents.map((latent) => latent.kl ?? latent.variance), 1e-9);
+const largest = Math.max(...latents.map((latent) => latent.kl ?? latent.variance), 1); // so that nearly nothing is a line
 const sliders = latents.map((latent) => {
   const row = document.createElement("label");
   row.className = latent.dead ? "latent dead" : "latent";
