@@ -26,6 +26,7 @@ LAYERS = [
     {"chains", "draws", "schedules", "help", "overrides", "saved"},
     {"ranges", "records"},
     {"encoders", "decoders", "posteriors", "likelihoods", "priors", "corruptions", "data"},
+    {"conditions"},
     {
         "arrays",
         "columns",

@@ -8,6 +8,8 @@ import pytest
 from helpers.runs import ROOT, record
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import vae_exp
+
 TEXT = (ROOT / "docs" / "data.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 LINES = [shlex.split(line)[3:] for line in re.findall(r"^python -m vae_exp (?!data=hub).*", TEXT, re.MULTILINE)]
@@ -53,3 +55,20 @@ def test_fashion_mnist_as_folders_of_classes(tmp_path, monkeypatch, real_data, r
     }
     assert len(list(Path("clothes/train").iterdir())) == 10
     assert "test/elbo" in metrics
+
+
+@pytest.mark.slow
+def test_attributes_as_it_says(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    exec(BLOCKS[2], {})
+    folder, metrics = run(*LINES[4], *QUICK, small=())
+    assert record(folder)["contents"]["notes"] == ["attributes.csv: smiling, light"]
+    assert record(folder)["bound"]["of"] == "log p(x|smiling, light)"
+    assert "test/elbo" in metrics
+    own = vae_exp.Run(folder)
+    for what, options in (
+        ("traversal", {"along": "condition"}),
+        ("reconstructions", {"input": "faces/0.png", "label": {"smiling": 1, "light": 200}}),
+        ("classes", {}),
+    ):
+        assert own.generate(what, accelerator="cpu", progress=False, **options).pictures

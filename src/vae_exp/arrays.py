@@ -10,7 +10,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SPLITS", "arrays_of", "levels_for", "levels_of", "names_of", "range_of", "read"]
+__all__ = ["SPLITS", "arrays_of", "has_rows", "levels_for", "levels_of", "names_of", "range_of", "read"]
 
 SPLITS = ("train", "val", "test")
 ONE = "x"  # the name of the array of an .npy file
@@ -69,6 +69,18 @@ def size(path: Path, name: str) -> int:
         return path.stat().st_size
     with zipfile.ZipFile(path) as archive:
         return archive.getinfo(f"{name}.npy" if f"{name}.npy" in archive.namelist() else name).file_size
+
+
+def has_rows(path: Path) -> bool:
+    """Whether an array of labels in a file has two dimensions; no more of it is read. False if it cannot be read."""
+    try:
+        for name in arrays_of(names_of(path), "y").values():
+            with _stream(path, name) as stream:
+                if len(_header(stream)[0]) == 2:
+                    return True
+    except Exception:  # of many types, see `read`
+        return False
+    return False
 
 
 def levels_of(path: Path) -> int | str | None:

@@ -26,6 +26,8 @@ from vae_exp.words import check_choices, check_words
 
 __all__ = ["called", "words_of"]
 
+NAMED_BY_USER = ("label", "data.source.kinds")  # keys whose value is a mapping, null if there is none
+
 log = logging.getLogger("vae_exp")
 
 
@@ -37,7 +39,7 @@ def words_of(settings: Mapping[str, Any]) -> list[str]:
     """
     words = []
     for key, value in settings.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and key not in NAMED_BY_USER:
             words += words_of({f"{key}.{name}": each for name, each in value.items()})
         elif key.startswith("~") and value is None:
             words.append(key)

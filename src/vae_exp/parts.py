@@ -58,9 +58,11 @@ class Prior(Part):
     Attributes:
         is_of_posteriors: Whether its density also depends on the parameters of encoder and posterior, which it gets by
             `attach`. An objective that trains p and q apart refuses such a prior.
+        is_by_class: Whether c, if there is one, must be a one-hot label: it has parts for each class.
     """
 
     is_of_posteriors: bool = False
+    is_by_class: bool = False
 
     def attach(self, infer: Callable[[Tensor, Tensor | None], Distribution]) -> None:
         """Called once, by the model, for a prior that is made of posteriors.

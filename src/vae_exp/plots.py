@@ -144,26 +144,35 @@ def save_image(image: Tensor, path: Path) -> Path:
 
 
 def scatter(
-    points: Tensor, y: Tensor, title: str, axis_names: tuple[str, str], path: Path, marked: dict[str, Tensor]
+    points: Tensor,
+    y: Tensor,
+    title: str,
+    axis_names: tuple[str, str],
+    path: Path,
+    marked: dict[str, Tensor],
+    name: str = "y",
 ) -> Path:
-    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none; single points `(2,)` are marked by name."""
+    """Points `(N, 2)` coloured by their labels `(N,)`, -1 for none, or by one attribute; single points `(2,)` are
+    marked by name.
+    """
     figure, axes = _figure(7, 6)
     points, y = points.float().cpu(), y.cpu()
     classes = y.unique().tolist()
+    are_whole = bool((y == y.round()).all())
     size = min(20.0, 4 + 8000 / max(len(points), 1))  # area of a dot
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.7}
-    if len(classes) <= 10:
+    if len(classes) <= 10 and are_whole:
         for k in classes:
             chosen = points[y == k]
-            label = f"y = {k}" if k >= 0 else None
-            axes.scatter(*chosen.T.numpy(), color=f"C{max(k, 0) % 10}", label=label, **style)
+            label = f"{name} = {k:g}" if k != -1 else None
+            axes.scatter(*chosen.T.numpy(), color=f"C{max(int(k), 0) % 10}", label=label, **style)
     else:  # too many classes for a legend
         seen = axes.scatter(*points.T.numpy(), c=y.numpy(), cmap="turbo", **style)
-        figure.colorbar(seen, label="label y")
+        figure.colorbar(seen, label="label y" if name == "y" else name)
     for name, point in marked.items():
         axes.scatter(*point.tolist(), marker="*", s=150, color="black", edgecolors="white")
         axes.annotate(name, point.tolist(), xytext=(7, 7), textcoords="offset points", fontsize=9)
-    if len(classes) <= 10 and max(classes) >= 0:
+    if len(classes) <= 10 and are_whole and max(classes) >= 0:
         for handle in axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False).legend_handles:
             handle.set(sizes=[30], alpha=1)
     axes.set_xlabel(axis_names[0])

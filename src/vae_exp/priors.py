@@ -111,6 +111,7 @@ class Vamp(Prior):
     # The sigmoid is flat near 0 and 1, so images are first scaled into [margin, 1 - margin].
     margin = 0.05
     is_of_posteriors = True
+    is_by_class = True
 
     context: Tensor | None
     weights: Tensor

@@ -58,9 +58,13 @@ WIDTHS = _list(COUNT, "a list of whole numbers from 1 on is needed, such as [500
 PAIRS = _list(_list(INDEX, "", 2), "a list of pairs is needed, such as [[0, 1], [2, 3]]")
 PATH = Range("a path is needed; one called 3 is ./3", lambda value: isinstance(value, str) and bool(value.strip()))
 ENDLESS = Range("a whole number from 1 on is needed, or -1 for no limit", lambda v: COUNT.holds(v) or v == -1)
+NAMES = _list(Range("", lambda value: isinstance(value, str)), "")
 FILES = _list(PATH, "a file is needed, or a list [a.png,b.png]; one called 3 is ./3")
 ABOVE_ZERO = Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)
-COLUMN = Range("the name of a column is needed, or null", lambda value: value is None or isinstance(value, str))
+COLUMN = Range(
+    "the name of a column is needed, a list of names, or null",
+    lambda value: value is None or isinstance(value, str) or (isinstance(value, list) and NAMES.holds(value)),
+)
 WORDS: dict[Range, str] = {
     COUNT: (
         "latent_dim num_samples num_groups batch_size eval_batch_size out_features blocks components pseudo_inputs "
@@ -113,8 +117,8 @@ WORDS: dict[Range, str] = {
     _or_null(Range("a number above 0 is needed", lambda value: _is_number(value) and value > 0)): "minutes",
     _or_null(PATH): "root path resume init_from data_root against inception out cells folder",
 }
-# Whose keys are the columns of a table; whose values are several, as the command line lists them.
-NOT_HELD = ("data.source.kinds.", "sweep.grid.")
+# Whose keys are columns of a table, or attributes; whose values are several, as the command line lists them.
+NOT_HELD = ("data.source.kinds.", "label.", "sweep.grid.")
 RANGES = {word: range_ for range_, words in WORDS.items() for word in words.split()}
 
 BY_KEY = {

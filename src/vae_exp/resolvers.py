@@ -63,6 +63,20 @@ def register_resolvers() -> None:
 
         return levels_of(found)
 
+    def attributes_for(path: str | None, root: str) -> ListConfig | None:
+        """What the columns of y in a file of arrays are; null where y is of labels."""
+        found = next((place for place in places(path, root) if place.is_file()), None) if path else None
+        if found is None:
+            return None
+        from vae_exp.arrays import has_rows
+
+        if not has_rows(found):
+            return None
+        from vae_exp.data.attributes import attributes_of  # with pandas and torch, for such files alone
+
+        columns = attributes_of(found)
+        return None if columns is None else ListConfig(columns)
+
     def mean_for(levels: int | str | None) -> str:
         """The mean of a normal: where pixels are, in [0, 1]; anywhere for real numbers and counts."""
         return "identity" if levels in (None, "count") else "sigmoid"
@@ -79,8 +93,42 @@ def register_resolvers() -> None:
         path, root, kinds, label = (OmegaConf.select(_root_, key) for key in keys)
         return OmegaConf.create(schema_or_reason(path, root, dict(kinds or {}), label))
 
+    def classes_of(label: Any, number: int) -> int | None:
+        """The number of classes where one column is the label; null where a list of them is attributes."""
+        return number if isinstance(label, str) else None
+
+    def attributes_of_sprites(label: Any) -> ListConfig | None:
+        """What the factors of a list are."""
+        shapes = {"kind": "categorical", "categories": ["square", "ellipse", "heart"]}
+        if isinstance(label, str):
+            return None
+        return ListConfig([{"name": name, **(shapes if name == "shape" else {"kind": "real"})} for name in label or ()])
+
+    def attributes_in_folder(path: str | None, root: str, num_classes: int | None, label: Any) -> ListConfig | None:
+        """What the columns of attributes.csv in a folder are; null where there is none, or folders are classes."""
+        if path is None or (num_classes is not None and label is None):
+            return None
+        folder = next((place for place in places(path, root) if place.is_dir()), None)
+        if folder is None or not (folder / "attributes.csv").is_file():
+            return None
+        from vae_exp.data.attributes import attributes_in  # with pandas and torch, for such folders alone
+
+        return ListConfig(attributes_in(folder, label))
+
+    def attributes_of_celeba(label: Any) -> ListConfig | None:
+        if label is None:
+            return None
+        from vae_exp.data.celeba import ATTRIBUTES
+
+        names = ATTRIBUTES if label == "all" else [label] if isinstance(label, str) else label
+        return ListConfig([{"name": name, "kind": "binary"} for name in names])
+
     def number_of(items: Any) -> int | None:
         return None if items is None else len(items)
+
+    def width_of(num_classes: int | None, attributes: Any) -> int | None:
+        """The width of c: the number of classes, or of what attributes become."""
+        return num_classes if attributes is None else sum(len(each.get("categories", ())) or 1 for each in attributes)
 
     def row_of(columns: Any) -> ListConfig:
         return ListConfig([1, 1, len(columns)])
@@ -110,9 +158,10 @@ def register_resolvers() -> None:
         (subtract, epochs, num_trained_on, decay_for),
         (tags, run_name, sweep_name, name_of_sweep, run_folder),
     )
-    of_tables = (schema_of, row_of, number_of, widest_of, share_of)
+    of_tables = (schema_of, row_of, number_of, widest_of, share_of, width_of)
     of_pixels = (mean_for, transform_for, levels_for)
-    for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, monitor_of, mode_of, help_page):
+    of_y = (classes_of, attributes_for, attributes_of_sprites, attributes_in_folder, attributes_of_celeba)
+    for resolver in (*of_names, *of_sizes, *of_tables, *of_pixels, *of_y, monitor_of, mode_of, help_page):
         OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 

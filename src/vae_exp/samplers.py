@@ -63,6 +63,8 @@ def sampler(trained: Trained, kind: str, key: str = "sampler") -> Sampler:
     if kind == "prior":
         trained.model.require("prior", f"{key}=gmm (flow), a density fitted to the codes")
         return Sampler(prior, "the prior", {})
+    if kind == "gmm" and trained.model.context_dim and not trained.model.num_classes:
+        raise NoMeaningError(f"{key}=gmm is fitted within each class, and {trained.data.condition.no_classes}: flow")
     z, c = _codes(trained, "train", key)
     trained.reseed(key, kind)
     mean, scale = z.mean(dim=0), z.std(dim=0).clamp(min=1e-6)

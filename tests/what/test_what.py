@@ -15,7 +15,7 @@ from vae_exp import load
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import restore
 from vae_exp.training.job import train
-from vae_exp.what.edit import attribute
+from vae_exp.what.edit import vector_of
 from vae_exp.what.embeddings import _project
 from vae_exp.what.interpolation import linear, spherical
 from vae_exp.what.manifold import quantiles
@@ -290,7 +290,7 @@ def test_the_attribute_is_the_difference_of_the_mean_codes(folder, drawn):
         k: trained.model.encode(torch.stack([a for a, b in zip(x, y, strict=True) if b == k])).mean for k in (1, 3)
     }
     vector = means[1].mean(dim=0) - means[3].mean(dim=0)
-    found, counts = attribute(trained, source=3, target=1)
+    found, counts = vector_of(trained, source=3, target=1)
     torch.testing.assert_close(found.float(), vector)
     assert counts == [len(means[3]), len(means[1])]
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vae_exp.data.split import AnySplit
 
-__all__ = ["Division", "check_labelled", "cut", "fold_out", "keep_labels"]
+__all__ = ["Division", "check_labelled", "check_sizes", "cut", "fold_out", "keep_labels"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ class Division:
         return torch.Generator().manual_seed(1000 * self.seed + purpose)
 
 
+def check_sizes(**sizes: int) -> None:
+    """Raises ValueError if a size of a batch, by the name of its key, is below 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"data.{name}={size}: at least 1 is needed")
+
+
 def check_labelled(number: int | None, per_batch: int | None, num_classes: int | None, batch_size: int) -> None:
     """Holds `data.labelled` and `data.labelled_per_batch` against the classes and the size of a batch.
 
@@ -115,8 +123,7 @@ def fold_out(split: AnySplit, folds: int, fold: int, generator: torch.Generator)
     total = len(split.y)
     if total < folds:
         raise ValueError(f"data.folds={folds}: there are only {total} images")
-    order = torch.randperm(total, generator=generator)
-    order = order[torch.argsort(split.y[order], stable=True)]
+    order = _class_by_class(torch.randperm(total, generator=generator), split.y)
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[order[fold::folds]] = True
     return split.only(~chosen), split.only(chosen)
@@ -133,11 +140,15 @@ def cut(split: AnySplit, name: str, size: int | None, generator: torch.Generator
         raise ValueError(
             f"data.{name}_size={size}: the set has no {name} split, a part of its {total} images is needed"
         )
-    order = torch.randperm(total, generator=generator)
-    order = order[torch.argsort(split.y[order], stable=True)]
+    order = _class_by_class(torch.randperm(total, generator=generator), split.y)
     chosen = torch.zeros(total, dtype=torch.bool)
     chosen[order[torch.arange(size) * total // size]] = True
     return split.only(~chosen), split.only(chosen)
+
+
+def _class_by_class(order: Tensor, y: Tensor) -> Tensor:
+    """The same order within each class, the classes one after another; rows of attributes have no classes."""
+    return order if y.dim() > 1 else order[torch.argsort(y[order], stable=True)]
 
 
 def keep_labels(split: AnySplit, number: int, num_classes: int, generator: torch.Generator) -> AnySplit:

@@ -3,7 +3,7 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import IO, final
+from typing import IO, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ class DSprites(Grid):
     factor_names = ("shape", "scale", "rotation", "x", "y")
     sizes = (3, 6, 40, 32, 32)
     unordered = ("shape",)
+    units: ClassVar = {"scale": (0.5, 1), "rotation": (0, 2 * math.pi), "x": (0, 1), "y": (0, 1)}
     files = FileSet(
         title="dSprites",
         names=("dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz",),
@@ -41,7 +42,7 @@ class DSprites(Grid):
         self.files.find(root)
 
     def load(self, root: Path) -> dict[str, Split]:
-        """Splits "train", "val" and "test"; y is the shape.
+        """Splits "train", "val" and "test"; y is the shape, or the factors of `label` in the units of the file.
 
         Raises:
             FileNotFoundError: If the file is not there.
@@ -57,7 +58,7 @@ class DSprites(Grid):
         everywhere = np.unravel_index(np.arange(math.prod(self.sizes)), self.sizes)
         if not np.array_equal(classes, np.stack([np.zeros_like(everywhere[0]), *everywhere], axis=1)):
             raise corrupt(path, "latents_classes are not all combinations in order")
-        return {name: Split(x, self.factors(name)[:, 0].clone()) for name, x in pixels.items()}
+        return {name: self.labelled(x, name) for name, x in pixels.items()}
 
     def _pixels(self, path: Path) -> dict[str, torch.Tensor]:
         """The pixels of each split, `(N, 1, 64, 64)` uint8, 0 or 255, from one pass through the file."""

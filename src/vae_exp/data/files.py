@@ -30,7 +30,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
     Arguments:
         folder: Where the files are.
         names: Their paths below it, an array of strings.
-        y: Labels, int64 `(N,)`, -1 for none.
+        y: Labels, int64 `(N,)`, -1 for none; or attributes, float32 `(N, A)`.
         image_shape: `(C, H, W)` after cropping and resizing.
         in_memory: Whether all are read before training.
         workers: Number of processes that read ahead, at most the number of CPUs; 0 for none.
@@ -40,6 +40,7 @@ class InFiles(Dataset[tuple[Tensor, Tensor]]):
 
     is_fixed = False  # the bits and noise would need memory
     device = torch.device("cpu")
+    factors: Tensor | None = None  # those of a folder are its attributes
 
     def __init__(
         self,

@@ -13,6 +13,8 @@ from tqdm.auto import tqdm
 
 from vae_exp.arrays import levels_for, range_of
 from vae_exp.config import ConfigError
+from vae_exp.data.attributes import NAMES, frame_of, is_rows
+from vae_exp.data.schema import found
 from vae_exp.files import written
 
 __all__ = ["Given", "given"]
@@ -66,8 +68,8 @@ def given(data: Any, folder: Path, image_shape: Sequence[int] | None = None) -> 
     Arguments:
         data: Images x, an array or a tensor: `(N, H, W)`, `(N, C, H, W)`, `(N, H, W, C)`, or vectors `(N, D)`, which
             are kept as images `(1, 1, D)`; a pair (x, y); a mapping of arrays as `data=npz` reads them, x or x_train,
-            x_val, x_test and y, ...; or a Dataset of torch, whose items are x or (x, y). Labels y `(N,)` of any kind.
-            Or a DataFrame of pandas, without its index.
+            x_val, x_test and y, ...; or a Dataset of torch, whose items are x or (x, y). Labels y `(N,)` of any kind,
+            or attributes `(N, A)`, also a DataFrame. Or a DataFrame of pandas, without its index.
         folder: Where the file is kept.
         image_shape: `(C, H, W)`, where x does not tell.
 
@@ -80,7 +82,7 @@ def given(data: Any, folder: Path, image_shape: Sequence[int] | None = None) -> 
         return Given({"data": "table", "data.root": str(folder), "data.source.path": path.name}, path, content, "")
     arrays = _arrays(data)
     shape = _lay_out(arrays, image_shape)
-    levels, classes = _levels(arrays), _classes(arrays)
+    levels, (classes, attributes) = _levels(arrays), _told(arrays)
     path = folder / f"{_digest(arrays)}.npz"
     settings = {
         "data": "npz",
@@ -89,6 +91,7 @@ def given(data: Any, folder: Path, image_shape: Sequence[int] | None = None) -> 
         "data.image_shape": shape,
         "data.levels": levels,
         "data.num_classes": None if classes is None else len(classes),
+        "data.attributes": attributes,
     }
     num = max(1, len(arrays.get("x", arrays.get("x_train", ()))) // SHARE)
     cut = [name for name in ("val", "test") if f"x_{name}" not in arrays]
@@ -103,12 +106,12 @@ def given(data: Any, folder: Path, image_shape: Sequence[int] | None = None) -> 
 
 def _arrays(data: Any) -> dict[str, np.ndarray]:
     if isinstance(data, Mapping):
-        known = {f"{kind}{split}" for kind in "xy" for split in SPLITS}
+        known = {NAMES, *(f"{kind}{split}" for kind in "xy" for split in SPLITS)}
         if unknown := [str(name) for name in data if name not in known]:
             raise ConfigError(f"data={{{', '.join(unknown)}}}: the arrays are x and y, or x_train, x_val, x_test, ...")
         arrays = {name: _array(name, each) for name, each in data.items()}
     elif isinstance(data, tuple) and len(data) == 2:
-        arrays = {"x": _array("x", data[0]), "y": _array("y", data[1])}
+        arrays = {"x": _array("x", data[0]), **_labels(data[1])}
     elif isinstance(data, Dataset):
         arrays = _items(data)
     else:
@@ -117,11 +120,20 @@ def _arrays(data: Any) -> dict[str, np.ndarray]:
         raise ConfigError("data: x is missing, or x_train (with x_val and x_test if the set has such splits)")
     for name, y in arrays.items():
         x = arrays.get(name.replace("y", "x", 1), y)
-        if name.startswith("y") and (y.ndim != 1 or len(y) != len(x)):
+        if name.startswith("y") and (y.ndim not in (1, 2) or len(y) != len(x)):
             raise ConfigError(
-                f"data: {name} is of shape {y.shape}, but ({len(x)},) is needed, one label for each image"
+                f"data: {name} is of shape {y.shape}, but ({len(x)},) is needed, one label for each image, or "
+                f"({len(x)}, A), attributes"
             )
     return arrays
+
+
+def _labels(y: Any) -> dict[str, np.ndarray]:
+    """Labels, or attributes; the columns of a DataFrame are named, and texts in it make all of it texts."""
+    if not hasattr(y, "columns"):
+        return {"y": _array("y", y)}
+    are_numbers = all(kind.kind in "biuf" for kind in y.dtypes)
+    return {"y": y.to_numpy(np.float64 if are_numbers else str), NAMES: np.array([str(name) for name in y.columns])}
 
 
 def _array(name: str, values: Any) -> np.ndarray:
@@ -146,12 +158,15 @@ def _items(data: Dataset[Any]) -> dict[str, np.ndarray]:
     for item in tqdm(items, desc="reading the Dataset", total=total, disable=None, leave=False):
         x, *y = item if isinstance(item, tuple | list) else (item,)
         images.append(_array("x", x))
-        labels += [np.asarray(each).item() if np.asarray(each).ndim == 0 else each for each in y[:1]]
+        labels += [np.asarray(each).item() if np.ndim(each) == 0 else np.asarray(each) for each in y[:1]]
     shapes = {image.shape for image in images}
     if len(shapes) != 1:
         raise ConfigError(f"data: the images of the Dataset have {len(shapes)} shapes, one is needed")
-    if labels and any(not isinstance(label, int | str) for label in labels):
-        raise ConfigError("data: the second part of an item of the Dataset is no label, a whole number or a text")
+    if labels and any(not isinstance(label, int | str) and np.ndim(label) != 1 for label in labels):
+        raise ConfigError(
+            "data: the second part of an item of the Dataset is no label, a whole number or a text, nor a row of "
+            "attributes"
+        )
     arrays = {"x": np.stack(images)}
     return arrays | ({"y": np.asarray(labels)} if labels else {})
 
@@ -194,18 +209,35 @@ def _levels(arrays: dict[str, np.ndarray]) -> int | str | None:
     return levels
 
 
-def _classes(arrays: dict[str, np.ndarray]) -> list[Any] | None:
-    """The labels that there are, in order; every y becomes their numbers from 0. None without labels."""
+def _told(arrays: dict[str, np.ndarray]) -> tuple[list[Any] | None, list[dict[str, Any]] | None]:
+    """The labels that there are, in order, and what attributes are; None for either that there is not."""
     labels = {name: y for name, y in arrays.items() if name.startswith("y")}
     if not labels:
-        return None
+        return None, None
+    if not any(is_rows(y) for y in labels.values()):  # a column of labels, or one-hot
+        labels = {k: y if y.ndim == 1 else y.argmax(1) if y.shape[1] > 1 else y[:, 0] for k, y in labels.items()}
     if missing := [name for name in arrays if name.startswith("x") and name.replace("x", "y", 1) not in labels]:
         raise ConfigError(f"data: {', '.join(missing)} has no labels, but another split has; give all or none")
+    if any(y.ndim == 2 for y in labels.values()):
+        try:
+            return None, found(
+                frame_of(np.concatenate([*labels.values()]), arrays[NAMES].tolist() if NAMES in arrays else None)
+            )
+        except ValueError as error:
+            raise ConfigError(f"data: y: {error}") from error
+    return _numbered(arrays, labels), None
+
+
+def _numbered(arrays: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> list[Any]:
+    """The labels that there are, in order; every y becomes their numbers from 0."""
     if any(y.dtype.kind == "f" and (y != y.round()).any() for y in labels.values()):
-        raise ConfigError("data: the labels y are real numbers; classes are needed, whole numbers or texts")
-    found = np.unique(np.concatenate(list(labels.values())))
-    are_numbers = found.dtype.kind in "iuf" and found.min() >= 0 and found.max() < 2 * len(found)
-    classes = list(range(int(found.max()) + 1)) if are_numbers and found.min() == 0 else found.tolist()
+        raise ConfigError(
+            "data: the labels y are real numbers; classes are needed, whole numbers or texts (y[:, None] is a column "
+            "of attributes)"
+        )
+    there = np.unique(np.concatenate(list(labels.values())))
+    are_numbers = there.dtype.kind in "iuf" and there.min() >= 0 and there.max() < 2 * len(there)
+    classes = list(range(int(there.max()) + 1)) if are_numbers and there.min() == 0 else there.tolist()
     places = {label: k for k, label in enumerate(classes)}
     arrays.update({name: np.array([places[label] for label in y.tolist()], np.int64) for name, y in labels.items()})
     return classes

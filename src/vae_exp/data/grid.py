@@ -1,13 +1,14 @@
 """Sources of images with known factors."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vae_exp.data.split import Source
+from vae_exp.data.split import Source, Split
 
 
 class Grid(Source):
@@ -18,14 +19,23 @@ class Grid(Source):
         val_size: Images to validate on.
         test_size: Images to test on.
         seed: Fixes which images are drawn.
+        label: The factor that is y, `shape`; or a list of factors, the attributes in y.
 
     Raises:
         ValueError: If a size is out of its range.
     """
 
     sizes: tuple[int, ...]  # how many values each factor has
+    units: Mapping[str, tuple[float, float]] = {}  # first and last value of those that are numbers
 
-    def __init__(self, train_size: int, val_size: int, test_size: int, seed: int) -> None:
+    def __init__(
+        self, train_size: int, val_size: int, test_size: int, seed: int, label: str | Sequence[str] = "shape"
+    ) -> None:
+        if label != "shape" and (isinstance(label, str) or not label or not set(label) <= set(self.factor_names)):
+            raise ValueError(
+                f"data.source.label={label}: shape is needed, or a list of factors, of {', '.join(self.factor_names)}"
+            )
+        self.label = label
         self.split_sizes = {"test": test_size, "val": val_size, "train": train_size}
         for name, size in self.split_sizes.items():
             if size < 1:
@@ -40,6 +50,18 @@ class Grid(Source):
     def factors(self, split: str) -> Tensor:
         """`(N, F)` int64: the factor values of each image of a split."""
         return torch.from_numpy(np.stack(np.unravel_index(self.places(split), self.sizes), axis=1))
+
+    def labelled(self, x: Tensor, split: str) -> Split:
+        """Images of a split with what is asked for in y, and their factors."""
+        factors = self.factors(split)
+        if isinstance(self.label, str):
+            return Split(x, factors[:, self.factor_names.index(self.label)].clone(), factors=factors)
+        columns = []
+        for name in self.label:
+            place = self.factor_names.index(name)
+            first, last = self.units.get(name, (0, self.sizes[place] - 1))
+            columns.append(torch.linspace(first, last, self.sizes[place])[factors[:, place]])
+        return Split(x, torch.stack(columns, dim=1), factors=factors)
 
     def places(self, split: str) -> npt.NDArray[np.int64]:
         """`(N,)`: the positions of a split's images among all images, where the last factor changes fastest."""

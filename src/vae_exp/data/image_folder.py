@@ -1,7 +1,7 @@
 """A folder with pictures of the user."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vae_exp.data.attributes import CSV, rows_of_pictures
 from vae_exp.data.files import InFiles, memory
 from vae_exp.data.listing import listing
 from vae_exp.data.picture import check_channels, content, decode
@@ -36,6 +37,8 @@ class ImageFolder(Source):
             `auto`: True if they need at most a quarter of this machine's memory.
         workers: Number of these processes, at most the number of CPUs; 0 for none.
         background: The colour that is seen where a picture is transparent.
+        label: The columns of attributes.csv in the folder that are y; None: all, if there is such a file.
+        attributes: What these columns are, see `vae_exp.conditions.Attributes`; None: y is no attributes.
         levels: A number: pixels are bytes. `unit` or None: real numbers, also of pictures with 16 bits.
     """
 
@@ -48,6 +51,8 @@ class ImageFolder(Source):
         workers: int = 4,
         background: str = "black",
         levels: Levels = 256,
+        label: str | Sequence[str] | None = None,
+        attributes: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         check_channels(image_shape, background)
         if in_memory not in ("auto", True, False):
@@ -61,6 +66,7 @@ class ImageFolder(Source):
         self.workers = workers
         self.background = background
         self.levels = levels
+        self.label, self.attributes = label, attributes
 
     def fetch(self, root: Path) -> None:
         """Nothing to download."""
@@ -77,7 +83,16 @@ class ImageFolder(Source):
                 raise ValueError(
                     f"data.source.path: no .jpg, .png or other picture that Pillow reads in {where}{others}"
                 )
-        labels = self._labels(folder, {split: names for split, (_, names) in found.splits.items()})
+        if self.attributes is not None:
+            pictures = {split: [where / name for name in names] for split, (where, names) in found.splits.items()}
+            labels, note = rows_of_pictures(folder, pictures, self.attributes)
+            self.notes = (*self.notes, note)
+            kept = found.left_out | {".csv": found.left_out.get(".csv", 1) - 1}
+            self.left_out = {reason: number for reason, number in kept.items() if number > 0}
+        elif self.label is not None:
+            raise ValueError(f"data.source.label={self.label}: there is no {CSV} in {folder}")
+        else:
+            labels = self._labels(folder, {split: names for split, (_, names) in found.splits.items()})
         size = sum(len(names) for _, names in found.splits.values()) * math.prod(self.image_shape)
         size *= 1 if isinstance(self.levels, int) else REAL
         in_memory = size <= memory() / 4 if self.in_memory == "auto" else bool(self.in_memory)

@@ -1,17 +1,18 @@
 """The data module: any source of images, split, binarised and batched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vae_exp.conditions import condition_of
 from vae_exp.data.augment import Augment, Transform
 from vae_exp.data.contents import Contents
-from vae_exp.data.cut import Division, check_labelled, keep_labels
+from vae_exp.data.cut import Division, check_labelled, check_sizes, keep_labels
 from vae_exp.data.loader import Batches
 from vae_exp.data.representation import Binarize, Levels, floats
 from vae_exp.data.scale import Scale, Scaling, check_scale, remedy, rescaled
@@ -26,13 +27,14 @@ Stage = Literal["train", "val", "test"]
 class Images(pl.LightningDataModule):
     """Images in memory (as bytes, on the device if it has enough memory) or in files; batches are floats.
 
-    Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 where there is no label.
+    Batches are `(x, y)`: x `(B, C, H, W)` float, y `(B,)` long, -1 for no label, or attributes `(B, A)` float.
 
     Arguments:
         source: Where the images come from.
         root: The folder of the files.
         image_shape: `(C, H, W)`, checked against the files.
         num_classes: Number of labels, None for no labels; checked against the files.
+        attributes: Names and kinds of the numbers in a row of y, see `vae_exp.conditions.Attributes`; None for labels.
         train_size: Number of images left to train on, checked against the files; None for no check.
         train_limit: So many of these are trained on, of every class its share, drawn by `seed`; None for all.
         levels: See `Representation`, also for `binarize` and `dequantize`.
@@ -55,6 +57,7 @@ class Images(pl.LightningDataModule):
         train_seed: Fixes the order of the images, the training bits and the noise of each step.
 
     Attributes:
+        condition: What y is.
         contents: How many images of how many files there are, known when they are read.
         scale: The shift and the factor of real numbers, None if there are none, or not yet.
         remedy: What to set if real numbers are far from [0, 1], known when they are read.
@@ -70,6 +73,7 @@ class Images(pl.LightningDataModule):
         root: str,
         image_shape: Sequence[int],
         num_classes: int | None,
+        attributes: Sequence[Mapping[str, Any]] | None = None,
         train_size: int | None = None,
         train_limit: int | None = None,
         levels: Levels = 256,
@@ -90,9 +94,7 @@ class Images(pl.LightningDataModule):
         train_seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
-            if size < 1:
-                raise ValueError(f"data.{name}={size}: at least 1 is needed")
+        check_sizes(batch_size=batch_size, eval_batch_size=eval_batch_size)
         check_labelled(labelled, labelled_per_batch, num_classes, batch_size)
         self.source = as_part(source, Source)
         self.representation = self.source.representation(levels, binarize, dequantize)
@@ -105,6 +107,7 @@ class Images(pl.LightningDataModule):
         self.root = Path(root)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
+        self.condition = condition_of(num_classes, attributes)
         self.labelled = labelled
         self.labelled_per_batch = labelled_per_batch
         self.batch_size = batch_size
@@ -280,7 +283,7 @@ class Images(pl.LightningDataModule):
         """Train, val and test, checked and cut."""
         splits = dict(self.source.load(self.root))
         for name, split in splits.items():
-            check_split(name, split, self.image_shape, self.num_classes, self.representation)
+            check_split(name, split, self.image_shape, self.condition, self.representation)
         self.folded = self.division.folded(splits["train"])
         notes = [*self.source.notes, *self.division.notes(splits)]
         splits = self.division.of(splits)

@@ -1,6 +1,7 @@
 """Arrays of the user, in a file that numpy.savez or numpy.save wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -9,6 +10,8 @@ import numpy.typing as npt
 import torch
 
 from vae_exp.arrays import arrays_of, names_of, read, size
+from vae_exp.data.attributes import NAMES as ATTRIBUTES
+from vae_exp.data.attributes import factors_of, frame_of, rows
 from vae_exp.data.download import corrupt
 from vae_exp.data.files import memory
 from vae_exp.data.representation import Levels
@@ -24,25 +27,35 @@ class NPZ(Source):
     """Images x and labels y from a .npz file, or images alone from a .npy file; no pickle is read.
 
     The file holds `x`, or `x_train` and, if the set has such splits, `x_val` and `x_test`; for each of them optional
-    labels `y`, `y_train`, ... The names of MedMNIST, `train_images` and `train_labels`, do as well. Other arrays are
-    left alone. Pixels are bytes from 0 to 255, bools, floats, or whole numbers of another type, which are counts unless
-    `levels` is a number; with `levels` 2 numbers 0 and 1 of any type are bits. Images are
-    `(N, C, H, W)`, `(N, H, W, C)`, or `(N, H, W)` if C is 1; `image_shape` decides which (if C = H = W, channels come
+    labels or attributes `y`, `y_train`, ... The names of MedMNIST, `train_images` and `train_labels`, do as well.
+    Factors of variation, `factors` `(N, F)` with `factor_names`, are for the metric `factors`. Other arrays are left
+    alone. Pixels are bytes from 0 to 255, bools, floats, or whole numbers of another type, which are counts unless
+    `levels` is a number; with `levels` 2 numbers 0 and 1 of any type are bits. Images are `(N, C, H, W)`,
+    `(N, H, W, C)`, or `(N, H, W)` if C is 1; `image_shape` decides which (if C = H = W, channels come
     first). Labels are whole numbers or words, `(N,)` or `(N, 1)`, or one-hot `(N, K)`; words are numbered in
     alphabetical order.
 
     Args:
         path: The file: absolute, from the current folder, or in data.root. With None `fetch` and `load` raise an error.
         image_shape: (C, H, W).
+        attributes: What the columns of y `(N, A)` are, by the names in the array `attributes` of the file, or y0, y1,
+            ...; None if y is of labels.
         levels: See `Representation`; 2 makes bits of all numbers 0 and 1, 2 to 256 bytes of whole numbers up to 255.
     """
 
-    def __init__(self, path: str | None, image_shape: Sequence[int], levels: Levels = None) -> None:
+    def __init__(
+        self,
+        path: str | None,
+        image_shape: Sequence[int],
+        levels: Levels = None,
+        attributes: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
         if len(image_shape) != 3:
             raise ValueError(_no_image(image_shape))
         self.path = path
         self.image_shape = tuple(image_shape)
         self.levels = levels
+        self.attributes = attributes
 
     def fetch(self, root: Path) -> None:
         """Only checks early that the file is there."""
@@ -67,6 +80,10 @@ class NPZ(Source):
                 "if the set has such splits)"
             )
         used = [*of_x.values(), *(of_y[split] for split in of_x if split in of_y)]
+        used += [ATTRIBUTES] if self.attributes and ATTRIBUTES in names else []
+        of_factors = {split: f"factors_{split}" for split in of_x if f"factors_{split}" in names}
+        of_factors |= {"train": "factors"} if "factors" in names else {}
+        used += [*of_factors.values(), *(["factor_names"] if of_factors and "factor_names" in names else [])]
         if (total := sum(size(path, name) for name in used)) > (most := memory() // 2):
             raise ValueError(
                 f"{path} unzips to {total:,} bytes; half the memory of this machine, {most:,}, is the limit"
@@ -78,11 +95,28 @@ class NPZ(Source):
             raise ValueError(f"{path.absolute()}: {error}\n  {way}; a damaged file has to be made anew") from error
         others = [name for name in names if name not in used]
         self.notes = (f"left alone in the file: {', '.join(others)}",) if others else ()
-        y = {split: _whole(path, name, arrays[name]) for split, name in of_y.items() if split in of_x}
-        y = self._numbered(y)
-        return {
+        y = {split: arrays[name] for split, name in of_y.items() if split in of_x}
+        if self.attributes is None:
+            y = self._numbered({split: _whole(path, of_y[split], labels) for split, labels in y.items()})
+        else:
+            own = arrays[ATTRIBUTES].tolist() if ATTRIBUTES in arrays else None
+            y = {split: self._rows(path, of_y[split], values, own) for split, values in y.items()}
+        splits = {
             split: self._split(path, name, arrays[name], of_y.get(split), y.get(split)) for split, name in of_x.items()
         }
+        if not of_factors:
+            return splits
+        words = arrays["factor_names"].tolist() if "factor_names" in arrays else None
+        factors, self.factor_names, self.unordered = factors_of(
+            {k: arrays[one] for k, one in of_factors.items()}, words
+        )
+        for split, values in factors.items():
+            if len(values) != len(splits[split].y):
+                raise ValueError(
+                    f"{path}: {of_factors[split]} has {len(values)} rows, but {of_x[split]} has {len(splits[split].y)} "
+                    "images: one each is needed"
+                )
+        return {split: replace(one, factors=factors.get(split)) for split, one in splits.items()}
 
     def own(self, path: Path, image_shape: Sequence[int], levels: Levels) -> Split:
         """The images x of another array file, named by their places in it; or a picture."""
@@ -113,12 +147,19 @@ class NPZ(Source):
         place = {word: k for k, word in enumerate(words)}
         return {split: np.array([place[word] for word in labels.astype(str)]) for split, labels in y.items()}
 
+    def _rows(self, path: Path, name: str, y: Array, names: list[str] | None) -> Array:
+        """Attributes, float32 `(N, A)`."""
+        if y.ndim != 2:
+            raise ValueError(f"{path}: {name} is of shape {y.shape}, but data.attributes needs rows (N, A)")
+        return rows(frame_of(y, names), self.attributes or (), f"{path}: {name}").numpy()
+
     def _split(self, path: Path, name: str, x: Array, label: str | None, y: Array | None) -> Split:
         x = self._pixels(path, name, x)
         y = np.full(len(x), -1) if y is None else y
+        y = y if y.ndim == 2 else y.astype(np.int64)
         if len(y) != len(x):
             raise ValueError(f"{path}: {label} has {len(y)} labels, but {name} has {len(x)} images: one each is needed")
-        return Split(torch.from_numpy(x), torch.from_numpy(y.astype(np.int64)))
+        return Split(torch.from_numpy(x), torch.from_numpy(y))
 
     def _pixels(self, path: Path, name: str, x: Array) -> Array:
         """uint8 or float32 `(N, C, H, W)`."""

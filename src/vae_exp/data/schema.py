@@ -1,17 +1,17 @@
 """What the columns of a file hold: found by type, and changed by the user."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MOST_CATEGORIES", "read_table", "schema_of"]
+__all__ = ["MOST_CATEGORIES", "codes", "found", "read_table", "schema_of"]
 
 MOST_CATEGORIES = 200
 EXACT = 2**24  # the whole numbers that float32 holds
 
 
-def schema_of(path: Path, kinds: Mapping[str, str], label: str | None) -> dict[str, Any]:
+def schema_of(path: Path, kinds: Mapping[str, str], label: str | Sequence[str] | None) -> dict[str, Any]:
     """The columns of a table as plain data, for `config.yaml`.
 
     Whole numbers from 0 on are counts, 0 and 1 alone are binary, other numbers are real; texts, bools and dates are
@@ -20,25 +20,43 @@ def schema_of(path: Path, kinds: Mapping[str, str], label: str | None) -> dict[s
     Arguments:
         path: The file.
         kinds: By column, a kind in place of the one that was found, or `none` to leave the column out.
-        label: The column of the labels, which is no column of x.
+        label: The column of the labels, or a list of columns, attributes; these are no columns of x.
 
     Returns:
-        `columns`, see `vae_exp.columns.columns_of`; `labels`, the categories of the label or None, and `rows`,
-        their number.
+        `columns`, see `vae_exp.columns.columns_of`; `labels`, the categories of the label or None; `attributes`, what
+        the columns of a list are, or None; and `rows`, their number.
 
     Raises:
         ValueError: If a column does not exist, or cannot be of its kind.
     """
     frame = read_table(path)
-    for name in [*kinds, *([label] if label else [])]:
+    told = [] if label is None else [label] if isinstance(label, str) else list(label)
+    for name in [*kinds, *told]:
         if name not in frame:
-            key = "label" if name == label else "kinds"
+            key = "label" if name in told else "kinds"
             raise ValueError(f"data.source.{key}: {path} has no column {name!r}; it has {_listed(frame.columns)}")
     columns = [
-        _column(name, frame[name], kinds.get(name)) for name in frame if name != label and kinds.get(name) != "none"
+        _column(name, frame[name], kinds.get(name)) for name in frame if name not in told and kinds.get(name) != "none"
     ]
-    labels = None if label is None else _categories(label, frame[label])
-    return {"columns": columns, "labels": labels, "rows": len(frame)}
+    labels = _categories(label, frame[label]) if isinstance(label, str) else None
+    attributes = None if label is None or isinstance(label, str) else found(frame, told, kinds)
+    return {"columns": columns, "labels": labels, "attributes": attributes, "rows": len(frame)}
+
+
+def found(frame: Any, names: Sequence[str] | None = None, kinds: Mapping[str, str] = {}) -> list[dict[str, Any]]:
+    """What columns of a DataFrame are, for `data.attributes`; see `vae_exp.data.schema.schema_of`.
+
+    A column of 0 and 1 is binary, other numbers are real, texts are categories. (-1 and 1, as CelebA has them, are
+    binary, too, if a source says so.)
+
+    Raises:
+        ValueError: If a column does not exist, or cannot be of its kind.
+    """
+    names = list(frame) if names is None else names
+    if unknown := [name for name in names if name not in frame]:
+        raise ValueError(f"no attribute {unknown[0]!r}; there are {', '.join(map(str, list(frame)[:40]))}")
+    each = [_column(name, frame[name], kinds.get(name)) for name in names]
+    return [{**one, "kind": "real" if one["kind"] in ("count", "positive") else one["kind"]} for one in each]
 
 
 def read_table(path: Path) -> Any:
@@ -69,7 +87,29 @@ def _read(path: Path, _: int) -> Any:
     return frame
 
 
+def codes(name: str, values: Any, categories: Sequence[Any]) -> Any:
+    """The place of each value of a column among the categories, float64 `(N,)`, nan where it is missing.
+
+    Raises:
+        ValueError: If a value is none of them.
+    """
+    import numpy as np
+
+    places = {str(category): place for place, category in enumerate(categories)}
+    is_number = values.dtype.kind == "f"
+    texts = [str(int(v)) if is_number and v == v and float(v).is_integer() else str(v) for v in values]
+    unknown = sorted({text for text, gone in zip(texts, values.isna(), strict=True) if not gone and text not in places})
+    if unknown:
+        raise ValueError(f"column {name!r} holds {unknown[0]!r}, which is none of the categories of the run")
+    return np.array([np.nan if gone else places[text] for text, gone in zip(texts, values.isna(), strict=True)])
+
+
 def _column(name: str, values: Any, kind: str | None) -> dict[str, Any]:
+    """What a column is, as plain data.
+
+    Raises:
+        ValueError: If it is empty, or cannot be of the kind.
+    """
     import pandas as pd
 
     present = values.dropna()

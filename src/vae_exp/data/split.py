@@ -1,7 +1,7 @@
 """Images and labels of a split, in memory or in files, and what a source of them is."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from vae_exp.conditions import Attributes, Classes
 from vae_exp.data.picture import content, decode
 from vae_exp.data.representation import Binarize, Levels, Representation
 
@@ -26,11 +27,15 @@ class AnySplit(Protocol):
 
     @property
     def y(self) -> Tensor:
-        """Labels, int64 `(N,)`, -1 for none."""
+        """Labels, int64 `(N,)`, -1 for none; or attributes, float32 `(N, A)`."""
 
     @property
     def keys(self) -> npt.NDArray[Any] | None:
         """What names each image, `(N,)`: its file, or its row in the file; None if that is its number in the split."""
+
+    @property
+    def factors(self) -> Tensor | None:
+        """What varies in the images, `(N, F)`, if the source knows it and states it with the images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -75,8 +80,9 @@ class Split:
     """A split in memory; as a pair it is `x, y`."""
 
     x: Tensor  # uint8 (N, C, H, W), 0..255, or float32 where pixels are real numbers
-    y: Tensor  # int64 (N,), -1 where there is no label
+    y: Tensor  # int64 (N,), -1 where there is no label, or float32 (N, A), attributes
     keys: npt.NDArray[Any] | None = None  # (N,), see AnySplit
+    factors: Tensor | None = None  # (N, F), see AnySplit
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.x, self.y))
@@ -114,22 +120,23 @@ class Split:
     def only(self, chosen: Tensor) -> "Split":
         """The images of a mask `(N,)`."""
         keys = np.arange(len(self.y)) if self.keys is None else self.keys
-        return Split(self.x[chosen], self.y[chosen], keys[chosen.cpu().numpy()])
+        factors = None if self.factors is None else self.factors[chosen.cpu()]
+        return Split(self.x[chosen], self.y[chosen], keys[chosen.cpu().numpy()], factors)
 
     def with_labels(self, y: Tensor) -> "Split":
         """The same images with other labels `(N,)`."""
-        return Split(self.x, y, self.keys)
+        return replace(self, y=y)
 
     def fixed(self, representation: Representation, generator: torch.Generator, in_training: bool) -> "Split":
         """See `Representation.fix`."""
-        return Split(representation.fix(self.x, generator, in_training), self.y, self.keys)
+        return replace(self, x=representation.fix(self.x, generator, in_training))
 
     def on(self, device: torch.device) -> "Split":
         """On the device, if it takes less than half of what is free there."""
         if device.type != "cuda":
             return self
         has_room = self.x.nbytes + self.y.nbytes < torch.cuda.mem_get_info(device)[0] / 2
-        return Split(self.x.to(device), self.y.to(device), self.keys) if has_room else self
+        return replace(self, x=self.x.to(device), y=self.y.to(device)) if has_room else self
 
     def batches(self, rows: Iterable[Tensor], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Gathered one by one."""
@@ -139,7 +146,11 @@ class Split:
 
 
 def check_split(
-    name: str, split: AnySplit, image_shape: tuple[int, ...], num_classes: int | None, representation: Representation
+    name: str,
+    split: AnySplit,
+    image_shape: tuple[int, ...],
+    condition: Classes | Attributes,
+    representation: Representation,
 ) -> None:
     """Raises ValueError if images, pixels or labels of the split `name` are not what the config says."""
     if split.shape[1:] != image_shape:
@@ -150,10 +161,7 @@ def check_split(
         found = int(split.x.flatten().bincount().count_nonzero())
         if found > levels:
             raise ValueError(f"data.levels={levels}, but the pixels of {name} have {found} values: set data.levels=256")
-    lowest, highest = int(split.y.min()), int(split.y.max())
-    if num_classes is not None and not 0 <= lowest <= highest < num_classes:
-        way = "\n  save them as numpy.savez(..., y=y - 1)" if (lowest, highest) == (1, num_classes) else ""
-        raise ValueError(f"data.num_classes={num_classes}, but the labels are {lowest} to {highest}{way}")
+    condition.check(name, split.y)
 
 
 class Source:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -33,14 +33,14 @@ class Sprites(Grid):
     factor_names = ("shape", "scale", "rotation", "x", "y")
     sizes = (3, 6, 12, 32, 32)
     unordered = ("shape",)
+    units: ClassVar = {"scale": (0.5, 1), "rotation": (0, 11 / 12), "x": (16, 48), "y": (16, 48)}
 
     def fetch(self, root: Path) -> None:
         """Nothing to do."""
 
     def load(self, root: Path) -> dict[str, Split]:
-        """Splits "train", "val" and "test"; y is the shape."""
-        factors = {name: self.factors(name) for name in ("train", "val", "test")}
-        return {name: Split(self.render(f), f[:, 0].clone()) for name, f in factors.items()}
+        """Splits "train", "val" and "test"; y is the shape, or the factors of `label` by the table above."""
+        return {name: self.labelled(self.render(self.factors(name)), name) for name in ("train", "val", "test")}
 
     def render(self, factors: Tensor) -> Tensor:
         """`(N, 5)` whole numbers `-> (N, 1, 64, 64)` uint8, 0 or 255: a pixel is white if its centre lies in the shape.

@@ -6,11 +6,13 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vae_exp.columns import columns_of
+from vae_exp.data.attributes import rows
 from vae_exp.data.representation import Binarize, Levels
 from vae_exp.data.rows import Rows
-from vae_exp.data.schema import read_table, schema_of
+from vae_exp.data.schema import codes, read_table, schema_of
 from vae_exp.data.split import Source, Split
 from vae_exp.paths import located
 
@@ -24,7 +26,7 @@ class Table(Source):
     Args:
         path: The file, from the current folder or from data.root.
         kinds: By column, its kind in place of the one that was found; `none` leaves it out.
-        label: The column of the labels.
+        label: The column of the labels, or a list of columns, the attributes in y.
         schema: What was found in the file, see `vae_exp.data.schema.schema_of`; `error` if it cannot be read.
 
     Raises:
@@ -32,12 +34,17 @@ class Table(Source):
     """
 
     def __init__(
-        self, path: str | None, kinds: Mapping[str, str] | None, label: str | None, schema: Mapping[str, Any]
+        self,
+        path: str | None,
+        kinds: Mapping[str, str] | None,
+        label: str | Sequence[str] | None,
+        schema: Mapping[str, Any],
     ) -> None:
         if "error" in schema:
             raise ValueError(schema["error"])
         self.path, self.kinds, self.label = path, kinds, label
         self.columns, self.labels = columns_of(schema["columns"]), schema["labels"]
+        self.attributes = schema.get("attributes")  # a run before there were any has none
         self.name = Path(path or "").stem
 
     def representation(self, levels: Levels, binarize: Binarize, dequantize: bool) -> Rows:
@@ -62,20 +69,21 @@ class Table(Source):
     def own(self, path: Path, image_shape: Sequence[int], levels: Levels) -> Split:
         """The rows of another table with these columns, named by their lines; that of the labels may be missing."""
         frame = read_table(path)
-        rows = self._rows(frame, f"{path}", needs_label=False)
+        own = self._rows(frame, f"{path}", needs_label=False)
         # Line 1 of a CSV has the names of the columns.
-        return Split(rows.x, rows.y, np.array([f"{path}:{line}" for line in range(2, len(frame) + 2)]))
+        return Split(own.x, own.y, np.array([f"{path}:{line}" for line in range(2, len(frame) + 2)]))
 
     def _rows(self, frame: Any, given: str, needs_label: bool = True) -> Split:
-        has_label = self.label is not None and (needs_label or self.label in frame)
-        names = [column.name for column in self.columns] + ([str(self.label)] if has_label else [])
+        told = [] if self.label is None else [self.label] if isinstance(self.label, str) else list(self.label)
+        has_label = bool(told) and (needs_label or all(name in frame for name in told))
+        names = [column.name for column in self.columns] + (told if has_label else [])
         if missing := [name for name in names if name not in frame]:
             raise ValueError(f"{given} has no column {', '.join(missing)}, which the config names")
         if not len(frame):
             raise ValueError(f"{given} has no rows")
         x = np.stack(
             [
-                _codes(column.name, frame[column.name], column.categories)
+                codes(column.name, frame[column.name], column.categories)
                 if column.categories
                 else frame[column.name].to_numpy(np.float64, na_value=np.nan)
                 for column in self.columns
@@ -83,20 +91,15 @@ class Table(Source):
             axis=1,
         )
         _check_digits(names, x)
-        y = _codes(str(self.label), frame[self.label], self.labels) if has_label else np.full(len(x), -1)
-        y = np.nan_to_num(y, nan=-1).astype(np.int64)
-        return Split(torch.from_numpy(x.astype(np.float32)).view(len(x), 1, 1, -1), torch.from_numpy(y))
+        y = self._told(frame, given) if has_label else torch.full((len(x),), -1)
+        return Split(torch.from_numpy(x.astype(np.float32)).view(len(x), 1, 1, -1), y)
 
-
-def _codes(name: str, values: Any, categories: Sequence[Any]) -> np.ndarray:
-    """The place of each value among the categories, nan where it is missing."""
-    places = {str(category): place for place, category in enumerate(categories)}
-    is_number = values.dtype.kind == "f"
-    texts = [str(int(v)) if is_number and v == v and float(v).is_integer() else str(v) for v in values]
-    unknown = sorted({text for text, gone in zip(texts, values.isna(), strict=True) if not gone and text not in places})
-    if unknown:
-        raise ValueError(f"column {name!r} holds {unknown[0]!r}, which is none of the categories of the run")
-    return np.array([np.nan if gone else places[text] for text, gone in zip(texts, values.isna(), strict=True)])
+    def _told(self, frame: Any, given: str) -> Tensor:
+        """Labels `(N,)`, -1 for none, or attributes `(N, A)`."""
+        if self.attributes is not None:
+            return rows(frame, self.attributes, given)
+        y = codes(str(self.label), frame[self.label], self.labels)
+        return torch.from_numpy(np.nan_to_num(y, nan=-1).astype(np.int64))
 
 
 def _check_digits(names: Sequence[str], x: np.ndarray) -> None:
@@ -113,9 +116,11 @@ def _check_digits(names: Sequence[str], x: np.ndarray) -> None:
             )
 
 
-def schema_or_reason(path: str | None, root: str, kinds: Mapping[str, str], label: str | None) -> dict[str, Any]:
+def schema_or_reason(
+    path: str | None, root: str, kinds: Mapping[str, str], label: str | Sequence[str] | None
+) -> dict[str, Any]:
     """The schema of a file, or under `error` why there is none, for `conf/`; `Table` then says so."""
-    empty = {"columns": [{"name": "none", "kind": "real"}], "labels": None, "rows": 0}
+    empty = {"columns": [{"name": "none", "kind": "real"}], "labels": None, "attributes": None, "rows": 0}
     if path is None:
         return {**empty, "error": "data.source.path is not given: data=table reads the file data.source.path=FILE.csv"}
     try:

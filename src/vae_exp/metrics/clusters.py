@@ -45,7 +45,7 @@ def clusters(trained: Trained, num_clusters: int | None) -> dict[str, Any]:
     if num_clusters is not None:
         at_least(2, num_clusters=num_clusters)
     if trained.data.num_classes is None:
-        raise NoMeaningError("the data have no labels (data.num_classes=null)")
+        raise NoMeaningError(trained.data.condition.no_classes)
     if trained.model.needs_labels:
         raise NoMeaningError("the posterior is given the label, so the codes are not grouped by it: choose model=vae")
     z, y = _codes(trained)

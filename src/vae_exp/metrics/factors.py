@@ -1,5 +1,6 @@
 """Disentanglement scores, for images with known factors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,20 @@ from vae_exp.runs.trained import Trained
 
 __all__ = ["factors"]
 
+MOST_VALUES = 50  # of a factor that is taken as it is
+
 
 @torch.no_grad()
 def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     """The scores of `vae_exp.metrics.disentanglement`, for the posterior means of images of the split.
 
-    If the split has more than `num_images`, that many are drawn at random with `seed`.
+    The source has `factors(split)`, `(N, F)`, or states them with the images; `factor_names`, and `unordered`, the
+    names of those whose values have no order. Where it has none, the attributes in y are the factors. A factor of more
+    than 50 values counts by its deciles.
 
-    The source has `factors(split)`, whole numbers `(N, F)`, `factor_names`, and `unordered`, the names of those whose
-    values have no order. If the posterior mean has no formula (a flow, several layers), the code is one sample of the
-    posterior; for m2 it is the mean of one sample for each class.
+    If the split has more than `num_images`, that many are drawn at random with `seed`. If the posterior mean has no
+    formula (a flow, several layers), the code is one sample of the posterior; for m2 it is the mean of one sample for
+    each class.
 
     If the image explains at most 1 % of the variance of a latent, the latent is treated as constant in all scores, as
     Kim & Mnih (2018) do in their score. Otherwise, with bins over its own range, its small rest would still contain
@@ -44,21 +49,17 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp.metrics import disentanglement as d
 
-    source = trained.data.source
-    if not source.factor_names:
-        raise NoMeaningError(
-            f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites"
-        )
+    values, factor_names, unordered = _known(trained)
     codes, within, kind = _codes(trained, num_images)
-    values = source.factors(trained.split)[trained.chosen(num_images)].numpy()
+    values = np.stack([_levels(column) for column in values[trained.chosen(num_images)].numpy().T], axis=1)
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
-    names = [source.factor_names[k] for k in scored]
+    names = [factor_names[k] for k in scored]
     if len(names) < 2:
         raise NoMeaningError(
             f"{len(codes)} images are too few: two factors are needed that each have two values with ten images. "
             "Ways out: split=train, a larger factors.num_images"
         )
-    values, is_ordered = values[:, scored], [name not in source.unordered for name in names]
+    values, is_ordered = values[:, scored], [name not in unordered for name in names]
     is_used = explained(torch.from_numpy(codes.var(axis=0)), within).numpy() > DEAD
     codes = np.where(is_used, codes, 0.0)
 
@@ -99,7 +100,7 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     )
     about = {
         "names": names,
-        "left_out": [name for name in source.factor_names if name not in names],
+        "left_out": [name for name in factor_names if name not in names],
         "num_images": len(codes),
         "codes": kind,
         "used_latents": np.flatnonzero(is_used).tolist(),
@@ -108,6 +109,33 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
         "mutual_information_by_chance": dict(zip(names, chance.tolist(), strict=True)),
     }
     return numbers | {"factors": about}
+
+
+def _known(trained: Trained) -> tuple[torch.Tensor, Sequence[str], Sequence[str]]:
+    """Factors of the images of the split, `(N, F)`, their names, and those whose values have no order."""
+    trained.setup(trained.split)
+    source, split, condition = trained.data.source, trained.data.splits[trained.split], trained.data.condition
+    if split.factors is not None:
+        return split.factors, source.factor_names, source.unordered
+    if source.factor_names:
+        return source.factors(trained.split), source.factor_names, source.unordered
+    if condition.columns:
+        unordered = [column.name for column in condition.columns if column.categories]
+        return split.y.cpu(), condition.names, unordered
+    raise NoMeaningError(
+        f"the factors of the images of {type(source).__name__} are not known: data=sprites, dsprites, or your own: "
+        "`factors` in a file of arrays, attributes.csv in a folder"
+    )
+
+
+def _levels(column: np.ndarray) -> np.ndarray:
+    """Values of a factor as whole numbers from 0: their order, or their deciles where there are many or real ones."""
+    there, order = np.unique(column, return_inverse=True)
+    if len(there) <= MOST_VALUES and (there == np.round(there)).all():
+        return column.astype(np.int64)
+    if len(there) <= MOST_VALUES:
+        return order
+    return np.searchsorted(np.quantile(column, np.linspace(0.1, 0.9, 9)), column)
 
 
 def _codes(trained: Trained, num_images: int) -> tuple[np.ndarray, torch.Tensor, str]:

@@ -99,8 +99,8 @@ def classifier(trained: Trained) -> Classifier:
     """
     if trained.data.num_classes is None:
         raise NoMeaningError(
-            "the data have no labels to train a classifier with, so there are no features to compare: "
-            "quality.inception=<file> uses those of Inception"
+            f"{trained.data.condition.no_classes}: there are no labels to train a classifier with, so no features to "
+            "compare: quality.inception=<file> uses those of Inception"
         )
     trained.setup("train")
     data = trained.with_all_labels().data.on(torch.device("cpu"))  # same weights for any accelerator

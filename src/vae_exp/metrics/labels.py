@@ -1,11 +1,13 @@
 """How well the label is known from the latents, or from the model itself."""
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vae_exp.columns import Column
 from vae_exp.config import NoMeaningError
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.metrics.nll import with_errors
@@ -13,13 +15,14 @@ from vae_exp.metrics.options import at_least
 from vae_exp.precision import on_cpu
 from vae_exp.runs.trained import Trained
 
-__all__ = ["bayes", "labels", "probes"]
+__all__ = ["bayes", "labels", "of_attributes", "probes"]
 
 DRAWS = 16  # samples whose mean replaces a posterior mean that has no formula
 
 
 def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) -> dict[str, Any]:
-    """How well the label is predicted: from the posterior means or, if the model is given the label, by Bayes' rule.
+    """How well the label is predicted: from the posterior means or, if the model is given the label, by Bayes' rule; of
+    attributes each one from the posterior means.
 
     Arguments:
         trained: The run.
@@ -28,21 +31,31 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
         num_samples: Latents for each image and class, for Bayes' rule.
 
     Returns:
-        See `probes` and `bayes`.
+        See `probes` and `bayes`; of attributes see `of_attributes`.
 
     Raises:
         ValueError: If an option is out of its range.
-        NoMeaningError: If the data have no labels, the training images are of one class, or probes would be scored on
-            them.
+        NoMeaningError: If the data have no labels, a conditional model is given attributes, the training images are of
+            one class, or probes would be scored on them.
     """
     at_least(1, num_train=num_train, neighbours=neighbours, num_samples=num_samples)
-    if trained.data.num_classes is None:
-        raise NoMeaningError("the data have no labels (data.num_classes=null)")
+    condition = trained.data.condition
+    if not condition.width:
+        raise NoMeaningError(condition.no_classes)
+    if trained.model.needs_labels and not condition.num_classes:
+        raise NoMeaningError(
+            "the posterior is given the attributes, so a probe would find them in its codes, and Bayes' rule is for "
+            "classes: choose model=vae"
+        )
     if trained.model.needs_labels:  # its posterior is given the label, so a probe would find it there
         return bayes(trained, num_samples)
     if trained.split == "train":
         raise NoMeaningError("split=train: probes would be scored on the images they learn from, choose test or val")
     (z, y), (z_train, y_train) = _means(trained, trained.split), _means(trained, "train")
+    if not condition.num_classes:
+        trained.reseed("labels")
+        some = torch.randperm(len(z_train))[:num_train].sort().values
+        return of_attributes(condition.columns, z_train[some], y_train[some], z, y, neighbours)
     known = (y_train >= 0).nonzero()[:, 0]
     trained.reseed("labels")
     chosen = known[torch.randperm(len(known))[:num_train]].sort().values
@@ -50,6 +63,40 @@ def labels(trained: Trained, num_train: int, neighbours: int, num_samples: int) 
         raise NoMeaningError("the labelled training images are all of one class: there is nothing to predict")
     has_label = y >= 0
     return probes(z_train[chosen], y_train[chosen], z[has_label], y[has_label], neighbours)
+
+
+def of_attributes(
+    columns: Sequence[Column], z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int
+) -> dict[str, Any]:
+    """Probes of each attribute, `(N, A)`: those of `probes` for binary and categorical ones, `probe_r2` and `knn_r2` of
+    a linear regression and of the mean of the nearest neighbours for real ones; names end in that of the attribute."""
+    from sklearn.linear_model import LinearRegression
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    numbers: dict[str, Any] = {"probe_train_images": len(z_train)}
+    codes, codes_train = z.cpu().numpy(), z_train.cpu().numpy()
+    for d, column in enumerate(columns):
+        of, of_train = y[:, d].cpu(), y_train[:, d].cpu()
+        if len(of_train.unique()) < 2 or len(of.unique()) < 2:
+            numbers[f"probe_refused_{column.name}"] = "all images have one value: there is nothing to predict"
+        elif column.kind == "real":
+            methods = {
+                "probe": make_pipeline(StandardScaler(), LinearRegression()),
+                "knn": KNeighborsRegressor(min(neighbours, len(codes_train))),
+            }
+            for name, method in methods.items():
+                found = method.fit(codes_train, of_train.numpy()).score(codes, of.numpy())
+                numbers[f"{name}_r2_{column.name}"] = float(found)
+        else:
+            found = probes(z_train, of_train.long(), z, of.long(), neighbours)
+            numbers |= {
+                key.replace("accuracy", f"accuracy_{column.name}"): value
+                for key, value in found.items()
+                if "acc" in key
+            }
+    return numbers
 
 
 def probes(z_train: Tensor, y_train: Tensor, z: Tensor, y: Tensor, neighbours: int) -> dict[str, Any]:

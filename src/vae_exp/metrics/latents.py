@@ -207,12 +207,15 @@ def _aggregate(trained: Trained, num_images: int, num_latents: int) -> dict[str,
     if trained.model.infers_labels:
         reason = "model=m2 also infers the label: its KL is for z and y together, and q(z, y) is not computed here"
         return {"mutual_information": None, "mutual_information_refused": reason}
+    if trained.model.context_dim and not trained.model.num_classes:
+        reason = f"q(z|y) is computed within each class, and {trained.data.condition.no_classes}"
+        return {"mutual_information": None, "mutual_information_refused": reason}
     num_images = min(num_images, trained.num_images())
     parts = []
     with torch.no_grad(), trained.bar(num_latents, f"q(z) of {num_images} images", "latents") as bar:
         for x, y in trained.batches(num_images=num_images):
             draw = trained.model.draw(x, y, -(-num_latents // num_images))
-            group = y if trained.model.num_classes else torch.zeros_like(y)
+            group = y if trained.model.num_classes else torch.zeros(len(y), dtype=torch.long, device=y.device)
             parts.append(Posteriors(draw.q, draw.z, draw.log_qz, draw.log_pz, group))
         numbers = elbo_surgery(parts, num_latents, bar.update)
     if numbers["mutual_information_saturated"]:

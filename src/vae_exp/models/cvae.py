@@ -1,6 +1,7 @@
 """Models that are given the label."""
 
-import torch.nn.functional as F
+from typing import Any
+
 from torch import Tensor
 
 from vae_exp.models.vae import VAE
@@ -9,22 +10,30 @@ __all__ = ["CVAE"]
 
 
 class CVAE(VAE):
-    """A conditional VAE (Sohn et al., 2015): c is the one-hot label, given to encoder, decoder and prior.
+    """A conditional VAE (Sohn et al., 2015): c, the one-hot label or a row of attributes, is given to encoder, decoder
+    and prior.
 
-    Its ELBO bounds `log p(x | y)`, which is larger than `log p(x)` by `log p(y | x) - log p(y)`, up to the log of
-    the number of classes.
+    Its ELBO bounds `log p(x | y)`, which is larger than `log p(x)` by `log p(y | x) - log p(y)`, of a class up to the
+    log of the number of classes.
     """
 
-    bounds = "log p(x|y)"
+    bounds: str | None = "log p(x|y)"
     needs_labels = True
 
-    @property
-    def num_classes(self) -> int:
-        """Y, the width of the one-hot labels."""
-        return self.context_dim
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.condition.width != self.context_dim:
+            raise ValueError(f"model.context_dim={self.context_dim}, but c has the width {self.condition.width}")
+        if self.prior.is_by_class and not self.num_classes:
+            raise ValueError(
+                f"prior: {type(self.prior).__name__} has parts for each class, and {self.condition.no_classes}. "
+                "Ways out: prior=mixture, flow, standard_normal"
+            )
+        if self.needs_labels:
+            self.bounds = f"log p(x|{self.condition.given})"
 
     def context(self, y: Tensor | None) -> Tensor:
-        """`(B,) -> (B, num_classes)`, one-hot.
+        """`(B,)`, or `(B, A)` of attributes, `-> (B, context_dim)`.
 
         Raises:
             ValueError: If a label is missing.
@@ -32,7 +41,6 @@ class CVAE(VAE):
         if y is None:
             raise ValueError(f"{type(self).__name__} needs the labels y, one for each image")
         try:
-            return F.one_hot(y, self.context_dim).to(self.dtype)
-        except RuntimeError as error:
-            needed = f"whole numbers from 0 to {self.context_dim - 1}, one for each image"
-            raise ValueError(f"{type(self).__name__} needs labels y, {needed}") from error
+            return self.condition(y).to(self.dtype)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__} needs labels y, {error}") from error

@@ -28,7 +28,7 @@ class M2(CVAE):
         classifier_features: F.
     """
 
-    bounds = "log p(x)"
+    bounds: str | None = "log p(x)"
     needs_labels = False
     infers_labels = True
     lacks: Mapping[Ability, str] = {

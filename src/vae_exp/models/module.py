@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from vae_exp.conditions import Attributes, Classes
 from vae_exp.config import ConfigError
 from vae_exp.draws import Draw, Stop
 from vae_exp.ledger import Ledger
@@ -25,6 +26,7 @@ class Module(pl.LightningModule):
     """A model as Lightning trains it. A subclass has the parts and `draw`, which scores images.
 
     Attributes:
+        condition: What y is, see `vae_exp.conditions`.
         prior: What an objective may ask whether it is made of posteriors.
         likelihood: The part that may be fitted before each validation.
         objective: `(model, x, y, step) -> loss, draw`, see `vae_exp.objectives`.
@@ -36,6 +38,7 @@ class Module(pl.LightningModule):
         ledgers: The means of each stage: train, val and test.
     """
 
+    condition: Classes | Attributes
     prior: Prior
     likelihood: Likelihood
     objective: Objective
@@ -102,7 +105,7 @@ class Module(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_start(self) -> None:
-        """Lets parts start from the training images, unless weights were loaded.
+        """Lets parts start from the training images and their attributes, unless weights were loaded.
 
         Raises:
             ConfigError: If a part cannot start from these images; if the likelihood is fitted before each validation,
@@ -112,6 +115,8 @@ class Module(pl.LightningModule):
         def images() -> Iterator[tuple[Tensor, Tensor]]:  # fetched by a part that reads them, and by no other
             yield from self.trainer.datamodule.training_images(whole=True)  # type: ignore[attr-defined]
 
+        if self.is_new:
+            self.condition.fit(self.trainer.datamodule.splits["train"].y)  # type: ignore[attr-defined]
         for part in self.parts if self.is_new else ():
             if any(part is other for other in self.started):
                 continue

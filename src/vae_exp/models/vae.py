@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from vae_exp.conditions import Attributes, Classes
 from vae_exp.config import NoMeaningError
 from vae_exp.distributions import mean_of
 from vae_exp.draws import Draw, Stop, sample
@@ -36,6 +37,7 @@ class VAE(Module):
         optimizer: Makes the optimizer from the parameters.
         context_dim: Width of c; 0, for a VAE conditions on nothing.
         corruption: `x -> x`, what the encoder sees in training, see `vae_exp.corruptions`. The clean x is scored.
+        condition: What y is in these data, see `vae_exp.conditions`; None: one of `context_dim` classes.
 
     Attributes:
         bounds: What the ELBO bounds; None if there is no ELBO.
@@ -76,6 +78,7 @@ class VAE(Module):
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = torch.optim.Adam,
         context_dim: int = 0,
         corruption: nn.Module | None = None,
+        condition: Classes | Attributes | None = None,
     ) -> None:
         super().__init__()
         self.corruption = corruption or nn.Identity()
@@ -87,6 +90,7 @@ class VAE(Module):
         self.objective = as_part(objective, Objective)
         self.optimizer = optimizer
         self.context_dim = context_dim
+        self.condition = condition if condition is not None and context_dim else Classes(context_dim)
         self.prior.attach(self._infer)
 
     @property
@@ -97,7 +101,7 @@ class VAE(Module):
     @property
     def num_classes(self) -> int:
         """Y, if the model conditions on labels 0 to Y - 1; else 0."""
-        return 0
+        return self.condition.num_classes
 
     def has(self, ability: Ability) -> bool:
         """Whether the model has a `density`, the log p(x) of images; a `prior`, from which z is drawn; a `slope`, the
@@ -122,8 +126,8 @@ class VAE(Module):
         return None
 
     def example_y(self, num: int) -> Tensor:
-        """Labels `(num,)` as the data may give them: all classes in turn."""
-        return torch.arange(num, device=self.device) % max(self.num_classes, 1)
+        """Labels `(num,)` as the data may give them, all classes in turn; or rows of attributes, `(num, A)`."""
+        return self.condition.example(num).to(self.device)
 
     def label(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
         """`(B,)`, the labels to condition on: y, with the model's own guess where y does not say; else None."""

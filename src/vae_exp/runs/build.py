@@ -200,13 +200,14 @@ def build(cfg: DictConfig, to_train: bool = True) -> tuple[VAE, Images]:
         ConfigError: If a part cannot be made or does not fit the others.
     """
     if OmegaConf.select(cfg, "model.context_dim", default=0) is None:
+        what = "are given by attributes, and it needs classes" if cfg.data.get("attributes") else "have none"
         raise ConfigError(
-            f"{cfg.name}: this model conditions on labels, but the data have none (data.num_classes=null).\n"
-            "Ways out: model=vae, or data with labels such as data=mnist"
+            f"{cfg.name}: this model conditions on labels, but the data {what} (data.num_classes=null).\n"
+            f"Ways out: model={'cvae' if cfg.data.get('attributes') else 'vae'}, or data with labels such as data=mnist"
         )
     data = make(cfg, "data")
     try:
-        model = make(cfg, "model", **{part: make(cfg, part) for part in PARTS})
+        model = make(cfg, "model", condition=data.condition, **{part: make(cfg, part) for part in PARTS})
         if to_train:
             if cfg.get("init"):
                 make(cfg, "init")(model)

@@ -85,7 +85,7 @@ def prepared(
         read, waiting = [], 0
         for start in range(0, len(names), size):
             label = y[start : start + size].to(data.device)
-            known = label if bool((label >= 0).all()) else None
+            known = label if label.dim() > 1 or bool((label >= 0).all()) else None  # attributes, or classes
             yield names[start : start + size], x[start : start + size].to(data.device), known
 
 

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from vae_exp import plots
-from vae_exp.config import ConfigError
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import Images
 from vae_exp.estimators.importance import importance_sampling
 from vae_exp.files import written
@@ -125,6 +125,11 @@ def check_options(
         )
     if score != "recon":
         trained.model.require("density", "score=recon")
+    if trained.model.needs_labels and not trained.model.num_classes:
+        raise NoMeaningError(
+            f"what=anomalies sums over the classes of a conditional model, and {trained.data.condition.no_classes}: "
+            "train model=vae"
+        )
     if (background is None) == (score == "likelihood_ratio"):
         raise ConfigError("score=likelihood_ratio and background=<run folder> need each other, only one was given")
 
@@ -216,8 +221,8 @@ def _write(out: Path, sets: dict[str, _Scored], files: dict[str, float]) -> None
         writer = csv.writer(file)
         writer.writerow(["data", "image", "name", "y", "score"])
         for name, one in sets.items():
+            y = [" ".join(f"{v:g}" for v in row) if isinstance(row, list) else row for row in one.y.tolist()]
             writer.writerows(
-                [name, *row]
-                for row in zip(one.numbers.tolist(), one.keys, one.y.tolist(), one.scores.tolist(), strict=True)
+                [name, *row] for row in zip(one.numbers.tolist(), one.keys, y, one.scores.tolist(), strict=True)
             )
         writer.writerows(["files", "", name, "", value] for name, value in files.items())

@@ -12,32 +12,43 @@ from vae_exp.what import codes
 
 __all__ = ["classes"]
 
+MOST_ROWS = 40
+
 
 @torch.no_grad()
 def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
     """Writes `classes.png`: a row for each class, means of p(x|z,y); z in a column comes from the same noise.
+
+    Where y is attributes, there is a row for each value of each of them, and the others are what is typical of the
+    training images; of many attributes the first ones are shown.
 
     Raises:
         ConfigError: If `num_images`, the number in a row, is below 1.
         NoMeaningError: If the model is given no label.
     """
     model = trained.model
-    if not model.num_classes:
+    if not model.context_dim:
         raise NoMeaningError(
             f"what=classes: {type(model).__name__} is given no label and cannot draw a chosen class: train model=cvae "
             "or m2, or see what=edit and what=embeddings"
         )
     if num_images < 1:
         raise ConfigError(f"num_images={num_images}: at least 1 in each row is needed")
+    condition = model.condition
+    typical = condition.typical(1)[0]
+    settings = [each for d in range(len(condition.names)) for each in condition.varied(typical, d)]
+    shown = settings if condition.num_classes else settings[:MOST_ROWS]
     images = []
-    for k in range(model.num_classes):
+    for _, y in shown:
         trained.reseed("classes")
-        c = model.context(torch.full((num_images,), k, device=trained.data.device))
+        c = model.context(y.expand(num_images, *y.shape).to(trained.data.device))
         p = model.prior(c)
         images.append(codes.decode(model, p.sample() if p.batch_shape else p.sample((num_images,)), c))
+    first = "" if len(shown) == len(settings) else f" (the first {len(shown)} of {len(settings)})"
     title = (
-        f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each class, z from the prior by the same noise in a column"
+        f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each {condition.axis}{first},\n"
+        "z from the prior by the same noise in a column"
     )
-    rows = [f"y = {k}" for k in range(model.num_classes)]
+    rows = [name for name, _ in shown]
     plots.grid(trained.shown(torch.cat(images)), title, out / "classes.png", rows=rows, columns=num_images)
     return {}

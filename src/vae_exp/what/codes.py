@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete, mean_of, variance_of
 from vae_exp.models import VAE
@@ -18,7 +19,7 @@ __all__ = ["check_continuous", "decode", "given", "labels", "mean_and_variance",
 
 
 def given(
-    trained: Trained, paths: str | Sequence[str] | None, label: int | None, chosen: Sequence[int]
+    trained: Trained, paths: str | Sequence[str] | None, label: Label, chosen: Sequence[int]
 ) -> tuple[Tensor, Tensor | None, list[str]]:
     """Images, the labels that the model is given, and names: the user's files, or else the chosen images of the split.
 
@@ -46,27 +47,20 @@ def _pick(trained: Trained, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def labels(model: VAE, x: Tensor, y: Tensor | None, label: int | None) -> Tensor | None:
-    """`(N,)`, the labels that a conditional model is given; None for other models.
+def labels(model: VAE, x: Tensor, y: Tensor | None, label: Label) -> Tensor | None:
+    """`(N,)`, the labels that a conditional model is given, or `(N, A)`, attributes; None for other models.
 
-    That is `label` if it is set; else y, the labels of the data, for a model that needs them; else the model's guess,
-    argmax q(y|x).
+    That is `label` if it is set (attributes that it does not name are those of y); else y, the labels of the data, for
+    a model that needs them; else the model's guess, argmax q(y|x).
 
     Raises:
         ConfigError: If a label is missing, out of range, or set for a model without labels.
     """
-    classes = model.num_classes
-    if label is not None:
-        if not classes:
-            raise ConfigError(f"label={label}: {type(model).__name__} is given no label, leave null (or model=cvae)")
-        if not 0 <= label < classes:
-            raise ConfigError(f"label={label}: the labels of this run are 0 to {classes - 1}")
-        return torch.full((len(x),), label, device=x.device)
-    if not model.needs_labels:
+    if label is not None and not model.context_dim:
+        raise ConfigError(f"label={label}: {type(model).__name__} is given no label, leave null (or model=cvae)")
+    if label is None and not model.needs_labels:
         return model.label(x)
-    if y is None:
-        raise ConfigError(f"label=null: the model needs the label of each image, give label=0 to {classes - 1}")
-    return y
+    return model.condition.told(label, y, len(x)).to(x.device)
 
 
 def mean_and_variance(q: Distribution) -> tuple[Tensor, Tensor | None]:

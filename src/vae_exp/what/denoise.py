@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, cat, nn
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.build import make
 from vae_exp.runs.trained import Trained
@@ -26,7 +27,7 @@ def denoise(
     num_images: int,
     corruption: dict[str, Any],
     input: str | Sequence[str] | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Corrupts images of the split, drawn at random, and reconstructs them; files are assumed to be corrupted already.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError
 from vae_exp.files import written
 from vae_exp.runs.trained import Trained
@@ -26,12 +27,14 @@ def embeddings(
     out: Path,
     projection: str,
     num_images: int | None,
+    attribute: str | None,
     input: str | Sequence[str] | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Writes `embeddings.npz` and `embeddings.csv`, mean and scale of each posterior, and the means as a picture.
 
-    The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none. If q
+    The arrays are `mean (N, D)`, `scale (N, D)`, the posteriors' standard deviations, and `y (N,)`, -1 for none, or
+    `y (N, A)`, attributes, of which `attribute` colours the picture (None: the first). If q
     does not know its mean (a flow), `mean` is a sample and there is no `scale`; for a point there is no `scale`,
     either. `name (N,)` is the file of an image, or its row in the file of the set. With the user's files the arrays
     hold these, and the picture shows them among the images of the split.
@@ -46,16 +49,20 @@ def embeddings(
         raise ConfigError(f"projection={projection}: choose pca or tsne")
     if num_images is not None and num_images < 2:
         raise ConfigError(f"num_images={num_images}: at least 2 are needed, or null for all")
+    condition = trained.data.condition
+    place = condition.place(attribute or condition.names[0])
     mean, scale, y = _posteriors(trained, num_images)
     chosen = trained.chosen(num_images)
     keys = trained.keys(num_images)
     arrays, marked = {"mean": mean, "scale": scale, "y": y}, mean[:0]
     names: list[str] = []
     if input is not None:
-        names, marked, scale = _of_files(trained, input, label)
-        arrays = {"mean": marked, "scale": scale, "y": torch.full((len(marked),), -1 if label is None else label)}
+        names, marked, scale, told = _of_files(trained, input, label)
+        arrays = {"mean": marked, "scale": scale, "y": told}
     known = {name: array.numpy() for name, array in arrays.items() if array is not None}
-    _write(out, known, [] if names else chosen.tolist(), names or keys)
+    labels = known["y"]
+    beside = condition.table(torch.from_numpy(labels)) if labels.ndim == y.dim() else {"y": labels.tolist()}
+    _write(out, known, [] if names else chosen.tolist(), names or keys, beside)
     is_tsne = projection == "tsne" and mean.shape[1] > 2
     if is_tsne:
         some = torch.isin(chosen, trained.chosen(NUM_TSNE))
@@ -66,7 +73,8 @@ def embeddings(
         ", by t-SNE" if is_tsne else ", by PCA" if mean.shape[1] > 2 else ""
     )
     own = dict(zip((Path(name).stem for name in names), points[len(mean) :], strict=True))
-    plots.scatter(points[: len(mean)], y, title, axis_names, out / "embeddings.png", own)
+    colour = y if y.dim() == 1 else y[:, place]
+    plots.scatter(points[: len(mean)], colour, title, axis_names, out / "embeddings.png", own, condition.names[place])
     return numbers
 
 
@@ -85,17 +93,18 @@ def _posteriors(trained: Trained, num_images: int | None) -> tuple[Tensor, Tenso
 
 
 def _of_files(
-    trained: Trained, paths: str | Sequence[str], label: int | None
-) -> tuple[list[str], Tensor, Tensor | None]:
-    """Names, means `(N, D)` and scales `(N, D)` or None of the user's files, on the CPU."""
-    names, means, scales = [], [], []
+    trained: Trained, paths: str | Sequence[str], label: Label
+) -> tuple[list[str], Tensor, Tensor | None, Tensor]:
+    """Names, means `(N, D)`, scales `(N, D)` or None and labels, -1 for none, of the user's files, on the CPU."""
+    names, means, scales, labels = [], [], [], []
     for some, x, y in trained.inputs(paths):
         told = codes.labels(trained.model, x, y, label)
         mean, variance = codes.mean_and_variance(trained.model.code(x, told))
         names += some
         means.append(mean.cpu())
         scales += [] if variance is None else [variance.sqrt().cpu()]
-    return names, torch.cat(means), torch.cat(scales) if scales else None
+        labels.append(torch.full((len(x),), -1) if label is None or told is None else told.cpu())
+    return names, torch.cat(means), torch.cat(scales) if scales else None, torch.cat(labels)
 
 
 def _project(
@@ -126,11 +135,13 @@ def _project(
     return torch.from_numpy(pca.transform(each.numpy())), axis_names, {"explained_variance": shares}  # type: ignore[return-value]
 
 
-def _write(out: Path, arrays: dict[str, Any], numbers: list[int], keys: list[Any]) -> None:
+def _write(
+    out: Path, arrays: dict[str, Any], numbers: list[int], keys: list[Any], beside: dict[str, list[Any]]
+) -> None:
     """Writes the codes of images with their numbers in the split, empty for files, and with what names them."""
     with written(out / "embeddings.npz", "wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays, name=np.array(keys))
-    columns = {"image": list(map(str, numbers)) or [""] * len(keys), "name": keys, "y": arrays["y"].tolist()}
+    columns = {"image": list(map(str, numbers)) or [""] * len(keys), "name": keys, **beside}
     for kind in ("mean", "scale"):
         for d in range(arrays[kind].shape[1]) if kind in arrays else ():
             columns[f"{kind}_{d}"] = [f"{value:.7g}" for value in arrays[kind][:, d]]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError
 from vae_exp.data.picture import decode
 from vae_exp.estimators.importance import CHUNK
@@ -40,7 +41,7 @@ def inpaint(
     num_steps: int,
     num_samples: int,
     input: str | Sequence[str] | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Fills the missing pixels of images drawn at random from the split and measures how near that is to the true ones.
 

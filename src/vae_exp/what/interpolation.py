@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError
 from vae_exp.precision import exact
 from vae_exp.runs.trained import Trained
@@ -45,7 +46,7 @@ def interpolation(
     pairs: Sequence[Sequence[int]] | None,
     num_steps: int,
     input: Sequence[str] | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Writes `interpolation.png`: for each pair of images both paths between their codes; for files also each step.
 
@@ -73,7 +74,7 @@ def interpolation(
         for path in (spherical, linear):
             steps = codes.decode(model, path(ends[a], ends[b], t), None if c is None else linear(c[a], c[b], t))
             images.append(torch.cat([x[a : a + 1], steps, x[b : b + 1]]))
-            rows.append(f"{_contents(names, shown_y, a)}\n{path.__name__}")
+            rows.append(f"{_contents(trained, names, shown_y, a)}\n{path.__name__}")
             if input is not None:
                 each = [f"{names[a]}_{names[b]}_{path.__name__}_{i}" for i in range(num_steps)]
                 codes.save(trained, steps, each, out)
@@ -92,10 +93,13 @@ def _check_options(num_steps: int, paths: Sequence[str] | None) -> None:
         raise ConfigError(f"input={paths}: two files are needed, input=[a.png,b.png]")
 
 
-def _contents(names: Sequence[str], y: Tensor | None, a: int) -> str:
+def _contents(trained: Trained, names: Sequence[str], y: Tensor | None, a: int) -> str:
     """What a row shows, of images a and a + 1: their labels, or what they are called if a label is missing."""
-    names, y = names[a : a + 2], None if y is None or (y[a : a + 2] < 0).any() else y[a : a + 2]
-    return " → ".join(names) if y is None else f"y = {' → '.join(dict.fromkeys(str(int(label)) for label in y))}"
+    pair = None if y is None else y[a : a + 2]
+    if pair is None or (pair.dim() == 1 and (pair < 0).any()):
+        return " → ".join(names[a : a + 2])
+    first, *rest = dict.fromkeys(map(trained.data.condition.caption, pair))
+    return " → ".join([first, *(word.removeprefix("y = ") for word in rest)])
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:
@@ -109,6 +113,8 @@ def _pairs(trained: Trained) -> list[list[int]]:
     """At most five pairs: from class to class, for a conditional model within a class; without labels, neighbours."""
     num_images = trained.num_images()
     y = trained.data.splits[trained.split].y
+    if y.dim() > 1:
+        y = torch.full((num_images,), -1)  # attributes are no classes
     of_class = [(y == k).nonzero()[:2, 0].tolist() for k in y[y >= 0].unique().tolist()]
     if trained.model.num_classes:
         pairs = [two for two in of_class if len(two) == 2]

@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent
 from zuko.distributions import NormalizingFlow
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import is_discrete
 from vae_exp.runs.trained import Trained
@@ -38,7 +39,7 @@ def quantiles(prior: Distribution, u: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, label: int | None) -> dict[str, Any]:
+def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, label: Label) -> dict[str, Any]:
     """Writes `manifold.png`: means of p(x|z) on a grid of equal probability under the prior (Kingma & Welling, 2014).
 
     The grid is `(i + 1/2) / num_points` along two dimensions of the prior, or of the base of a flow; all others stay at
@@ -50,9 +51,10 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     """
     model, device = trained.model, trained.data.device
     model.require("prior", "what=traversal")
-    if label is None and model.num_classes:
-        label = 0
-    y = codes.labels(model, torch.empty(1, device=device), None, label)
+    if label is None and model.context_dim:
+        y: Tensor | None = model.condition.typical(1).to(device)
+    else:
+        y = codes.labels(model, torch.empty(1, device=device), None, label)
     c = model.context(y)
     (latent_dim,) = model.prior(c).event_shape
     _check(latent_dim, dims, num_points)
@@ -69,7 +71,7 @@ def manifold(trained: Trained, out: Path, dims: Sequence[int], num_points: int, 
     if is_flow:
         ticks = [f"{p:.2f}" for p in share.tolist()]
     across, up = (f"{'base ' if is_flow else ''}z{d}" for d in dims)
-    told = "p(x|z)" if y is None else f"p(x|z, y = {int(y)})"
+    told = "p(x|z)" if y is None else f"p(x|z, {model.condition.caption(y[0])})"
     rest = "" if latent_dim == 2 else ", the other latents at their median"
     beside = "distribution functions" if is_flow else "values"
     title = (

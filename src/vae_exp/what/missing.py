@@ -120,7 +120,7 @@ class Missing:
         self.c = model.context(self.y)
         self.rows = x.repeat(num_chains, 1, 1, 1)  # chain by chain
         self.rows_known = known.repeat(num_chains, 1, 1, 1)
-        self.rows_y = None if self.y is None else self.y.repeat(num_chains)
+        self.rows_y = None if self.y is None else torch.cat([self.y] * num_chains)
         self.rows_c = None if self.c is None else self.c.repeat(num_chains, 1)
         self.prior = model.prior(self.rows_c)
         # The chains start at images drawn from the model.

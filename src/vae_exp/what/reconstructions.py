@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vae_exp import plots
+from vae_exp.conditions import Label
 from vae_exp.config import ConfigError
 from vae_exp.runs.trained import Trained
 from vae_exp.what import codes
@@ -17,7 +18,7 @@ def reconstructions(
     out: Path,
     num_images: int,
     input: str | Sequence[str] | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Writes `reconstructions.png`: the first images of the split, or files, above their reconstructions;
     for files also each reconstruction by itself.

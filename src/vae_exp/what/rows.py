@@ -54,7 +54,7 @@ def samples(
     c = model.context(y)
     px = model.decode(latents(num_images, c), c)
     rows = px.mean if pixels == "mean" else px.sample()
-    write_rows(out / "samples.csv", columns, rows, {"label": _labels(trained, y)} if y is not None else {})
+    write_rows(out / "samples.csv", columns, rows, _labels(trained, y) if y is not None else {})
     texts = [
         [column.text(x) for column, x in zip(columns, row, strict=True)] for row in rows[:TOLD].flatten(1).tolist()
     ]
@@ -101,9 +101,9 @@ def write_rows(path: Path, columns: Sequence[Column], rows: Tensor, beside: Mapp
             writer.writerow([*front, *(column.text(value) for column, value in zip(columns, row, strict=True))])
 
 
-def _labels(trained: Trained, y: Tensor) -> list[str]:
+def _labels(trained: Trained, y: Tensor) -> dict[str, list[str]]:
     names = trained.data.source.labels  # type: ignore[attr-defined]
-    return [str(names[k]) for k in y.tolist()]
+    return {"label": [str(names[k]) for k in y.tolist()]} if names else trained.model.condition.table(y)
 
 
 def _categories(column: Column) -> list[str] | None:

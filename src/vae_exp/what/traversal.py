@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vae_exp import plots
-from vae_exp.config import ConfigError
+from vae_exp.conditions import Label
+from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.distributions import OneHots, is_discrete
 from vae_exp.draws import Draw
 from vae_exp.precision import on_cpu
@@ -26,13 +27,18 @@ def traversal(
     out: Path,
     num_dims: int,
     num_steps: int,
+    along: str,
     image: int,
     input: str | None,  # noqa: A002
-    label: int | None,
+    label: Label,
 ) -> dict[str, Any]:
     """Writes `traversal.png`: an image, and its code with one latent at a time set to values that it really takes.
 
-    These go from -3 to +3 standard deviations around the mean, both of the aggregate posterior of the split; a bit
+    With `along=condition` the code stays, and a conditional model is given every class, or one attribute at a time at
+    other values: those of a binary or categorical one, and of a real one from -2 to +2 standard deviations around its
+    mean over the training images.
+
+    Latents go from -3 to +3 standard deviations around the mean, both of the aggregate posterior of the split; a bit
     takes 0 and 1, a categorical its categories. Latents are sorted by their KL, nats per image, the largest first; if
     the KL is not a sum over latents, by the variance of the posterior means.
 
@@ -43,8 +49,11 @@ def traversal(
         ConfigError: If the file is no picture like the run's, an index does not exist, or a label is missing.
     """
     model = trained.model
-    _check(trained, num_dims, num_steps, image, input)
+    _check(trained, num_dims, num_steps, along, image, input)
     x, y, names = codes.given(trained, input, label, [image])
+    source = f"{trained.split_title} image {image}" if input is None else names[0]
+    if along == "condition":
+        return _along_condition(trained, out, x, y, num_steps, source)
     mean, between, within, kl = _aggregate(trained)
     std = (between + within).sqrt()
     q = model.code(x, y)
@@ -64,10 +73,9 @@ def traversal(
     # In front of each row the image itself.
     images = torch.cat([x.expand(num_rows, 1, *x.shape[1:]), images.unflatten(0, (num_rows, -1))], dim=1).flatten(0, 1)
     heads = ["x", *heads]
-    source = f"{trained.split_title} image {image}" if input is None else names[0]
     by = "variance of their means over images" if kl is None else "KL in nats"
     steps = "" if is_discrete(q) else "; columns in standard deviations"
-    told = "" if y is None else f" (y = {int(y)})"
+    told = "" if y is None else f" ({model.condition.caption(y[0])})"
     title = f"{trained.cfg.name}\nthe code of {source}{told}, one latent at a time, by {by}{steps}"
     plots.grid(trained.shown(images), title, out / "traversal.png", rows=rows, columns=len(heads), heads=heads)
     numbers = {"latents": order, "variance": variance[order].tolist()}
@@ -78,7 +86,40 @@ def traversal(
     return numbers
 
 
-def _check(trained: Trained, num_dims: int, num_steps: int, image: int, path: Any) -> None:
+def _along_condition(
+    trained: Trained, out: Path, x: Tensor, y: Tensor | None, num_steps: int, source: str
+) -> dict[str, Any]:
+    """The same z, decoded with one attribute at a time at other values, or with every class."""
+    model = trained.model
+    if y is None:
+        raise NoMeaningError(
+            f"along=condition: {type(model).__name__} is given no label: train model=cvae, or see what=edit"
+        )
+    code = codes.mean_and_variance(model.code(x, y))[0]
+    places = range(len(model.condition.names))
+    varied = [model.condition.varied(y[0].cpu(), place, num_steps) for place in places]
+    columns = max(map(len, varied))
+    cells = []
+    for row in varied:
+        c = model.context(torch.stack([told for _, told in row]).to(x.device))
+        images = trained.shown(codes.decode(model, code.expand(len(row), -1), c)).cpu()
+        cells.append(torch.cat([images, torch.ones(columns - len(row), *images.shape[1:])]))
+    ends = [[name.rpartition(" = ")[2] for name, _ in row] for row in varied]
+    rows = [
+        f"{name}\n{', '.join(texts)}" if len(texts) <= 3 else f"{name}\n{texts[0]} to {texts[-1]}"
+        for name, texts in zip(model.condition.names, ends, strict=True)
+    ]
+    title = (
+        f"{trained.cfg.name}\nthe code of {source} ({model.condition.caption(y[0])}),\n"
+        f"decoded with {'every class' if model.num_classes else 'one attribute at a time at other values'}"
+    )
+    plots.grid(torch.cat(cells), title, out / "traversal.png", rows=rows, columns=columns)
+    return {}
+
+
+def _check(trained: Trained, num_dims: int, num_steps: int, along: str, image: int, path: Any) -> None:
+    if along not in ("latents", "condition"):
+        raise ConfigError(f"along={along}: choose latents or condition")
     if num_dims < 1 or num_steps < 2:
         raise ConfigError(f"num_dims={num_dims} num_steps={num_steps}: at least 1 and 2 are needed")
     if not (path is None or isinstance(path, str)):
