@@ -110,10 +110,8 @@ class Images(pl.LightningDataModule):
         self.condition = condition_of(num_classes, attributes)
         self.labelled = labelled
         self.labelled_per_batch = labelled_per_batch
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.seed = seed
-        self.train_seed = train_seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed, self.train_seed = seed, train_seed
         self.splits: dict[str, AnySplit] = {}
         self.contents = Contents()
         self.device = torch.device("cpu")  # of the batches, if there is no trainer that sets it

@@ -87,6 +87,11 @@ def explore(trained: Trained) -> Path:
     model, unit = trained.model, trained.data.representation.unit
     if unit != "image":
         raise NoMeaningError(f"explore shows images, and the data are {unit}s: see generate what=samples")
+    if model.context_dim and not model.num_classes:
+        raise NoMeaningError(
+            f"explore has a button for each class, and {model.condition.no_classes}: see generate what=traversal "
+            "along=condition"
+        )
     trained.reseed("explore")
     found = _codes(trained)
     contexts = model.context(model.example_y(model.num_classes)) if model.context_dim else None
@@ -97,7 +102,7 @@ def explore(trained: Trained) -> Path:
         "latents": _latents(found),
         "axes": _axes(found),
         "start": _rounded(found.means.mean(dim=0)),
-        "codes": {"z": packed(found.means[:POINTS].float()), "y": found.y[:POINTS].tolist()},
+        "codes": {"z": packed(found.means[:POINTS].float()), "y": _classes(found.y[:POINTS])},
         "examples": _examples(trained),
         "contexts": None if contexts is None else [_rounded(c) for c in contexts],
         "draws": _draws(trained, found.means.shape[1]),
@@ -148,6 +153,11 @@ def _codes(trained: Trained) -> Codes:
     whole = {name: torch.cat(part)[order] for name, part in parts.items() if part}
     kl = on_cpu(whole["kl"]).mean(dim=0) if "kl" in whole else None
     return Codes(whole["means"], whole["draws"], whole["y"], whole.get("told"), kl)
+
+
+def _classes(y: Tensor) -> list[int]:
+    """The classes that colour points; attributes are none."""
+    return y.tolist() if y.dim() == 1 else [-1] * len(y)
 
 
 def _network(trained: Trained, found: Codes) -> tuple[Network, bool]:
