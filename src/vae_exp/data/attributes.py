@@ -94,8 +94,8 @@ def factors_of(
     frames = {split: frame_of(values, names, "factor") for split, values in arrays.items()}
     columns = found(_together(frames.values()))
     given = {split: rows(frame, columns, f"the factors of {split}") for split, frame in frames.items()}
-    for split, values in given.items():
-        if values.isnan().any():
+    for split, each in given.items():
+        if each.isnan().any():
             raise ValueError(f"the factors of {split}: some entries are missing")
     unordered = tuple(one["name"] for one in columns if one["kind"] == "categorical")
     return given, tuple(one["name"] for one in columns), unordered

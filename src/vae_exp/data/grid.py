@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ class Grid(Source):
     """
 
     sizes: tuple[int, ...]  # how many values each factor has
-    units: Mapping[str, tuple[float, float]] = {}  # first and last value of those that are numbers
+    units: ClassVar[Mapping[str, tuple[float, float]]] = {}  # first and last value of those that are numbers
 
     def __init__(
         self, train_size: int, val_size: int, test_size: int, seed: int, label: str | Sequence[str] = "shape"

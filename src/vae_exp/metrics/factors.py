@@ -49,9 +49,9 @@ def factors(trained: Trained, num_images: int) -> dict[str, Any]:
     # scikit-learn is slow to import, and most runs have no factors.
     from vae_exp.metrics import disentanglement as d
 
-    values, factor_names, unordered = _known(trained)
+    known, factor_names, unordered = _known(trained)
     codes, within, kind = _codes(trained, num_images)
-    values = np.stack([_levels(column) for column in values[trained.chosen(num_images)].numpy().T], axis=1)
+    values = np.stack([_levels(column) for column in known[trained.chosen(num_images)].numpy().T], axis=1)
     scored = [k for k, column in enumerate(values.T) if d.has_groups(column)]
     names = [factor_names[k] for k in scored]
     if len(names) < 2:
@@ -123,7 +123,7 @@ def _known(trained: Trained) -> tuple[torch.Tensor, Sequence[str], Sequence[str]
         unordered = [column.name for column in condition.columns if column.categories]
         return split.y.cpu(), condition.names, unordered
     raise NoMeaningError(
-        f"the factors of the images of {type(source).__name__} are not known: data=sprites, dsprites, or your own: "
+        f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites, or your own, "
         "`factors` in a file of arrays, attributes.csv in a folder"
     )
 
