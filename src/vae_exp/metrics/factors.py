@@ -123,8 +123,8 @@ def _known(trained: Trained) -> tuple[torch.Tensor, Sequence[str], Sequence[str]
         unordered = [column.name for column in condition.columns if column.categories]
         return split.y.cpu(), condition.names, unordered
     raise NoMeaningError(
-        f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites, or your own, "
-        "`factors` in a file of arrays, attributes.csv in a folder"
+        f"the factors of the images of {type(source).__name__} are not known: data=sprites or data=dsprites, or your "
+        "own, `factors` in a file of arrays, attributes.csv in a folder"
     )
 
 
