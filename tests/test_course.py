@@ -17,7 +17,8 @@ def test_a_page_is_short_and_its_links_lead_somewhere(name):
         assert (PAGES[name].parent / link).exists(), link
     if name != "index":
         assert text.count("<summary>Solution</summary>") == 3
-        assert re.search(rf"^{name}$", PAGES["index"].read_text(), re.MULTILINE)
+        pages = PAGES["index"].read_text() + (ROOT / "docs" / "index.md").read_text()
+        assert re.search(rf"^{name}$|<course/{name}>", pages, re.MULTILINE)
 
 
 def test_a_picture_is_small():
