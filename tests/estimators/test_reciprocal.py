@@ -49,6 +49,21 @@ def test_a_posterior_that_is_no_normal_is_integrated_too():
     assert estimate.log_px.exp().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
+def test_no_chain_stays_behind_in_a_mode_without_mass():
+    """p(z) = N(0, 1); p(x | z) has a peak at 1.5, and one at -1.5 that is e^30 times lower, where half would stay."""
+    width = 0.05
+
+    def log_likelihood(z):
+        low, high = (-0.5 * ((z[..., 0] - at) / width).square() for at in (-1.5, 1.5))
+        return torch.logaddexp(low - 30, high)
+
+    bridge = Bridge(lambda z: -0.5 * (z.square().sum(-1) + 1.8378771), log_likelihood)
+    estimate, _ = reciprocal_sampling(bridge, torch.randn(100, 20, 1).double(), 60, 8, 5)
+    grid = torch.linspace(-6, 6, 200_001).double()[:, None]
+    true = torch.trapezoid((bridge.log_prior(grid) + log_likelihood(grid)).exp(), grid[:, 0]).log().item()
+    assert estimate.log_px.mean().item() == pytest.approx(true, abs=0.05)
+
+
 def test_too_few_chains_are_refused():
     bridge = Bridge(lambda z: -z.square().sum(-1), lambda z: -z.square().sum(-1))
     with pytest.raises(ValueError, match=r"7 chains: .* 8 or more are needed for 3 latents"):

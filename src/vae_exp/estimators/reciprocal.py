@@ -29,7 +29,9 @@ def reciprocal_sampling(
     """`1 / p(x) = E_{p(z | x)} q(z) / p(x, z)`, for any density q; here the normal fitted to other samples of p(z | x).
 
     The chains go from the prior to the posterior through `temperatures` densities, at which the step size of each image
-    is adapted, then they make `transitions` proposals, q is fitted to where they are, they make as many again, and
+    is adapted. At each the chains of an image are drawn anew by their weights, as in a sequential Monte Carlo sampler
+    (Del Moral et al., 2006): one that stayed behind in an improbable place would have all the weight in the mean
+    below. Then they make `transitions` proposals, q is fitted to where they are, they make as many again, and
     the mean is taken there. If they have forgotten where q was fitted, the exponential of `-log_px` is unbiased for
     `1 / p(x)`, so that log_px is too large on average, by Jensen's inequality: importance sampling errs to the other
     side. q has the mean and the covariance of the samples, so latents must be few and the posterior near a normal.
@@ -55,9 +57,12 @@ def reciprocal_sampling(
         )
     size = torch.full_like(z[0, :, :1], START)
     shares = torch.zeros_like(size[:, 0])
-    betas = schedule(temperatures)[1:]
+    start, *betas = schedule(temperatures)
     states = []
     for number, beta in enumerate([*betas, *[1.0] * (2 * transitions)]):
+        if number < len(betas):
+            z = _resampled(z, (beta - start) * bridge.log_likelihood(z))
+            start = beta
         z, accepted = hmc(bridge.at(beta), z, 1, leapfrog, size, JITTER)
         share, past = accepted.mean(dim=0), number - len(betas)
         if past < 0:
@@ -72,3 +77,11 @@ def reciprocal_sampling(
     q = MultivariateNormal(mean, covariance, validate_args=False)
     inverse = of_weights(q.log_prob(end) - (bridge.log_prior(z) + bridge.log_likelihood(z)).to(end.dtype))
     return Marginal(-inverse.log_px, inverse.ess, {len(z): -inverse.log_px}), shares
+
+
+def _resampled(z: Tensor, log_w: Tensor) -> Tensor:
+    """`(M, B, D)`: M of the chains of each image, as often as their weights `(M, B)` say up to one (systematic)."""
+    weights = log_w.to(exact(z)).softmax(dim=0)
+    places = (torch.arange(len(z), device=z.device)[:, None] + torch.rand_like(weights[:1])) / len(z)
+    rows = torch.searchsorted(weights.cumsum(dim=0).T.contiguous(), places.T.contiguous()).clamp(max=len(z) - 1).T
+    return z.gather(0, rows[..., None].expand_as(z))

@@ -73,7 +73,7 @@ class PersistentMCEM(nn.Module, Objective):
     def forward(
         self, model: Model, x: Tensor, y: Tensor, step: Tensor, rows: Tensor | None = None
     ) -> tuple[Tensor, Draw]:
-        """`(B, C, H, W), (B,), (), (B,) -> ` scalar loss, draw from the posterior q.
+        """`(B, C, H, W), (B,), (), (B,) ->` scalar loss, draw from the posterior q.
 
         Raises:
             ValueError: If the posterior has no rsample, like discrete ones, the likelihood depends on the batch, the
