@@ -1,6 +1,7 @@
 """Pictures, curves and the explorer of a training."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -11,7 +12,9 @@ from pytorch_lightning.loggers import WandbLogger
 from vae_exp import charts
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.page.explore import explore
+from vae_exp.page.pictures import undrawn
 from vae_exp.records import read_rows
+from vae_exp.runs.folder import load_config
 from vae_exp.runs.trained import Trained, of_training
 from vae_exp.what.make import make
 
@@ -24,6 +27,7 @@ class Pictures(Callback):
     """Pictures of `vae_exp.what` in the run's `images/`: samples, reconstructions and, for a CVAE, classes.
 
     They are drawn every few epochs and, with the weights that were tested, at the end; always from validation images.
+    At the end, the other pictures of the page of the run are drawn, too.
 
     Arguments:
         title: The title above each picture.
@@ -43,9 +47,13 @@ class Pictures(Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         has_best = (Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt").exists()
-        self._draw(trainer, "as tested", "best" if has_best else "last")
+        cfg = load_config(trainer.default_root_dir)
+        more = (
+            undrawn(Path(trainer.default_root_dir), cfg) if cfg.get("report") else []
+        )  # so that loggers have them, too
+        self._draw(trainer, "as tested", "best" if has_best else "last", more)
 
-    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "") -> None:
+    def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "", more: Sequence[str] = ()) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
         trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
@@ -54,7 +62,8 @@ class Pictures(Callback):
         model.eval()
         # Every drawing uses the same latents, to show what training changes. The noise of training is not affected.
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            made = [what for what in ("reconstructions", "samples", "classes") if self._make(trained, what, when)]
+            wanted = dict.fromkeys(("reconstructions", "samples", "classes", *more))
+            made = [what for what in wanted if self._make(trained, what, when)]
         model.train(was_training)
         pictures = [trained.folder / "images" / what / f"{what}.png" for what in made]
         for logger in trainer.loggers:

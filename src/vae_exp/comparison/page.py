@@ -18,7 +18,7 @@ from vae_exp.comparison.groups import Group, Section
 from vae_exp.comparison.read import Run, is_stale
 from vae_exp.comparison.table import cells, heads, legend
 from vae_exp.files import written
-from vae_exp.page.embedded import data_url
+from vae_exp.page.embedded import data_url, picture
 from vae_exp.page.template import render
 
 __all__ = ["write_page"]
@@ -107,8 +107,12 @@ def _pictures(section: Section, what: str, out: Path) -> list[dict[str, Any]]:
     for group in section.groups[:MOST]:
         for run in group.runs:
             path = run.folder / "images" / what / f"{what}.png"
-            if path.is_file():
-                source = {"source": data_url(path), "is_stale": _is_stale(run, path.with_suffix(".json"))}
+            known = picture(path) if path.is_file() else None
+            if known is not None:
+                source = {
+                    "source": known["tiles"]["source"] if known["tiles"] else data_url(path),
+                    "is_stale": _is_stale(run, path.with_suffix(".json")),
+                }
                 about = {"name": section.name(group), "seed": run.seed, "page": _link(run, out)}
                 pictures.append(source | about)
                 break
