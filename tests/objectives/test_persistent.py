@@ -9,7 +9,7 @@ from vae_exp.config import ConfigError
 from vae_exp.data import Batches, Split
 from vae_exp.objectives import PersistentMCEM
 from vae_exp.posteriors import FullNormal
-from vae_exp.runs.build import build
+from vae_exp.runs.build import build, check_values
 
 N, LATENTS = 4, 2
 
@@ -130,6 +130,13 @@ def test_batches_come_several_times_with_the_same_bits_and_the_numbers_of_their_
 def test_what_cannot_be_is_refused(words, said):
     with pytest.raises(ConfigError, match=said):
         build(composed(*SMALL, "objective=persistent_mcem", *words))
+
+
+def test_an_epoch_has_so_many_more_batches_to_validate_between():
+    words = (*SMALL, "objective=persistent_mcem")  # 3 batches of 16, each 5 times
+    check_values(composed(*words, "trainer.val_check_interval=15"))
+    with pytest.raises(ConfigError, match="an epoch has 15 batches"):
+        check_values(composed(*words, "trainer.val_check_interval=16"))
 
 
 def test_a_run_that_was_cut_off_goes_on_to_the_bit(run):

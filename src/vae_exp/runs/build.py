@@ -161,9 +161,10 @@ def check_values(cfg: DictConfig) -> None:
             "trainer.limit_val_batches=0 trains without any"
         )
     interval, size = cfg.trainer.val_check_interval, num_trained_on(_root_=cfg)
-    if isinstance(interval, int) and every and size and interval > size // cfg.data.batch_size:
+    batches = size and size // cfg.data.batch_size * cfg.objective.get("updates", 1)  # each comes so many times
+    if isinstance(interval, int) and every and batches is not None and interval > batches:
         raise ConfigError(
-            f"trainer.val_check_interval={interval}: an epoch has {size // cfg.data.batch_size} batches; "
+            f"trainer.val_check_interval={interval}: an epoch has {batches} batches; "
             "choose fewer, a share such as 0.5, or trainer.check_val_every_n_epoch=null to count across epochs"
         )
     _check_weight_prior(cfg)
