@@ -25,6 +25,7 @@ MANY_TYPES = (
     "trainer.val_check_interval",  # 0.5 of an epoch, 100 batches
     *(f"trainer.limit_{stage}_batches" for stage in ("train", "val", "test")),  # likewise
     "data.levels",  # 256, unit
+    "data.source.label",  # shape, [shape, scale]
 )
 
 SEVERAL = ("run", "input", "metrics", "what")  # one word or a list

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from PIL import Image
 
+import vae_exp
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.data import NPZ, DSprites, Images, Sprites, celeba
 from vae_exp.data.celeba import ATTRIBUTES
@@ -139,6 +140,8 @@ def test_celebas_list(tmp_path, monkeypatch):
 def test_factors_of_sprites_are_attributes():
     cfg = composed("data=sprites", "data.source.label=[shape,scale]", "model=cvae")
     assert (cfg.data.num_classes, cfg.model.context_dim) == (None, 4)
+    asked = vae_exp.compose("sprites", **{"data.source.label": ["shape", "scale"]})
+    assert [each.name for each in asked.data.attributes] == ["shape", "scale"]
     source = Sprites(30, 5, 5, 0, ["shape", "scale"])
     split = source.load(None)["train"]
     factors = source.factors("train")

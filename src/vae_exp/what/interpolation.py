@@ -99,7 +99,8 @@ def _contents(trained: Trained, names: Sequence[str], y: Tensor | None, a: int) 
     if pair is None or (pair.dim() == 1 and (pair < 0).any()):
         return " → ".join(names[a : a + 2])
     first, *rest = dict.fromkeys(map(trained.data.condition.caption, pair))
-    return " → ".join([first, *(word.removeprefix("y = ") for word in rest)])
+    arrow = " → " if pair.dim() == 1 else " →\n"  # several attributes need a line
+    return arrow.join([first, *(word.removeprefix("y = ") for word in rest)])
 
 
 def _check(pairs: Sequence[Sequence[int]], available: int) -> list[list[int]]:
