@@ -20,7 +20,7 @@ SWEEPS = [name for name, path in FILES.items() if "\nsweep:" in path.read_text()
 # A few steps, one batch of each split, one thread.
 SMALL = [
     f"data.root={DATA}", "logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "report=false",
-    "trainer.limit_train_batches=4", "trainer.limit_test_batches=1", "trainer.max_steps=8",
+    "trainer.log_every_n_steps=1", "trainer.limit_train_batches=4", "trainer.limit_test_batches=1", "trainer.max_steps=8",
 ]  # fmt: skip
 # What takes longest, and what else goes with so few steps.
 LESS = {
@@ -35,7 +35,6 @@ LESS = {
     **{
         f"aevb_figure{n}": [
             "trainer.val_check_interval=4",
-            "trainer.log_every_n_steps=2",
             "trainer.limit_val_batches=1",
         ]
         for n in ("2", "2_frey", "4", "5")
