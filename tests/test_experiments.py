@@ -20,7 +20,8 @@ SWEEPS = [name for name, path in FILES.items() if "\nsweep:" in path.read_text()
 # A few steps, one batch of each split, one thread.
 SMALL = [
     f"data.root={DATA}", "logger=csv", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "report=false",
-    "trainer.log_every_n_steps=1", "trainer.limit_train_batches=4", "trainer.limit_test_batches=1", "trainer.max_steps=8",
+    "trainer.log_every_n_steps=1", "trainer.limit_train_batches=4", "trainer.limit_test_batches=1",
+    "trainer.max_steps=8",
 ]  # fmt: skip
 # What takes longest, and what else goes with so few steps.
 LESS = {
