@@ -98,7 +98,7 @@ def _train_in(folder: Path, cfg: DictConfig, hydra: HydraConf) -> None:
             raise ConfigError(
                 f"{word}: this is one run, and launcher and sweep are of several: add -m, or leave it out"
             )
-    if cfg.sweep.grid:
+    if not cfg.resume and cfg.sweep.grid:  # the config of a run has no sweep
         raise ConfigError(f"experiment={choices(hydra)['experiment']} trains several runs: add -m")
     resolved = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(resolved, dict)
