@@ -181,11 +181,10 @@ def _check_weight_prior(cfg: DictConfig) -> None:
     decay = decay_for(std, _root_=cfg)
     if decay is None:
         raise ConfigError(f"weight_prior={std}: how many training images? Set data.train_size, or data.train_limit")
-    optimizer = cfg.optimizer
-    if optimizer.get("weight_decay") != decay or optimizer.get("decoupled_weight_decay"):
+    given, name = cfg.optimizer.get("weight_decay"), cfg.optimizer._target_
+    if given != decay or cfg.optimizer.get("decoupled_weight_decay"):
         raise ConfigError(
-            f"weight_prior={std} needs optimizer.weight_decay={decay:.3g}, in the gradient; it is "
-            f"{optimizer.get('weight_decay')} of {optimizer._target_}.\n"
+            f"weight_prior={std} needs optimizer.weight_decay={decay:.3g}, in the gradient; it is {given} of {name}.\n"
             "Ways out: optimizer=adam (adagrad, sgd, rmsprop, radam) as it is, or weight_prior=null"
         )
 
