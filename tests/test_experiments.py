@@ -31,8 +31,8 @@ LESS = {
         "trainer.limit_val_batches=1",
     ],
     "anomalies": ["draw.anomalies.num_images=20"],
-    "inpainting": ["draw.inpaint.num_images=4", "draw.inpaint.num_steps=2"],
-    "manifold_mnist": ["draw.manifold.num_points=3"],
+    "inpainting": ["+draw.inpaint.num_images=4", "+draw.inpaint.num_steps=2"],
+    "manifold_mnist": ["+draw.manifold.num_points=3"],
     **{
         f"aevb_figure{n}": [
             "trainer.val_check_interval=4",
