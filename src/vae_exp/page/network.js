@@ -70,27 +70,37 @@ function dot(x, weight, fan, k) {
   return a + b + c + d;
 }
 
-/** out[row, column] = the product of a row of `a` and one of `b`, of `depth` numbers each, plus what was there. */
+/** out[row, column] = the product of a row of `a` and one of `b`, of `depth` numbers each, plus what was there.
+ *
+ * Four rows and two columns at a time, so that a number that is read is used several times; beyond the end it is the last
+ * row or column again, which is not written. */
 function product(a, b, out, depth) {
   const rows = a.length / depth, columns = b.length / depth;
-  for (let row = 0; row < rows; row += 2) {
-    const isLast = row + 1 >= rows, p = row * depth, q = isLast ? p : p + depth; // a last row by itself is done twice
+  for (let row = 0; row < rows; row += 4) {
+    const [p, q, r, s] = [0, 1, 2, 3].map((k) => Math.min(row + k, rows - 1) * depth);
     for (let column = 0; column < columns; column += 2) {
-      const r = column * depth, t = column + 1 >= columns ? r : r + depth;
-      let pr = 0, pt = 0, qr = 0, qt = 0;
+      const t = column * depth, u = Math.min(column + 1, columns - 1) * depth;
+      let pt = 0, pu = 0, qt = 0, qu = 0, rt = 0, ru = 0, st = 0, su = 0;
       for (let k = 0; k < depth; k++) {
-        const x = a[p + k], y = a[q + k], u = b[r + k], v = b[t + k];
-        pr += x * u;
-        pt += x * v;
-        qr += y * u;
-        qt += y * v;
+        const x = b[t + k], y = b[u + k], ap = a[p + k], aq = a[q + k], ar = a[r + k], as = a[s + k];
+        pt += ap * x;
+        pu += ap * y;
+        qt += aq * x;
+        qu += aq * y;
+        rt += ar * x;
+        ru += ar * y;
+        st += as * x;
+        su += as * y;
       }
-      const at = row * columns + column;
-      out[at] += pr;
-      if (t !== r) out[at + 1] += pt;
-      if (isLast) continue;
-      out[at + columns] += qr;
-      if (t !== r) out[at + columns + 1] += qt;
+      const both = column + 1 < columns, at = row * columns + column;
+      out[at] += pt;
+      if (both) out[at + 1] += pu;
+      if (row + 1 < rows) out[at + columns] += qt;
+      if (row + 1 < rows && both) out[at + columns + 1] += qu;
+      if (row + 2 < rows) out[at + 2 * columns] += rt;
+      if (row + 2 < rows && both) out[at + 2 * columns + 1] += ru;
+      if (row + 3 < rows) out[at + 3 * columns] += st;
+      if (row + 3 < rows && both) out[at + 3 * columns + 1] += su;
     }
   }
 }
