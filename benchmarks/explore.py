@@ -108,21 +108,26 @@ def measured(folder: Path, words: str) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    lines = []
+    lines: list[str] = []
     for name, words in CASES.items():
         with tempfile.TemporaryDirectory() as folder:
             frames, cost, size = measured(Path(folder) / "run", words)
-        lines.append(f"| {name} | {frames:.0f} | {cost:.1f} | {size:.1f} |")
+        lines.append(f"| {name} | {frames:.0f} | {cost:.1f} | {size:.1f} | {os.getloadavg()[0]:.1f} |")
         print(lines[-1], flush=True)
+        write(lines)  # what is measured stands there, also if the rest is cut off
+
+
+def write(lines: list[str]) -> None:
     chromium = subprocess.run(["chromium", "--version"], capture_output=True, text=True).stdout.strip()
-    about = f"{datetime.date.today()}, {machine()}, {chromium} on one core, load {os.getloadavg()[0]:.1f} at the end"
+    about = f"{datetime.date.today()}, {machine()}, {chromium} on one core"
     text = f"""# How fast the explorer is
 
 Written by `python benchmarks/explore.py`: {about}. A slider is moved at every frame; 60 frames a second is the most
-that Chromium draws. The best of three times three seconds, and the best of three seconds of decoding alone.
+that Chromium draws. The best of three times three seconds, and the best of three seconds of decoding alone; beside them
+the load of the machine, whose other work takes its share.
 
-| decoder | frames a second | ms a picture | MB of the page |
-|---|---|---|---|
+| decoder | frames a second | ms a picture | MB of the page | load |
+|---|---|---|---|---|
 """
     (HERE / "explore.md").write_text(text + "\n".join(lines) + "\n")
 

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.cases import slow_but
@@ -15,6 +16,7 @@ from vae_exp.config import ConfigError
 from vae_exp.page.network import Network, packed
 from vae_exp.runs.build import build
 from vae_exp.runs.trained import restore
+from vae_exp.training.job import train
 
 HERE = Path(explorer.__file__).parent
 GREY, COLOUR = "data.image_shape=[1,28,28]", "data.image_shape=[3,64,64]"
@@ -220,3 +222,25 @@ def test_the_page_of_a_run_shows_torchs_pictures_and_obeys(run, browser, tmp_pat
     assert seen["atOther"] == pytest.approx(0, abs=1e-6)
     assert seen["dragged"] == pytest.approx([1, -0.5], abs=1e-5)
     assert seen["random"]
+
+
+@pytest.mark.slow
+def test_attributes_have_sliders_of_their_values(tmp_path):
+    """A binary one has two values, a real one goes from -2 to 2 standard deviations, which c is in."""
+    rng = np.random.default_rng(0)
+    y = np.stack([rng.integers(0, 2, 64), rng.normal(30, 10, 64)], axis=1)
+    np.savez(
+        tmp_path / "my.npz", x=rng.integers(0, 256, (64, 1, 8, 8), dtype=np.uint8), y=y, attributes=["smile", "age"]
+    )
+    own = (f"data.source.path={tmp_path / 'my.npz'}", "data.val_size=8", "data.test_size=8", "data.image_shape=[1,8,8]")
+    small = [word for word in SMALL if not word.startswith("data")]
+    folder = tmp_path / "run"
+    train(composed(*small, "data=npz", *own, "data.batch_size=16", "model=cvae", "trainer.max_epochs=1"), folder)
+    _, data = read(explorer.explore(restore(folder, accelerator="cpu", progress=False)))
+    smile, age = data["attributes"]
+    assert (smile["name"], smile["places"], smile["c"]) == ("smile", [0], [[0], [1]])
+    assert (age["name"], age["places"]) == ("age", [1])
+    assert [c for (c,) in age["c"]] == pytest.approx(np.linspace(-2, 2, 25).tolist(), abs=1e-4)
+    assert float(age["texts"][12]) == pytest.approx(y[:, 1].mean(), abs=4)
+    assert len(data["examples"]["c"]) == len(data["examples"]["y"])
+    assert set(data["codes"]["y"]) == {-1}

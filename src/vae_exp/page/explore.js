@@ -10,8 +10,8 @@ const rows = (text) => {
   return Array.from({ length: numbers.length / size }, (_, k) => numbers.subarray(k * size, (k + 1) * size));
 };
 const draws = data.draws.map(rows), codes = rows(data.codes.z), pixels = unpacked(data.examples.x, 8);
-const examples = rows(data.examples.z).map((z, k) => ({ z, y: data.examples.y[k], told: data.examples.told?.[k] }));
-let z = Float32Array.from(data.start), c = data.contexts ? Float32Array.from(data.contexts[0]) : null;
+const examples = rows(data.examples.z).map((z, k) => ({ z, y: data.examples.y[k], c: data.examples.c?.[k] }));
+let z = Float32Array.from(data.start), c = data.examples.c ? Float32Array.from(data.examples.c[0]) : null;
 let ends = [0, examples.length - 1], isPlaying = false, isWaiting = false;
 
 /** Numbers from 0, black, to 1, white, `(C, H, W)`, as pixels: grey, or the first three channels. */
@@ -46,6 +46,11 @@ function show() {
   buttons.forEach((button, k) => {
     button.setAttribute("aria-pressed", data.contexts[k].every((each, i) => Math.abs(each - c[i]) < 1e-6));
   });
+  attributes.forEach(({ attribute, input, output }) => {
+    const far = attribute.c.map((each) => each.reduce((sum, value, i) => sum + (value - c[attribute.places[i]]) ** 2, 0));
+    input.value = far.indexOf(Math.min(...far));
+    output.textContent = attribute.texts[input.value];
+  });
   if (plane) plane.show(z, c ? c.join() : "");
 }
 
@@ -71,6 +76,22 @@ const sliders = latents.map((latent) => {
   input.addEventListener("input", () => move(z.map((each, d) => (d === latent.d ? Number(input.value) : each))));
   find("sliders").append(row);
   return { input, output };
+});
+
+const attributes = data.attributes.map((attribute) => {
+  const row = document.createElement("label");
+  row.className = "attribute";
+  row.innerHTML = '<span></span><input type="range" min="0" step="1"><output></output>';
+  row.firstChild.textContent = attribute.name;
+  const [input, output] = [row.querySelector("input"), row.querySelector("output")];
+  input.max = attribute.c.length - 1;
+  input.addEventListener("input", () => {
+    const to = Float32Array.from(c);
+    attribute.places.forEach((place, i) => { to[place] = attribute.c[input.value][i]; });
+    move(z, to);
+  });
+  find("attributes").append(row);
+  return { attribute, input, output };
 });
 
 const buttons = (data.contexts || []).map((context, k) => {
@@ -161,7 +182,7 @@ function travel(share) {
   find("share").value = share;
   const [a, b] = ends.map((k) => examples[k]);
   const mix = (from, to) => from.map((each, i) => (1 - share) * each + share * to[i]);
-  move(mix(a.z, b.z), data.contexts && mix(data.contexts[a.told], data.contexts[b.told]));
+  move(mix(a.z, b.z), a.c && mix(a.c, b.c));
 }
 
 find("share").addEventListener("input", (event) => travel(Number(event.target.value)));

@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 SCRIPTS = ("network.js", "plane.js", "explore.js")
 POINTS = 2000  # codes in the plane
 EXAMPLES = 40  # images to start from
+VALUES = 25  # of a real attribute
 DRAWS = 400  # latents from the prior
 RANGE = (0.005, 0.995)  # quantiles of the codes between which a slider goes
 ACTIVE = 0.01  # variance of the posterior means above which a latent is active (Burda et al., 2016)
@@ -87,14 +88,9 @@ def explore(trained: Trained) -> Path:
     model, unit = trained.model, trained.data.representation.unit
     if unit != "image":
         raise NoMeaningError(f"explore shows images, and the data are {unit}s: see generate what=samples")
-    if model.context_dim and not model.num_classes:
-        raise NoMeaningError(
-            f"explore has a button for each class, and {model.condition.no_classes}: see generate what=traversal "
-            "along=condition"
-        )
     trained.reseed("explore")
     found = _codes(trained)
-    contexts = model.context(model.example_y(model.num_classes)) if model.context_dim else None
+    contexts = model.context(model.example_y(model.num_classes)) if model.num_classes else None
     network, is_half = _network(trained, found)
     content: dict[str, Any] = {
         "shape": trained.data.image_shape,
@@ -105,6 +101,7 @@ def explore(trained: Trained) -> Path:
         "codes": {"z": packed(found.means[:POINTS].float()), "y": _classes(found.y[:POINTS])},
         "examples": _examples(trained),
         "contexts": None if contexts is None else [_rounded(c) for c in contexts],
+        "attributes": _attributes(trained),
         "draws": _draws(trained, found.means.shape[1]),
     }
     script = "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
@@ -118,11 +115,11 @@ def explore(trained: Trained) -> Path:
         num_active=sum(not latent["dead"] for latent in content["latents"]),
         num_latents=len(content["latents"]),
         num_points=min(POINTS, len(found.means)),
-        has_labels=bool((found.y >= 0).any()),
+        has_labels=max(content["codes"]["y"]) >= 0,
         data=Markup(text),  # noqa: S704
         script=Markup(script),  # noqa: S704
         script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-        **{key: content[key] for key in ("contexts", "draws", "examples")},
+        **{key: content[key] for key in ("contexts", "attributes", "draws", "examples")},
     )
     path = trained.folder / "explore.html"
     with written(path) as file:
@@ -207,30 +204,50 @@ def _axes(found: Codes) -> list[dict[str, Any]]:
 def _examples(trained: Trained) -> dict[str, Any]:
     """Images of the split, sorted by label, as bytes, with their codes."""
     x, y = trained.images(EXAMPLES)
-    order = y.argsort(stable=True)
+    order = torch.tensor(_classes(y)).argsort(stable=True)
     x, y = x[order], y[order]
     told = codes.labels(trained.model, x, y, None)
     mean, _ = codes.mean_and_variance(trained.model.code(x, told))
+    c = trained.model.context(told)
     pixels = (trained.shown(x).clamp(0, 1) * 255).round().to(torch.uint8)
     return {
         "x": packed(pixels),
-        "y": y.tolist(),
+        "y": _classes(y),
         "z": packed(mean.float()),
-        "told": None if told is None else told.tolist(),
+        "c": None if c is None else [_rounded(each) for each in c],
     }
 
 
+def _attributes(trained: Trained) -> list[dict[str, Any]]:
+    """For each attribute that the model is given: its values in words, and what they are at some places of c."""
+    model = trained.model
+    if not model.context_dim or model.num_classes:
+        return []
+    y, found = model.condition.typical(1)[0], []
+    for d, name in enumerate(model.condition.names):
+        texts, rows = zip(*model.condition.varied(y, d, VALUES), strict=True)
+        c: Any = model.context(torch.stack(rows).to(model.device))
+        c = c.cpu()
+        places = (c != c[:1]).any(dim=0).nonzero()[:, 0]
+        words = [text.rpartition(" = ")[2] for text in texts]
+        found.append({"name": name, "texts": words, "places": places.tolist(), "c": list(map(_rounded, c[:, places]))})
+    return found
+
+
 def _draws(trained: Trained, width: int) -> list[str]:
-    """Latents from the prior, `(n, D)` packed, in a list of one, or for each class if the prior follows it."""
+    """Latents from the prior, `(n, D)` packed, in a list of one, or for each class if the prior follows it; none of a
+    prior that follows attributes, which are too many."""
     model = trained.model
     if not model.has("prior"):
         return []
     if not model.context_dim:
         return [packed(model.prior(None).sample((DRAWS,))[:, :width].float())]
-    y = model.example_y(model.num_classes)
+    y = model.example_y(model.num_classes or 1)
     p = model.prior(model.context(y))
     if not p.batch_shape:
         return [packed(p.sample((DRAWS,))[:, :width].float())]
+    if not model.num_classes:
+        return []
     return [packed(each) for each in p.sample((max(DRAWS // len(y), 20),))[..., :width].float().unbind(dim=1)]
 
 
