@@ -119,7 +119,7 @@ def main() -> None:
 
 def write(lines: list[str]) -> None:
     chromium = subprocess.run(["chromium", "--version"], capture_output=True, text=True).stdout.strip()
-    about = f"{datetime.date.today()}, {machine()}, {chromium} on one core"
+    about = f"{datetime.date.today()}, {machine()}, {chromium} on one core, niceness {os.nice(0)}"
     text = f"""# How fast the explorer is
 
 Written by `python benchmarks/explore.py`: {about}. A slider is moved at every frame; 60 frames a second is the most
