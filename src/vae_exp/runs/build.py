@@ -161,7 +161,7 @@ def check_values(cfg: DictConfig) -> None:
             "trainer.limit_val_batches=0 trains without any"
         )
     interval, size = cfg.trainer.val_check_interval, num_trained_on(_root_=cfg)
-    batches = size and size // cfg.data.batch_size * cfg.objective.get("updates", 1)  # each comes so many times
+    batches = size and size // max(1, cfg.data.batch_size) * cfg.objective.get("updates", 1)  # each comes so many times
     if isinstance(interval, int) and every and batches is not None and interval > batches:
         raise ConfigError(
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches; "
