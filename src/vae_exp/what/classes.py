@@ -46,7 +46,7 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
         images.append(codes.decode(model, p.sample() if p.batch_shape else p.sample((num_images,)), c))
     first = "" if len(shown) == len(settings) else f" (the first {len(shown)} of {len(settings)})"
     title = (
-        f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each {condition.axis}{first},\n"
+        f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each {condition.axis}{first}\n"
         "z from the prior by the same noise in a column"
     )
     rows = [name for name, _ in shown]

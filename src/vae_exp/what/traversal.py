@@ -110,7 +110,7 @@ def _along_condition(
         for name, texts in zip(model.condition.names, ends, strict=True)
     ]
     title = (
-        f"{trained.cfg.name}\nthe code of {source} ({model.condition.caption(y[0])}),\n"
+        f"{trained.cfg.name}\nthe code of {source} ({model.condition.caption(y[0])})\n"
         f"decoded with {'every class' if model.num_classes else 'one attribute at a time at other values'}"
     )
     plots.grid(torch.cat(cells), title, out / "traversal.png", rows=rows, columns=columns)
