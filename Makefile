@@ -32,7 +32,7 @@ $(SITE): $(PACKAGE)
 	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
-.PHONY: help setup demo test test-all test-oldest docs bench reliability results check audit format constraints clean
+.PHONY: help setup demo test test-sample test-all test-oldest docs bench reliability results check audit format constraints clean
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -43,6 +43,9 @@ demo: $(PACKAGE) ## train a conditional VAE on real digits, about a minute
 
 test: $(STAMP) ## the fast tests: no network, no GPU, no data
 	@$(RUN) pytest -q -n 2 --dist worksteal -m "not slow and not data"
+
+test-sample: $(CLUSTER) ## the fast tests and a quarter of the others, at each commit another one
+	@VAE_EXP_SAMPLE=0.25:$$(git rev-parse HEAD) $(RUN) pytest -q -n 2 --dist worksteal
 
 test-all: $(CLUSTER) ## all tests, those on whole runs and real data too
 	@$(RUN) pytest -q -n 2 --dist worksteal
