@@ -148,6 +148,13 @@ FLOAT = (*EVERY, "nan", "-inf", "true", "[1.0]")
 LIST = ("abc", "{a:1}", "3.5", "nan", "true", "[-1]", "[[[1]]]", "[nan]")
 
 
+@pytest.mark.parametrize("key", ["trainer.val_check_interval", "data.levels", "trainer.devices"])
+def test_a_mapping_is_no_value_of_a_key_of_several_types(lines, key):
+    outcome = lines(f"{key}={{a:1}}", command="train")
+    assert not outcome.wrong(), f"{outcome.wrong()}: {outcome.said}"
+    assert key in outcome.said
+
+
 @pytest.mark.slow
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.data())

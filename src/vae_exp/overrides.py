@@ -77,8 +77,11 @@ def check_overrides(cfg: DictConfig, config_name: str) -> None:
             raise ConfigError(f"nothing reads {key!s}{nearest(str(key), map(str, names))}")
     for typed in overrides:
         key = typed.key_or_group
+        given = OmegaConf.select(cfg, key)
+        if key in MANY_TYPES and isinstance(given, DictConfig):
+            raise ConfigError(f"{key}={shown(given)}: it has no keys; the default is {OmegaConf.select(defaults, key)}")
         if typed not in groups and not typed.is_delete() and key not in MANY_TYPES:
-            _check_value(key, OmegaConf.select(cfg, key), OmegaConf.select(defaults, key))
+            _check_value(key, given, OmegaConf.select(defaults, key))
     check_ranges(cfg, {typed.key_or_group for typed in overrides})
     _check_secrets(cfg)
 
