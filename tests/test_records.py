@@ -147,7 +147,7 @@ def test_a_truncated_picture_is_left_out(tmp_path, said, cut):
 
     path = tmp_path / "x.png"
     Image.effect_noise((40, 30), 50).save(path)
-    assert picture(path) == ((40, 30), None)
+    assert picture(path)["size"] == (40, 30)
     path.write_bytes(path.read_bytes()[:cut])
     if cut != -1:  # PIL does not need the last bytes
         assert picture(path) is None

@@ -31,16 +31,18 @@ def test_the_commands_of_the_page_run(tmp_path):
     grape = frame.pop("target").map(dict(enumerate(["Barolo", "Grignolino", "Barbera"])))
     frame = frame.mask(np.random.default_rng(0).random(frame.shape) < 0.1)
     frame.assign(grape=grape, id=range(len(frame))).to_csv(tmp_path / "wine.csv", index=False)
+    frame.assign(grape=grape, id=range(len(frame))).tail(5).to_csv(tmp_path / "new.csv", index=False)
     blocks = "".join((ROOT / "docs" / "tables.md").read_text().split("```bash")[1:])
     lines = re.findall(r"^python -m (vae_exp[.\w]*) (.*)$", blocks, re.MULTILINE)
-    assert len(lines) == 6
+    assert len(lines) == 7
     small = ["trainer=cpu", "trainer.max_epochs=1", "logger=csv", "encoder.hidden=[8]", "decoder.hidden=[8]"]
     for module, words in lines:
         run = next(iter(sorted(tmp_path.glob("outputs/vae_table/*"))), None)
         given = [word.replace("outputs/...", str(run)) for word in shlex.split(words)]
         done = command(*given, *(small if module == "vae_exp" else []), cwd=tmp_path, module=module)
         assert done.returncode == 0, done.stderr
-    assert {path.name for path in run.glob("images/*/*.csv")} == {"samples.csv", "imputed.csv", "anomalies.csv"}
+    written = {path.name for path in run.glob("images/*/*.csv")}
+    assert written == {"samples.csv", "imputed.csv", "anomalies.csv", "input.csv"}
     assert "nats per row" in (run / "report.html").read_text()
 
 
