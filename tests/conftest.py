@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import shutil
+import socket
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -96,6 +97,16 @@ def drawn(monkeypatch):
     for name in ("grid", "scatter", "histogram", "captioned"):
         monkeypatch.setattr(plots, name, instead(getattr(plots, name)))
     return calls
+
+
+@pytest.fixture(scope="session")
+def loopback():
+    """This machine's own network, which a machine cut off by `unshare -n` has not."""
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        try:
+            socket.create_connection(own.getsockname(), timeout=1).close()
+        except OSError as error:
+            pytest.skip(f"no loopback: {error}")
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def limits(monkeypatch):
 
 
 @pytest.fixture
-def serve():
+def serve(loopback):
     """Starts a server that treats connections in turn as told, the last way again and again; gives its address."""
     server = socket.create_server(("127.0.0.1", 0))
 

@@ -183,16 +183,6 @@ def offline(request, monkeypatch):
 
 
 @pytest.fixture
-def loopback():
-    """This machine's own network, which a machine cut off by `unshare -n` has not."""
-    with socket.create_server(("127.0.0.1", 0)) as own:
-        try:
-            socket.create_connection(own.getsockname(), timeout=1).close()
-        except OSError as error:
-            pytest.skip(f"no loopback: {error}")
-
-
-@pytest.fixture
 def server(loopback, tmp_path_factory, monkeypatch):
     """A folder whose files every source downloads from."""
 
