@@ -46,6 +46,7 @@ def save(draw: Callable[[], Any], path: Path, origin: str) -> Path:
     """Writes the figure that `draw` makes as a PNG file, on white; the file itself says who made it, in `Source`."""
     from matplotlib import rc_context
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(day()), written(path, "wb") as file:
         draw().savefig(file, format="png", dpi=DPI, facecolor="white", metadata={"Source": origin, **CHART})
     return path

@@ -39,6 +39,21 @@ def test_what_changes_a_number_is_another_cell(word):
     assert identity(config(word)) != identity(config())
 
 
+def test_a_config_of_before_a_key_existed_is_the_same_cell():
+    earlier = config()
+    for node, keys in (
+        (earlier, ("init", "weight_prior", "init_from_parts", "freeze", "draw")),
+        (earlier["data"], ("attributes", "train_limit")),
+        (earlier["callbacks"], ("marginal", "snapshots")),
+    ):
+        for key in keys:
+            assert not node.pop(key, None) or key in ("marginal", "snapshots")
+    assert identity(earlier) == identity(config())
+    for word in ("init=glorot", "weight_prior=1.0", "data.train_limit=10", "callbacks.marginal.every=5"):
+        size = ["data.train_size=48"] if word.startswith("weight") else []
+        assert identity(config(word, *size)) != identity(config(*size)), word
+
+
 def test_a_change_of_the_code_that_changes_numbers_is_another_cell(monkeypatch):
     before = identity(config())
     monkeypatch.setattr(cell, "VERSION", cell.VERSION + 1)

@@ -9,12 +9,12 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from vae_exp import charts
+from vae_exp.callbacks.beside import beside
 from vae_exp.config import ConfigError
 from vae_exp.models import VAE
 from vae_exp.objectives import ELBO
 from vae_exp.objectives.model import Objective
 from vae_exp.records import read_rows
-from vae_exp.runs.trained import of_training
 
 __all__ = ["GradientVariance", "gradient_variance"]
 
@@ -77,10 +77,7 @@ class GradientVariance(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-        # The noise of training is not affected; the images are of inference mode unless they are made outside of it.
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
-            trained = of_training(trainer, "")
+        with beside(trainer) as trained, torch.enable_grad():
             x, y = trained.images(self.num_images)
             for name, objective in self.objectives.items():
                 trained.reseed("gradients", name)
@@ -93,5 +90,4 @@ class GradientVariance(Callback):
         label = "variance of the encoder's gradient"
         drawn = charts.lines(read_rows(folder / "metrics.csv"), columns, label, is_log=True)
         if trainer.is_global_zero and drawn is not None:
-            (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / "gradient_variance.png", "training")

@@ -8,10 +8,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from vae_exp.callbacks.beside import beside
 from vae_exp.estimators.annealing import Bridge
 from vae_exp.estimators.importance import CHUNK, importance_sampling, widest
 from vae_exp.estimators.reciprocal import reciprocal_sampling
-from vae_exp.runs.trained import Trained, of_training
+from vae_exp.runs.trained import Trained
 
 __all__ = ["Marginal"]
 
@@ -70,13 +71,9 @@ class Marginal(Callback):
             self._log(trainer)
 
     def _log(self, trainer: pl.Trainer) -> None:
-        trained = replace(of_training(trainer, ""), seed=self.seed)
-        model = trained.model
-        was_training, device = model.training, model.device
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with beside(trainer) as present, torch.no_grad():
+            trained = replace(present, seed=self.seed)
             means = {name: mean for split in self.splits for name, mean in self._means(trained, split).items()}
-        model.train(was_training)
         for logger in trainer.loggers:
             logger.log_metrics(means | {"epoch": trainer.current_epoch}, step=trainer.global_step - 1)
             logger.save()

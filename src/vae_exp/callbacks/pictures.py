@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
 from vae_exp import charts
+from vae_exp.callbacks.beside import beside
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.page.explore import explore
 from vae_exp.page.pictures import undrawn
@@ -56,15 +57,10 @@ class Pictures(Callback):
     def _draw(self, trainer: pl.Trainer, when: str, checkpoint: str = "", more: Sequence[str] = ()) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking or "val" not in trainer.datamodule.splits:  # type: ignore[attr-defined]
             return
-        trained = of_training(trainer, f"{self.title}, {when}", checkpoint)
-        model = trained.model
-        was_training, device = model.training, model.device
-        model.eval()
-        # Every drawing uses the same latents, to show what training changes. The noise of training is not affected.
-        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Every drawing uses the same latents, to show what training changes.
+        with beside(trainer, f"{self.title}, {when}", checkpoint) as trained, torch.no_grad():
             wanted = dict.fromkeys(("reconstructions", "samples", "classes", *more))
             made = [what for what in wanted if self._make(trained, what, when)]
-        model.train(was_training)
         pictures = [trained.folder / "images" / what / f"{what}.png" for what in made]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -93,7 +89,6 @@ class Curves(Callback):
         unit = trainer.datamodule.representation.unit  # type: ignore[attr-defined]
         drawn = charts.curves(read_rows(folder / "metrics.csv"), term, f"{label}, nats per {unit}", self.title)
         if trainer.is_global_zero and drawn is not None:
-            (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / f"{term}.png", "training")
 
 

@@ -11,10 +11,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from vae_exp import charts
+from vae_exp.callbacks.beside import beside
 from vae_exp.calls import called
 from vae_exp.metrics.score import chosen
 from vae_exp.records import read_rows
-from vae_exp.runs.trained import of_training
 
 __all__ = ["Scores"]
 
@@ -50,10 +50,7 @@ class Scores(Callback):
         self._validations += 1
         if (self._validations - 1) % self.every:
             return
-        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-        # The noise of training is not affected; tensors of inference mode would have no gradient.
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=devices):
-            trained = of_training(trainer, "")
+        with beside(trainer) as trained, torch.enable_grad():
             for name, metric in self._metrics.items():
                 trained.reseed(name)
                 for key, value in metric.function(trained, **metric.options).items():
@@ -82,5 +79,4 @@ class Scores(Callback):
             log.warning("callbacks.scores.draw: of %s only %s were logged", list(self.draw), list(columns))
         drawn = charts.lines(rows, columns, self.unit)
         if trainer.is_global_zero and drawn is not None:
-            (folder / "images").mkdir(exist_ok=True)
             charts.save(drawn, folder / "images" / "scores.png", "training")

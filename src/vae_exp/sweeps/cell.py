@@ -20,7 +20,10 @@ __all__ = ["identity"]
 VERSION = 1
 # What changes no number of a run: where it lies, how it is called, and what is written about it.
 FREE = ("allow", "draw", "expected", "logger", "name", "report", "resume", *OF_SWEEPS)
-LATER = ("init_from_parts", "freeze")  # keys that configs of earlier runs do not have: unset they change no cell
+# Keys that configs of earlier runs do not have: unset they change no cell.
+LATER = ("init_from_parts", "freeze", "init", "weight_prior")
+LATER_OF_DATA = ("attributes", "train_limit")
+LATER_CALLBACKS = {"marginal": "every", "snapshots": "at_steps"}  # each is there if this key of it is set
 FREE_OF = {
     "callbacks": ("curves", "explorer", "pictures", "progress", "speed"),
     "data": ("root",),
@@ -40,6 +43,10 @@ def identity(cfg: dict[str, Any]) -> str:
     kept = {key: value for key, value in cfg.items() if key not in FREE and not (key in LATER and not value)}
     for key, names in FREE_OF.items():
         kept[key] = {name: value for name, value in (kept.get(key) or {}).items() if name not in names}
+    kept["data"] = {key: value for key, value in kept["data"].items() if key not in LATER_OF_DATA or value}
+    for name, key in LATER_CALLBACKS.items():
+        if not (kept["callbacks"].get(name) or {}).get(key):
+            kept["callbacks"].pop(name, None)
     if last := kept["callbacks"].get("last"):
         kept["callbacks"]["last"] = {
             key: value for key, value in last.items() if key not in ("minutes", "every_n_steps")

@@ -196,6 +196,7 @@ class Rows:
 
         from vae_exp import plots
         from vae_exp.runs.trained import restore
+        from vae_exp.samplers import sampler
         from vae_exp.what import codes
 
         rows: dict[str, torch.Tensor] = {}
@@ -206,10 +207,8 @@ class Rows:
             with torch.no_grad():
                 trained.reseed(self.what)
                 if self.what == "samples":
-                    model.require("prior", "what=samples")
                     c = model.context(model.example_y(self.num_images))
-                    p = model.prior(c)
-                    z = p.sample() if p.batch_shape else p.sample((self.num_images,))
+                    z = sampler(trained, "prior")(self.num_images, c)
                     rows[name] = trained.shown(codes.decode(model, z, c))
                     continue
                 x, y, _ = codes.given(trained, None, None, range(self.num_images))

@@ -8,6 +8,7 @@ import torch
 from vae_exp import plots
 from vae_exp.config import ConfigError, NoMeaningError
 from vae_exp.runs.trained import Trained
+from vae_exp.samplers import sampler
 from vae_exp.what import codes
 
 __all__ = ["classes"]
@@ -38,12 +39,11 @@ def classes(trained: Trained, out: Path, num_images: int) -> dict[str, Any]:
     typical = condition.typical(1)[0]
     settings = [each for d in range(len(condition.names)) for each in condition.varied(typical, d)]
     shown = settings if condition.num_classes else settings[:MOST_ROWS]
-    images = []
+    latents, images = sampler(trained, "prior"), []
     for _, y in shown:
         trained.reseed("classes")
         c = model.context(y.expand(num_images, *y.shape).to(trained.data.device))
-        p = model.prior(c)
-        images.append(codes.decode(model, p.sample() if p.batch_shape else p.sample((num_images,)), c))
+        images.append(codes.decode(model, latents(num_images, c), c))
     first = "" if len(shown) == len(settings) else f" (the first {len(shown)} of {len(settings)})"
     title = (
         f"{trained.cfg.name}\nmeans of p(x|z,y), a row for each {condition.axis}{first}\n"
